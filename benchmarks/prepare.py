@@ -1,0 +1,97 @@
+"""Images per second and core of the prepare stage, on JPEG files of CUHK-PEDES's size.
+
+    python -m benchmarks.prepare
+
+The files are made on the spot: smooth shapes with texture and noise, quality 90, in the heights and widths of SIZES.
+"""
+
+import json
+import os
+import platform
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from irra.config import PrepareConfig
+from irra.data.preparation import available_cores, prepare
+
+SIZES = ((256, 96), (320, 120), (400, 150), (400, 150), (400, 150), (500, 190), (600, 225), (800, 300))
+PICTURES = 512  # different ones
+IMAGES = 4096  # files, so that starting the processes weighs little
+IMAGE_SIZE = [384, 128]
+TARGET = 150.0  # images per second and core
+
+
+def main() -> None:
+    """Make the files, prepare them with one worker and with one per core, and print a table."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "people")
+        kilobytes = _write_dataset(source)
+        rows = [(workers, *_measure(source, Path(folder, "prepared"), workers)) for workers in _worker_counts()]
+    sizes = ", ".join(f"{height}x{width}" for height, width in dict.fromkeys(SIZES))
+    print(f"machine: {_cpu_name()}, {available_cores()} cores")
+    print(f"input:   {IMAGES} JPEG files ({PICTURES} pictures), quality 90, {kilobytes:.0f} kB each;")
+    print(f"         height x width {sizes}")
+    print(f"output:  {IMAGE_SIZE[0]}x{IMAGE_SIZE[1]} uint8\n")
+    print(f"{'workers':>8}{'seconds':>9}{'images/s':>10}{'per core':>10}{'per CPU second':>16}{'target':>8}")
+    for workers, seconds, cpu_seconds in rows:
+        rate, cpu_rate = IMAGES / seconds, IMAGES / cpu_seconds
+        print(f"{workers:>8}{seconds:>9.2f}{rate:>10.0f}{rate / workers:>10.0f}{cpu_rate:>16.0f}{TARGET:>8.0f}")
+
+
+def _worker_counts() -> list[int]:
+    return sorted({1, available_cores()})
+
+
+def _measure(source: Path, target: Path, workers: int) -> tuple[float, float]:
+    """Seconds by the clock, and of the processor: the measure that holds on a machine that others use as well."""
+    config = PrepareConfig(
+        dataset_name=source.name,
+        root_dir=str(source.parent),
+        image_size=IMAGE_SIZE,
+        on_bad_image="error",
+        val_share=0.0,
+    )
+    start, cpu_start = time.perf_counter(), sum(os.times()[:4])
+    prepare(config, source, target, workers=workers)
+    return time.perf_counter() - start, sum(os.times()[:4]) - cpu_start
+
+
+def _write_dataset(root: Path) -> float:
+    """Write the dataset into `root`; the mean size of its files in kB."""
+    (root / "imgs").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    entries = []
+    for number in range(IMAGES):
+        path = root / "imgs" / f"{number:04d}.jpg"
+        if number < PICTURES:
+            Image.fromarray(_picture(rng, *SIZES[number % len(SIZES)])).save(path, quality=90)
+        else:
+            shutil.copyfile(root / "imgs" / f"{number % PICTURES:04d}.jpg", path)
+        entries.append({"id": number, "file_path": path.name, "captions": ["A person."] * 2, "split": "train"})
+    (root / "annotations.json").write_text(json.dumps(entries))
+    return sum(path.stat().st_size for path in (root / "imgs").iterdir()) / IMAGES / 1000
+
+
+def _picture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Random fields of ever finer grain and smaller amplitude, as in a photograph; uint8 (height, width, 3)."""
+    total = np.full((height, width, 3), 128.0)
+    for cells in (2, 4, 8, 16, 32, 64):
+        field = rng.integers(0, 256, (cells * 3, cells, 3), dtype=np.uint8)
+        smooth = Image.fromarray(field).resize((width, height), Image.Resampling.BICUBIC)
+        total += (np.asarray(smooth) - 128.0) / cells**0.7
+    total += rng.normal(0.0, 3.0, total.shape)  # the sensor's noise
+    return total.clip(0, 255).astype(np.uint8)
+
+
+def _cpu_name() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""What all stages share on the command line: parameters, paths, error messages and exit codes."""
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+from irra.config import load_params
+from irra.errors import Interrupted, UserError
+
+
+def main(name: str, run: Callable[[Any, Any, Any], object], inputs: type[Any], outputs: type[Any]) -> int:
+    """Run the stage `name` with its section of the parameter file; returns the exit status.
+
+    Every field of `inputs` and `outputs`, dataclasses of paths, is an option whose default is where `dvc.yaml` has it.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m components.{name}", description=sys.modules[run.__module__].__doc__)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameter file (default: %(default)s)")
+    for kind in (inputs, outputs):
+        for field in fields(kind):
+            assert field.default is not MISSING
+            what = "input" if kind is inputs else "output"
+            parser.add_argument(
+                f"--{field.name.replace('_', '-')}", type=Path, default=field.default, help=f"{what} (default: %(default)s)"
+            )
+    arguments = vars(parser.parse_args())
+    os.environ.setdefault("DVC_STAGE", name)
+    return guarded(lambda: run(_take(inputs, arguments), _take(outputs, arguments), _section(arguments["params"], name)))
+
+
+def guarded(work: Callable[[], object]) -> int:
+    """Run `work`; a user's mistake, a full disk or a signal becomes one message and an exit status, not a traceback."""
+    try:
+        work()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        print(f"error: {error.filename or 'output'}: {error.strerror}; what was there before is intact", file=sys.stderr)
+        return 1
+    except Interrupted as stop:
+        print(stop.message, file=sys.stderr)
+        raise
+    return 0
+
+
+def _section(path: Path, name: str) -> Any:
+    return getattr(load_params(path), name)
+
+
+def _take(kind: type[Any], arguments: dict[str, Any]) -> Any:
+    return kind(**{field.name: arguments[field.name] for field in fields(kind)})

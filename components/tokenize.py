@@ -1,0 +1,41 @@
+"""Turn captions into token ids, and draw the masking cache for MLM.
+
+python -m components.tokenize           # as `dvc repro tokenize` does
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.stage import main
+from irra.config import TokenizeConfig
+from irra.data.store import PreparedStore
+from irra.data.tokens import write_tokens
+from irra.files import write_json
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The prepared store."""
+
+    prepared: Path = Path("data/prepared")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The token store, and a folder for its statistics."""
+
+    tokens: Path = Path("data/tokens")
+    report: Path = Path("reports/tokenize")
+
+
+def run(inputs: Inputs, outputs: Outputs, config: TokenizeConfig) -> dict[str, Any]:
+    """Tokenize the captions of a prepared store; returns statistics."""
+    info = write_tokens(PreparedStore.open(inputs.prepared), config, outputs.tokens)
+    shown = ("captions", "longest_caption", "cut_captions", "variants")
+    write_json(outputs.report / "stats.json", {key: info[key] for key in shown})
+    return info
+
+
+if __name__ == "__main__":
+    raise SystemExit(main("tokenize", run, Inputs, Outputs))

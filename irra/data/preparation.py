@@ -1,0 +1,133 @@
+"""The prepare stage: read the annotations, hold out a val split, decode the images on all cores, write the store."""
+
+import hashlib
+import math
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from irra.config import PrepareConfig
+from irra.data.annotations import SPLITS, Record, read_annotations
+from irra.data.decoding import BadImage, load_images
+from irra.data.store import StoreWriter
+from irra.errors import UserError
+from irra.files import replace_folder
+from irra.progress import progress
+
+SHOWN_PATHS = 3
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+def prepare_dataset(config: PrepareConfig, target: Path) -> dict[str, Any]:
+    """Prepare `<root_dir>/<dataset_name>`, or the synthetic dataset after rendering it; the stats of the store."""
+    if config.synthetic is None:
+        return prepare(config, Path(config.root_dir) / config.dataset_name, target)
+    from irra.data.synthetic import write_dataset
+
+    with _scratch_folder(target) as folder:
+        write_dataset(folder, config.synthetic)
+        return prepare(config, folder, target)
+
+
+def prepare(config: PrepareConfig, source: Path, target: Path, workers: int | None = None) -> dict[str, Any]:
+    """Write the prepared form of the dataset in the folder `source` to the folder `target`; the stats of the store.
+
+    `workers` processes decode (default: one per core that this process may use); the result does not depend on their
+    number. On any error, UserError for the user's, `target` stays as it was.
+    """
+    _check_target(target)
+    records = hold_out_val(read_annotations(source, config.dataset_name), config.val_share)
+    records.sort(key=lambda record: SPLITS.index(record.split))
+    paths = [source / "imgs" / record.path for record in records]
+    if config.on_bad_image == "error":
+        _check_present(paths)
+    size = (config.image_size[0], config.image_size[1])
+    with replace_folder(target) as folder, closing(load_images(paths, size, workers or available_cores())) as images:
+        writer = StoreWriter(folder, config.dataset_name, size)
+        for record, image in zip(records, progress(images, "prepare", len(records), "images"), strict=True):
+            if not isinstance(image, BadImage):
+                writer.add(record, image)
+            elif config.on_bad_image == "skip":
+                writer.skip(record, image.reason)
+            else:
+                raise UserError(f"{image}; mend it, or set prepare.on_bad_image: skip") from image
+        stats = writer.finish()
+        _check_splits(records, stats)
+    if stats["skipped"]:
+        warnings.warn(f"{target}: {_list_skipped(stats['skipped'])}", stacklevel=2)
+    return stats
+
+
+def hold_out_val(records: list[Record], share: float) -> list[Record]:
+    """A copy in which `share` of the training identities is the `val` split, where the data has none.
+
+    The identities with the smallest hashes go, so the choice depends neither on order nor on a random state. At least
+    one goes when `share` is above 0, and at least one stays.
+    """
+    pids = {record.pid for record in records if record.split == "train"}
+    if share == 0 or len(pids) < 2 or any(record.split == "val" for record in records):
+        return list(records)
+    count = min(max(round(share * len(pids)), 1), len(pids) - 1)
+    chosen = set(sorted(pids, key=lambda pid: hashlib.sha256(str(pid).encode()).digest())[:count])
+    return [
+        replace(record, split="val") if record.split == "train" and record.pid in chosen else record
+        for record in records
+    ]
+
+
+def available_cores() -> int:
+    """Cores that this process may use: its CPU affinity and its container's quota, both of which cpu_count ignores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = CPU_QUOTA.read_text().split()
+        return min(cores, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):  # no such control group, or the quota is `max`
+        return cores
+
+
+@contextmanager
+def _scratch_folder(target: Path) -> Iterator[Path]:
+    """A new folder beside `target`, removed afterwards; what a killed run left there is removed first."""
+    folder = target.with_name(target.name + ".raw.tmp")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_target(target: Path) -> None:
+    """Refuse to replace what this stage did not write."""
+    if target.is_file() or (target.is_dir() and any(target.iterdir()) and not (target / "stats.json").is_file()):
+        raise UserError(f"{target}: exists and is not a prepared dataset; name another folder, or remove it first")
+
+
+def _check_present(paths: list[Path]) -> None:
+    """Find files that are named but absent before minutes of decoding, not in their midst."""
+    missing = [str(path) for path in paths if not os.path.isfile(path)]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of the {len(paths)} images named in the annotations do not exist: {_shorten(missing)}; "
+            "complete the dataset, or set prepare.on_bad_image: skip"
+        )
+
+
+def _check_splits(records: list[Record], stats: dict[str, Any]) -> None:
+    for split in SPLITS:
+        if split not in stats["splits"] and any(record.split == split for record in records):
+            raise UserError(f"no usable image is left in split {split!r}: {_list_skipped(stats['skipped'])}")
+
+
+def _list_skipped(skipped: list[dict[str, str]]) -> str:
+    return f"{len(skipped)} images skipped: " + _shorten([f"{item['path']} ({item['reason']})" for item in skipped])
+
+
+def _shorten(items: list[str]) -> str:
+    more = len(items) - SHOWN_PATHS
+    return ", ".join(items[:SHOWN_PATHS]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,271 @@
+"""The prepared dataset on disk: Parquet manifests beside memory-mapped shards of resized uint8 pixels.
+
+images.parquet    image_id, pid, label, split, path     one row per image: train, then val, then test
+captions.parquet  caption_id, image_id, text            one row per caption, in the order of the images
+shard-00000.npy   uint8 (k, H, W, 3)                    k <= SHARD_IMAGES; a shard holds one split only
+stats.json        counts, skipped images, fingerprint
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from irra.data.annotations import SPLITS, Record, split_sizes
+from irra.errors import UserError
+from irra.files import write_json
+
+FORMAT_VERSION = 1
+SHARD_IMAGES = 1024
+NO_LABEL = -1
+
+INT, TEXT = pa.int32(), pa.string()
+IMAGE_SCHEMA = pa.schema({"image_id": INT, "pid": INT, "label": INT, "split": TEXT, "path": TEXT})
+CAPTION_SCHEMA = pa.schema({"caption_id": INT, "image_id": INT, "text": TEXT})
+
+Ints = NDArray[np.int64]
+Pixels = NDArray[np.uint8]
+
+
+class StoreWriter:
+    """Writes a store into an empty folder, image after image, with one shard of pixels in memory."""
+
+    def __init__(self, folder: Path, dataset_name: str, image_size: tuple[int, int]) -> None:
+        self._folder = folder
+        self._dataset_name = dataset_name
+        self._records: list[Record] = []
+        self._skipped: list[dict[str, str]] = []
+        self._buffer: Pixels = np.empty((SHARD_IMAGES, *image_size, 3), dtype=np.uint8)
+        self._buffered = 0
+        self._shards = 0
+        self._hash = hashlib.sha256(repr((FORMAT_VERSION, *image_size)).encode())
+
+    def add(self, record: Record, pixels: Pixels) -> None:
+        """Append an image, `pixels` (H, W, 3); splits must come in the order of SPLITS."""
+        if self._records and self._records[-1].split != record.split:
+            assert SPLITS.index(self._records[-1].split) < SPLITS.index(record.split), "splits out of order"
+            self._flush()
+        assert pixels.shape == self._buffer.shape[1:]
+        assert pixels.dtype == np.uint8
+        self._buffer[self._buffered] = pixels
+        self._buffered += 1
+        self._records.append(record)
+        if self._buffered == SHARD_IMAGES:
+            self._flush()
+
+    def skip(self, record: Record, reason: str) -> None:
+        """Leave an image and its captions out, and note why."""
+        self._skipped.append({"path": record.path, "reason": reason})
+
+    def finish(self) -> dict[str, Any]:
+        """Write what is left and the manifests; the contents of stats.json."""
+        self._flush()
+        images, captions = _image_table(self._records), _caption_table(self._records)
+        for table in (images, captions):
+            self._hash.update(json.dumps(table.to_pydict()).encode())
+        pq.write_table(images, self._folder / "images.parquet")
+        pq.write_table(captions, self._folder / "captions.parquet")
+        stats = {
+            "format_version": FORMAT_VERSION,
+            "dataset_name": self._dataset_name,
+            "image_size": list(self._buffer.shape[1:3]),
+            "splits": {split: vars(size) for split, size in split_sizes(self._records).items()},
+            "skipped": self._skipped,
+            "fingerprint": self._hash.hexdigest(),
+        }
+        write_json(self._folder / "stats.json", stats)
+        return stats
+
+    def _flush(self) -> None:
+        if self._buffered:
+            pixels = self._buffer[: self._buffered]
+            self._hash.update(pixels.data)
+            np.save(_shard_path(self._folder, self._shards), pixels)
+            self._shards += 1
+            self._buffered = 0
+
+
+def training_labels(records: list[Record]) -> list[int]:
+    """Labels contiguous from 0 over the sorted training pids; NO_LABEL outside the training split."""
+    pids = sorted({record.pid for record in records if record.split == "train"})
+    labels = {pid: label for label, pid in enumerate(pids)}
+    return [labels[record.pid] if record.split == "train" else NO_LABEL for record in records]
+
+
+class PreparedStore:
+    """Read access to a prepared dataset: manifests in memory, pixels memory-mapped as they are asked for.
+
+    image_pids, image_labels: int64 (n,); caption_image_ids: int64 (m,); num_classes: the training identities.
+    """
+
+    def __init__(self, root: Path, stats: dict[str, Any], images: pa.Table, captions: pa.Table) -> None:
+        self.root = root
+        self.image_size: tuple[int, int] = (stats["image_size"][0], stats["image_size"][1])
+        self.fingerprint: str = stats["fingerprint"]
+        self.dataset_name: str = stats["dataset_name"]
+        self.splits = tuple(split for split in SPLITS if split in stats["splits"])
+        self.image_pids = _int_column(images, "pid")
+        self.image_labels = _int_column(images, "label")
+        self.image_paths: list[str] = images["path"].to_pylist()
+        self.captions: list[str] = captions["text"].to_pylist()
+        self.caption_image_ids = _int_column(captions, "image_id")
+        self.num_classes = int(self.image_labels.max(initial=NO_LABEL)) + 1
+        self._image_splits = np.array(images["split"].to_pylist(), dtype=np.str_)
+        lengths = [_shard_length(path, self.image_size) for path in _shard_paths(root)]
+        self._starts: Ints = np.cumsum([0, *lengths], dtype=np.int64)
+        self._shards: dict[int, Pixels] = {}
+
+    @classmethod
+    def open(cls, root: Path) -> "PreparedStore":
+        """Open the store in `root`; UserError when it is missing, incomplete, damaged or of another format version."""
+        stats = _read_stats(root)
+        images, captions = (_read_table(root / name) for name in ("images.parquet", "captions.parquet"))
+        store = cls(root, stats, images, captions)
+        store._check_counts(stats)
+        return store
+
+    def image_ids(self, split: str) -> Ints:
+        """Ids of the images of `split`, ascending; UserError when the data has no such split."""
+        self._check_split(split)
+        return np.flatnonzero(self._image_splits == split)
+
+    def caption_ids(self, split: str) -> Ints:
+        """Ids of the captions of `split`, ascending; UserError when the data has no such split."""
+        self._check_split(split)
+        return np.flatnonzero(self._image_splits[self.caption_image_ids] == split)
+
+    def pixels(self, image_ids: Ints) -> Pixels:
+        """uint8 (n, H, W, 3) of the images in the order asked for; repeats allowed. Reads each shard front to back."""
+        ids = np.asarray(image_ids, dtype=np.int64)
+        assert ids.ndim == 1
+        assert ((ids >= 0) & (ids < len(self.image_pids))).all(), "image ids out of range"
+        result: Pixels = np.empty((len(ids), *self.image_size, 3), dtype=np.uint8)
+        shards = np.searchsorted(self._starts, ids, side="right") - 1
+        rows = ids - self._starts[shards]
+        for position in np.argsort(ids, kind="stable"):
+            result[position] = self._shard(int(shards[position]))[rows[position]]
+        return result
+
+    def _shard(self, index: int) -> Pixels:
+        if index not in self._shards:
+            # A plain array over the map: slicing np.memmap itself costs several microseconds more each time.
+            self._shards[index] = np.asarray(np.load(_shard_path(self.root, index), mmap_mode="r"))
+        return self._shards[index]
+
+    def _check_split(self, split: str) -> None:
+        if split not in self.splits:
+            raise UserError(f"{self.root}: no split {split!r}; it has {', '.join(self.splits)}")
+
+    def _check_counts(self, stats: dict[str, Any]) -> None:
+        images, captions = (sum(size[key] for size in stats["splits"].values()) for key in ("images", "captions"))
+        for name, found, expected in (
+            ("images.parquet", len(self.image_paths), images),
+            ("captions.parquet", len(self.captions), captions),
+            ("shard-*.npy", int(self._starts[-1]), images),
+        ):
+            if found != expected:
+                raise UserError(
+                    f"{self.root / name}: {found} rows where stats.json counts {expected}; run the prepare stage again"
+                )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_shards": {}}  # a pickled map would carry its pixels along
+
+
+def _shard_path(root: Path, index: int) -> Path:
+    return root / f"shard-{index:05d}.npy"
+
+
+def _shard_paths(root: Path) -> list[Path]:
+    """The shards that follow each other from 0; a gap in the numbers ends them."""
+    paths: list[Path] = []
+    while (path := _shard_path(root, len(paths))).is_file():
+        paths.append(path)
+    return paths
+
+
+def _image_table(records: list[Record]) -> pa.Table:
+    columns = [
+        _int_array(range(len(records))),
+        _int_array([record.pid for record in records]),
+        _int_array(training_labels(records)),
+        _text_array([record.split for record in records]),
+        _text_array([record.path for record in records]),
+    ]
+    return pa.Table.from_arrays(columns, schema=IMAGE_SCHEMA)
+
+
+def _caption_table(records: list[Record]) -> pa.Table:
+    rows = [(image_id, text) for image_id, record in enumerate(records) for text in record.captions]
+    columns = [
+        _int_array(range(len(rows))),
+        _int_array([image_id for image_id, _ in rows]),
+        _text_array([text for _, text in rows]),
+    ]
+    return pa.Table.from_arrays(columns, schema=CAPTION_SCHEMA)
+
+
+# pa.array, pa.table, pq.read_table and to_numpy all load pandas, which takes longer than preparing a small dataset.
+
+
+def _int_array(values: Sequence[int]) -> pa.Array:
+    buffer = pa.py_buffer(np.asarray(values, dtype=np.int32))
+    return pa.Array.from_buffers(INT, len(values), [None, buffer])
+
+
+def _text_array(texts: list[str]) -> pa.Array:
+    encoded = [text.encode() for text in texts]
+    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
+    return pa.StringArray.from_buffers(len(texts), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded)))
+
+
+def _int_column(table: pa.Table, name: str) -> Ints:
+    return np.array(table[name].to_pylist(), dtype=np.int64)
+
+
+def _read_stats(root: Path) -> dict[str, Any]:
+    path = root / "stats.json"
+    if not path.is_file():
+        raise UserError(f"{root}: not a prepared dataset (no stats.json); run the prepare stage first")
+    try:
+        stats = json.loads(path.read_text(encoding="utf-8"))
+        version = stats["format_version"]
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"{path}: damaged; run the prepare stage again") from None
+    if version != FORMAT_VERSION:
+        raise UserError(f"{path}: format version {version}, expected {FORMAT_VERSION}; run the prepare stage again")
+    assert isinstance(stats, dict)
+    return stats
+
+
+def _read_table(path: Path) -> pa.Table:
+    if not path.is_file():
+        raise UserError(f"{path}: missing; run the prepare stage again")
+    try:
+        return pq.ParquetFile(path).read()
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: damaged ({error}); run the prepare stage again") from None
+
+
+def _shard_length(path: Path, image_size: tuple[int, int]) -> int:
+    """Images in a shard, from its header; UserError unless header, image size and file size agree."""
+    try:
+        with path.open("rb") as file:
+            np.lib.format.read_magic(file)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            expected_bytes = file.tell() + int(np.prod(shape)) * dtype.itemsize
+    except ValueError as error:
+        raise UserError(f"{path}: damaged ({error}); run the prepare stage again") from None
+    if shape[1:] != (*image_size, 3) or dtype != np.uint8:
+        raise UserError(f"{path}: holds {dtype} {shape}, expected uint8 (k, {image_size[0]}, {image_size[1]}, 3)")
+    if path.stat().st_size != expected_bytes:
+        raise UserError(
+            f"{path}: {path.stat().st_size} bytes where its header says {expected_bytes}; run the prepare stage again"
+        )
+    return int(shape[0])

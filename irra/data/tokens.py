@@ -1,0 +1,174 @@
+"""Caption token ids and the MLM masking cache, on disk and memory-mapped.
+
+Folder layout: `caption_ids.npy` uint16 (captions, L); `mlm_ids.npy` uint16 (variants, training captions, L) and
+`mlm_chosen.npy`, the chosen positions as packed bits (variants, training captions, ceil(L / 8)); `tokens.json`.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from irra.config import TokenizeConfig
+from irra.data.store import PreparedStore
+from irra.errors import UserError
+from irra.files import replace_folder, write_json
+from irra.masking import END_ID, MASK_ID, START_ID, mask_tokens
+from irra.progress import progress
+
+FORMAT_VERSION = 1
+STOLEN_WORD = "jekyll</w>"
+
+
+class Tokenizer:
+    """CLIP's byte-pair tokenizer with id 49405 set free for `<|mask|>`.
+
+    That id belongs to the last merge, the word "jekyll"; here the word falls back to its smaller pieces.
+    """
+
+    def __init__(self) -> None:
+        from open_clip.tokenizer import SimpleTokenizer  # pulls in torch
+
+        self._bpe: Any = SimpleTokenizer()
+        assert self._bpe.decoder[MASK_ID] == STOLEN_WORD, "CLIP's vocabulary has changed"
+        self._bpe.bpe_ranks.pop(max(self._bpe.bpe_ranks, key=self._bpe.bpe_ranks.get))
+        self._bpe.cache.clear()  # start and end, written out in a caption, are words like others
+
+    def words(self, caption: str) -> list[int]:
+        """Ids of a caption's pieces, without start and end."""
+        return list(self._bpe.encode(caption))
+
+    def encode(self, captions: Sequence[str], text_length: int) -> NDArray[np.uint16]:
+        """(N, text_length) rows of start, pieces, end and padding 0; a longer caption is cut and still ends in end."""
+        rows = np.zeros((len(captions), text_length), dtype=np.uint16)
+        for row, caption in zip(rows, captions, strict=True):
+            ids = [START_ID, *self.words(caption)[: text_length - 2], END_ID]
+            row[: len(ids)] = ids
+        return rows
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of token ids, without start, end and padding; the mask shows as `[mask]`."""
+        pieces = ["[mask] " if i == MASK_ID else self._bpe.decode([int(i)]) for i in ids if 0 < i < START_ID]
+        return "".join(pieces).strip()
+
+
+class MaskedRows(NamedTuple):
+    """Masked token ids and their labels (0 where not chosen), both (N, L) uint16."""
+
+    mlm_ids: NDArray[np.uint16]
+    mlm_labels: NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class TokenStore:
+    """Reader of a tokens folder."""
+
+    root: Path
+    text_length: int
+    variants: int
+    fingerprint: str
+    data_fingerprint: str
+    first_training_row: int
+    caption_ids: NDArray[np.uint16]
+    _mlm_ids: NDArray[np.uint16] | None
+    _mlm_chosen: NDArray[np.uint8] | None
+
+    @classmethod
+    def open(cls, root: Path) -> "TokenStore":
+        """Open the folder that the tokenize stage wrote; UserError when it is missing, damaged or of another version."""
+        try:
+            info = json.loads((root / "tokens.json").read_text())
+            if info["version"] != FORMAT_VERSION:
+                raise UserError(f"{root}: format version {info['version']}, this code reads {FORMAT_VERSION}")
+            caption_ids = np.load(root / "caption_ids.npy", mmap_mode="r")
+            masked = [
+                np.load(root / name, mmap_mode="r") if info["variants"] else None
+                for name in ("mlm_ids.npy", "mlm_chosen.npy")
+            ]
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise UserError(f"{error.filename}: missing; run the tokenize stage") from None
+        except (ValueError, KeyError, OSError) as error:
+            raise UserError(f"{root}: damaged tokens ({error}); run the tokenize stage again") from None
+        return cls(
+            root,
+            info["text_length"],
+            info["variants"],
+            info["fingerprint"],
+            info["data_fingerprint"],
+            info["first_training_row"],
+            caption_ids,
+            *masked,
+        )
+
+    def masked(self, caption_ids: NDArray[np.int64], epoch: int) -> MaskedRows:
+        """Masked rows of training captions in `epoch` (from 1): variant (epoch - 1) mod variants of the cache."""
+        assert self._mlm_ids is not None and self._mlm_chosen is not None, "no masking cache"
+        variant = (epoch - 1) % self.variants
+        rows = caption_ids - self.first_training_row
+        chosen = np.unpackbits(self._mlm_chosen[variant, rows], axis=1, count=self.text_length).astype(bool)
+        labels = np.where(chosen, self.caption_ids[caption_ids], np.uint16(0))
+        return MaskedRows(self._mlm_ids[variant, rows], labels)
+
+
+def write_tokens(store: PreparedStore, config: TokenizeConfig, target: Path) -> dict[str, Any]:
+    """Tokenize all captions and draw the masking cache of the training ones; returns what tokens.json says."""
+    tokenizer = Tokenizer()
+    captions = progress(store.captions, "tokenize", len(store.captions), "captions")
+    caption_ids = tokenizer.encode(_sized(captions, len(store.captions)), config.text_length)
+    training = store.caption_ids("train")
+    first, last = int(training[0]), int(training[-1]) + 1
+    assert last - first == len(training), "training captions lie side by side"
+    with replace_folder(target) as folder:
+        np.save(folder / "caption_ids.npy", caption_ids)
+        digest = hashlib.sha256(caption_ids.tobytes())
+        if config.variants:
+            _write_masks(folder, caption_ids[first:last], config, digest)
+        info = {
+            "version": FORMAT_VERSION,
+            "text_length": config.text_length,
+            "variants": config.variants,
+            "captions": len(caption_ids),
+            "first_training_row": first,
+            "longest_caption": int(caption_ids.argmax(axis=1).max()) + 1,
+            "cut_captions": int((caption_ids[:, -1] == END_ID).sum()),
+            "data_fingerprint": store.fingerprint,
+            "fingerprint": digest.hexdigest(),
+        }
+        write_json(folder / "tokens.json", info)
+    return info
+
+
+def _write_masks(folder: Path, caption_ids: NDArray[np.uint16], config: TokenizeConfig, digest: "hashlib._Hash") -> None:
+    rows, length = caption_ids.shape
+    mlm_ids = np.lib.format.open_memmap(
+        folder / "mlm_ids.npy", mode="w+", dtype=np.uint16, shape=(config.variants, rows, length)
+    )
+    mlm_chosen = np.lib.format.open_memmap(
+        folder / "mlm_chosen.npy", mode="w+", dtype=np.uint8, shape=(config.variants, rows, (length + 7) // 8)
+    )
+    for variant in progress(range(config.variants), "mask", config.variants, "variants"):
+        masked = mask_tokens(
+            caption_ids,
+            np.random.default_rng([config.seed, variant]),
+            config.mask_probability,
+            config.masked_token_rate,
+            config.masked_token_unchanged_rate,
+        )
+        mlm_ids[variant] = masked.mlm_ids
+        mlm_chosen[variant] = np.packbits(masked.chosen, axis=1)
+        digest.update(mlm_ids[variant].tobytes())
+        digest.update(mlm_chosen[variant].tobytes())
+    mlm_ids.flush()
+    mlm_chosen.flush()
+
+
+def _sized(items: Any, length: int) -> Sequence[str]:
+    """A list of what a progress iterator yields."""
+    result = list(items)
+    assert len(result) == length
+    return result

@@ -1,0 +1,16 @@
+"""The exceptions that a command line turns into a message and an exit status."""
+
+
+class UserError(ValueError):
+    """A mistake in a file, a key or a value: the message names it and says what would be right.
+
+    Command lines print it without a traceback and exit with status 2.
+    """
+
+
+class Interrupted(SystemExit):
+    """Work stopped on a signal after its state was saved; the exit status is the shell's for that signal."""
+
+    def __init__(self, signum: int, message: str) -> None:
+        super().__init__(128 + signum)
+        self.message = message

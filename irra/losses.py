@@ -1,0 +1,79 @@
+"""The five losses of IRRA as pure functions of features, labels and the inverse temperature."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+EPSILON = 1e-8
+SAME_PERSON_WEIGHT = 0.3
+
+
+def sdm(
+    image_features: Tensor, text_features: Tensor, pids: Tensor, logit_scale: float, image_ids: Tensor | None = None
+) -> Tensor:
+    """Similarity distribution matching: KL(p || q), image-to-text plus text-to-image (IRRA, section 3.3).
+
+    p is the softmax of scaled cosine similarities, q the row-normalised matching matrix.
+
+    Args:
+        image_features, text_features: (B, D), of any norm.
+        pids: (B,) identities; equal ones match.
+        logit_scale: 1 / temperature.
+        image_ids: (B,); when given, labels are soft: the same image weighs 1, another image of the person 0.3.
+    """
+    logits = logit_scale * F.normalize(text_features, dim=1) @ F.normalize(image_features, dim=1).T
+    labels = matching_labels(pids, image_ids)
+    target = labels / labels.sum(dim=1, keepdim=True)
+    return _kl_to(target, logits) + _kl_to(target, logits.T)
+
+
+def itc(image_features: Tensor, text_features: Tensor, logit_scale: float) -> Tensor:
+    """Image-text contrast (InfoNCE, as in CLIP): each caption's only positive is its own image.
+
+    Features are (B, D), of any norm; the mean of both directions.
+    """
+    logits = logit_scale * F.normalize(text_features, dim=1) @ F.normalize(image_features, dim=1).T
+    positives = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, positives) + F.cross_entropy(logits.T, positives)) / 2
+
+
+def id_loss(image_logits: Tensor, text_logits: Tensor, pids: Tensor) -> Tensor:
+    """Identity classification of both modalities by one classifier (Zheng et al., dual-path instance loss).
+
+    Logits are (B, classes), pids (B,) contiguous labels.
+    """
+    return (F.cross_entropy(image_logits, pids) + F.cross_entropy(text_logits, pids)) / 2
+
+
+def mlm(token_logits: Tensor, labels: Tensor) -> Tensor:
+    """Masked language modelling: mean cross-entropy over the chosen tokens of the batch.
+
+    token_logits (N, V) and labels (N,) hold chosen positions only, or all of them with label 0 where not chosen.
+    """
+    return F.cross_entropy(token_logits, labels, ignore_index=0)
+
+
+def cmpm(image_features: Tensor, text_features: Tensor, pids: Tensor) -> Tensor:
+    """Cross-modal projection matching (Zhang and Lu, ECCV 2018): raw features projected on unit ones.
+
+    Features are (B, D); the matching matrix is divided by the L2 norm of its rows, as in IRRA's code.
+    """
+    labels = matching_labels(pids)
+    target = labels / labels.norm(dim=1, keepdim=True)
+    image_to_text = image_features @ F.normalize(text_features, dim=1).T
+    text_to_image = text_features @ F.normalize(image_features, dim=1).T
+    return _kl_to(target, image_to_text) + _kl_to(target, text_to_image)
+
+
+def matching_labels(pids: Tensor, image_ids: Tensor | None = None) -> Tensor:
+    """(B, B) matrix: 1 where two samples match, 0 elsewhere; 0.3 for another image of a person with `image_ids`."""
+    labels = (pids[:, None] == pids[None, :]).float()
+    if image_ids is None:
+        return labels
+    same_image = (image_ids[:, None] == image_ids[None, :]).float()
+    return SAME_PERSON_WEIGHT * (labels - same_image) + same_image
+
+
+def _kl_to(target: Tensor, logits: Tensor) -> Tensor:
+    log_p = F.log_softmax(logits, dim=1)
+    return (log_p.exp() * (log_p - torch.log(target + EPSILON))).sum(dim=1).mean()

@@ -1,0 +1,46 @@
+"""Masking of caption tokens for MLM, as BERT does it and IRRA took over."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+MASK_ID = 49405
+START_ID = 49406
+END_ID = 49407
+FALLBACK_POSITION = 1
+
+
+class Masked(NamedTuple):
+    """Token rows after masking, and which of their positions were chosen; both (N, L)."""
+
+    mlm_ids: NDArray[np.uint16]
+    chosen: NDArray[np.bool_]
+
+
+def mask_tokens(
+    caption_ids: NDArray[np.uint16],
+    rng: np.random.Generator,
+    mask_probability: float,
+    masked_token_rate: float,
+    masked_token_unchanged_rate: float,
+) -> Masked:
+    """Choose tokens and replace most of them (IRRA, section 3.2: 15% chosen; 80% mask, 10% random, 10% kept).
+
+    Ids 1..49404 are eligible. A row without a chosen token gets position 1 masked.
+
+    Args:
+        caption_ids: (N, L) uint16 rows of start, words, end and padding 0.
+    """
+    draw = rng.random(caption_ids.shape, dtype=np.float32)
+    chosen = (caption_ids > 0) & (caption_ids < MASK_ID) & (draw < mask_probability)
+    kind = rng.random(np.count_nonzero(chosen), dtype=np.float32)
+    random_ids = rng.integers(1, MASK_ID, size=len(kind), dtype=np.uint16)
+    kept = kind >= 1.0 - masked_token_unchanged_rate
+    replacement = np.where(kind < masked_token_rate, np.uint16(MASK_ID), random_ids)
+    mlm_ids = caption_ids.copy()
+    mlm_ids[chosen] = np.where(kept, caption_ids[chosen], replacement)
+    empty = ~chosen.any(axis=1)
+    chosen[empty, FALLBACK_POSITION] = True
+    mlm_ids[empty, FALLBACK_POSITION] = MASK_ID
+    return Masked(mlm_ids, chosen)

@@ -1,0 +1,120 @@
+"""The CLIP backbone from open_clip, adapted to the size of person images, read out at every token."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+
+from irra.errors import UserError
+from irra.model.attention import run_blocks
+
+
+def create_clip(
+    architecture: dict[str, Any],
+    image_size: tuple[int, int],
+    stride: int,
+    text_length: int,
+    weights: Path | None = None,
+) -> open_clip.CLIP:
+    """A CLIP for images of `image_size` (height, width) and texts of up to `text_length` tokens.
+
+    Args:
+        architecture: an open_clip model configuration (embed_dim, vision_cfg, text_cfg, quick_gelu).
+        stride: step between patches in pixels; below the patch size, patches overlap.
+        weights: a file with pretrained weights of this architecture; None for random ones.
+
+    Raises:
+        UserError: the weights do not fit the architecture.
+    """
+    clip = open_clip.CLIP(**architecture)
+    assert isinstance(clip.visual, VisionTransformer), "the configuration is no ViT"
+    if weights is not None:
+        load_weights(clip, weights)
+    del clip.logit_scale  # the temperature is a constant here, and no weight
+    clip.attn_mask = None  # the causal flag of the attention kernel stands in for it
+    adapt_image_size(clip.visual, image_size, stride)
+    clip.positional_embedding = nn.Parameter(clip.positional_embedding.detach()[:text_length].clone())
+    return clip
+
+
+def find_weights(backbone: str, pretrained: str | None) -> Path | None:
+    """The file of pretrained weights: `pretrained` is a path, or a tag that open_clip downloads, or None for none."""
+    if pretrained is None or Path(pretrained).is_file():
+        return None if pretrained is None else Path(pretrained)
+    tags = open_clip.list_pretrained_tags_by_model(backbone)
+    if pretrained not in tags:
+        known = ", ".join(tags) or "none"
+        raise UserError(f"train.pretrained: {pretrained!r} is neither a file nor weights of {backbone} (known: {known})")
+    try:
+        return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(backbone, pretrained)))
+    except (OSError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"train.pretrained: {pretrained!r} of {backbone} could not be downloaded ({reason}); "
+            "without internet, name a local file that holds these weights"
+        ) from None
+
+
+def load_weights(clip: nn.Module, path: Path) -> None:
+    """Load every weight of `clip`, strictly, from pickled or safetensors weights or OpenAI's TorchScript archive."""
+    try:
+        if _is_torchscript(path):
+            weights = torch.jit.load(str(path), map_location="cpu").state_dict()
+            extra = ("input_resolution", "context_length", "vocab_size")
+            clip.load_state_dict({key: value.float() for key, value in weights.items() if key not in extra})
+        else:
+            open_clip.load_checkpoint(clip, str(path), weights_only=True)
+    except Exception as error:  # unpickling, missing keys and wrong shapes raise whatever they like
+        raise UserError(f"train.pretrained: {path} holds no weights of this backbone: {error}") from None
+
+
+def _is_torchscript(path: Path) -> bool:
+    return zipfile.is_zipfile(path) and any(
+        name.endswith("/constants.pkl") for name in zipfile.ZipFile(path).namelist()
+    )
+
+
+def adapt_image_size(visual: VisionTransformer, image_size: tuple[int, int], stride: int) -> None:
+    """Give the image encoder another input size and patch stride; positions are resized, the class position kept."""
+    height, width = image_size
+    patch_height, patch_width = visual.patch_size
+    grid = ((height - patch_height) // stride + 1, (width - patch_width) // stride + 1)
+    embedding = resize_positions(visual.positional_embedding.detach(), visual.grid_size, grid)
+    visual.positional_embedding = nn.Parameter(embedding)
+    visual.conv1.stride = (stride, stride)
+    visual.image_size, visual.grid_size = image_size, grid
+
+
+def resize_positions(embedding: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """(1 + old grid, D) to (1 + new grid, D), bilinear, align_corners False, without antialiasing."""
+    if old == new:
+        return embedding.clone()
+    grid = embedding[1:].T.reshape(1, -1, *old)
+    grid = F.interpolate(grid, size=new, mode="bilinear", align_corners=False)
+    return torch.cat([embedding[:1], grid.flatten(2)[0].T])
+
+
+def image_tokens(visual: Any, images: Tensor) -> Tensor:
+    """(B, 3, H, W) to (B, 1 + patches, D): final layer norm and projection on every token, class token first."""
+    patches = visual.conv1(images).flatten(2).transpose(1, 2)
+    start = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+    x = torch.cat([start, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
+    x = run_blocks(visual.transformer, visual.ln_pre(x))
+    tokens: Tensor = visual.ln_post(x) @ visual.proj
+    return tokens
+
+
+def text_tokens(clip: Any, caption_ids: Tensor) -> Tensor:
+    """(B, L) token ids to (B, L, D): final layer norm and projection on every token.
+
+    The encoder is causal, so cutting `caption_ids` behind the longest caption changes no feature before the cut.
+    """
+    x = clip.token_embedding(caption_ids) + clip.positional_embedding[: caption_ids.shape[1]]
+    x = run_blocks(clip.transformer, x, causal=True)
+    tokens: Tensor = clip.ln_final(x) @ clip.text_projection
+    return tokens

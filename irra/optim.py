@@ -1,0 +1,82 @@
+"""Parameter groups, optimizers and the learning-rate schedule of IRRA's recipe."""
+
+import math
+from bisect import bisect_right
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from irra.config import TrainConfig
+
+Group = dict[str, Any]
+
+
+def parameter_groups(model: nn.Module, config: TrainConfig) -> list[Group]:
+    """One group for each distinct pair of learning rate and weight decay, with keys name, params, lr, weight_decay.
+
+    `new`: cross-modal branch and heads; `new_bias`: biases of the heads; `bias`: all other biases, also inside the
+    cross-modal branch; `default`: the rest. The three layer norms around the cross-modal blocks belong to `default`.
+    """
+    groups: dict[str, Group] = {
+        name: {"name": name, "params": [], "lr": config.lr * factor, "weight_decay": decay}
+        for name, (factor, decay) in _rules(config).items()
+    }
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups[group_of(name)]["params"].append(parameter)
+    return [group for group in groups.values() if group["params"]]
+
+
+def group_of(name: str) -> str:
+    """The group of a parameter by its name; later rules of the recipe win over earlier ones."""
+    bias = "bias" in name
+    if "classifier" in name or "mlm_head" in name:
+        return "new_bias" if bias else "new"
+    if bias:
+        return "bias"
+    return "new" if "cross" in name else "default"
+
+
+def learning_rates(config: TrainConfig, epoch: int) -> dict[str, float]:
+    """Learning rate of every group in `epoch` (from 1): warm-up, then the schedule, stepped per epoch."""
+    return {
+        name: _scheduled(config, config.lr * factor, epoch - 1) for name, (factor, _) in _rules(config).items()
+    }
+
+
+def build_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
+    """SGD, Adam (coupled L2) or AdamW over the parameter groups, fused."""
+    groups = parameter_groups(model, config)
+    if config.optimizer == "SGD":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
+    kind = torch.optim.Adam if config.optimizer == "Adam" else torch.optim.AdamW
+    return kind(groups, lr=config.lr, betas=(config.alpha, config.beta), eps=config.eps, fused=True)
+
+
+def _rules(config: TrainConfig) -> dict[str, tuple[float, float]]:
+    return {
+        "default": (1.0, config.weight_decay),
+        "new": (config.lr_factor, config.weight_decay),
+        "bias": (config.bias_lr_factor, config.weight_decay_bias),
+        "new_bias": (config.lr_factor, config.weight_decay_bias),
+    }
+
+
+def _scheduled(config: TrainConfig, base: float, done: int) -> float:
+    """The rate after `done` epochs."""
+    if done < config.warmup_epochs:
+        alpha = done / config.warmup_epochs if config.warmup_method == "linear" else 0.0
+        return base * (config.warmup_factor * (1.0 - alpha) + alpha)
+    if config.lrscheduler == "step":
+        return base * config.gamma ** bisect_right(config.milestones, done)
+    ratio = (done - config.warmup_epochs) / (config.num_epoch - config.warmup_epochs)
+    if config.lrscheduler == "exp":
+        return base * config.power**ratio
+    if config.lrscheduler == "linear":
+        return base * (1.0 - ratio)
+    span = base - config.target_lr
+    if config.lrscheduler == "poly":
+        return config.target_lr + span * config.power ** (1.0 - ratio)
+    return config.target_lr + span * 0.5 * (1.0 + math.cos(math.pi * ratio))

@@ -1,0 +1,28 @@
+"""Progress of long work: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+LINE_SECONDS = 10.0
+
+
+def progress(items: Iterable[T], description: str, total: int, unit: str = "it") -> Iterator[T]:
+    """Yield `items` while showing how many of `total` are done, on standard error."""
+    if sys.stderr.isatty():
+        yield from tqdm(items, desc=description, total=total, unit=unit, dynamic_ncols=True)
+        return
+    start = last = time.monotonic()
+    done = 0
+    for done, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if now - last >= LINE_SECONDS and done < total:
+            last = now
+            print(f"{description}: {done}/{total} {unit}", file=sys.stderr, flush=True)
+    seconds = time.monotonic() - start
+    print(f"{description}: {done}/{total} {unit} in {seconds:.1f} s", file=sys.stderr, flush=True)

@@ -1,0 +1,49 @@
+"""Ranking a gallery against queries in chunks, so that memory does not grow with queries x gallery."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from irra.metrics import QueryScores, query_scores
+
+CHUNK_ELEMENTS = 16_000_000  # of a float32 similarity block: 64 MB, and a few times that while ranks are counted
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Scores of every query, and the `top_k` best gallery rows of each with their cosine similarity; (Q, K)."""
+
+    scores: QueryScores
+    top: NDArray[np.int64]
+    top_similarity: NDArray[np.float32]
+
+
+def rank_gallery(
+    query_features: Tensor, gallery_features: Tensor, query_pids: Tensor, gallery_pids: Tensor, top_k: int
+) -> Ranking:
+    """Rank all gallery rows (G, D) for each query (Q, D) by cosine similarity.
+
+    Needs memory for a block of similarities, whatever Q x G is. ValueError when a query has no match.
+    """
+    queries, gallery = F.normalize(query_features, dim=1), F.normalize(gallery_features, dim=1)
+    rows = max(1, CHUNK_ELEMENTS // len(gallery))
+    scores, top, top_similarity = [], [], []
+    for start in range(0, len(queries), rows):
+        similarity = queries[start : start + rows] @ gallery.T
+        scores.append(query_scores(similarity, query_pids[start : start + rows], gallery_pids))
+        best = similarity.topk(min(top_k, len(gallery)), dim=1)
+        top.append(best.indices.cpu().numpy())
+        top_similarity.append(best.values.cpu().numpy())
+    return Ranking(_concatenate(scores), np.concatenate(top), np.concatenate(top_similarity))
+
+
+def _concatenate(parts: list[QueryScores]) -> QueryScores:
+    return QueryScores(
+        np.concatenate([part.first_rank for part in parts]),
+        np.concatenate([part.average_precision for part in parts]),
+        np.concatenate([part.inverse_negative_penalty for part in parts]),
+    )

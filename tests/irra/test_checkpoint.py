@@ -1,0 +1,244 @@
+"""Model folders, training states and released checkpoints."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from irra.checkpoint import (
+    Progress,
+    StateFolder,
+    import_official,
+    load_model,
+    model_fingerprint,
+    save_model,
+    save_weights,
+)
+from irra.config import TrainConfig
+from irra.errors import UserError
+from irra.model import IRRA
+from irra.optim import build_optimizer
+from tests.models import architecture, small_model
+
+
+def write_model(folder: Path, model: IRRA) -> Path:
+    weights = folder / "best.safetensors"
+    save_weights(model, weights)
+    save_model(folder / "model", weights, model.spec, {"dataset": "toy"})
+    return folder / "model"
+
+
+def test_a_model_folder_gives_the_same_model_back(tmp_path: Path) -> None:
+    model = small_model(stride_size=8)
+    loaded = load_model(write_model(tmp_path, model))
+    assert loaded.spec == model.spec
+    images = torch.randn(2, 3, 64, 32)
+    assert torch.equal(loaded.encode_image(images), model.encode_image(images))
+
+
+def test_fingerprint_follows_the_weights(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in "abc"]
+    for folder, seed in zip(folders, (0, 0, 1), strict=True):
+        folder.mkdir()
+        write_model(folder, small_model(seed))
+    first, same, other = (model_fingerprint(folder / "model") for folder in folders)
+    assert first == same != other
+
+
+def test_weights_of_another_size_are_refused_by_name(tmp_path: Path) -> None:
+    folder = write_model(tmp_path, small_model())
+    facts = json.loads((folder / "config.json").read_text())
+    facts["model"]["num_classes"] = 13
+    (folder / "config.json").write_text(json.dumps(facts))
+    with pytest.raises(UserError, match=r"classifier\.weight is \(12, 16\) instead of \(13, 16\)"):
+        load_model(folder)
+
+
+def test_truncated_weights_are_refused(tmp_path: Path) -> None:
+    weights = write_model(tmp_path, small_model()) / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    with pytest.raises(UserError, match=r"weights\.safetensors: damaged"):
+        load_model(weights.parent)
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no model folder"):
+        load_model(tmp_path)
+
+
+@pytest.fixture
+def scaler() -> torch.amp.GradScaler:
+    return torch.amp.GradScaler("cpu", enabled=False)
+
+
+def stepped(config: TrainConfig, seed: int = 0) -> tuple[IRRA, torch.optim.Optimizer]:
+    """A model after one optimizer step, so that there are moments to save."""
+    model = small_model(seed)
+    optimizer = build_optimizer(model, config)
+    sum(p.square().sum() for p in model.parameters()).backward()
+    optimizer.step()
+    return model, optimizer
+
+
+def test_a_state_restores_weights_moments_and_progress(
+    tmp_path: Path, train_config: TrainConfig, scaler: torch.amp.GradScaler
+) -> None:
+    model, optimizer = stepped(train_config)
+    at = Progress(epoch=3, step=7, losses=[{"epoch": 0.1, "loss/total": 1 / 3}], window={"steps": 2.0}, best_epoch=2)
+    StateFolder(tmp_path, {"train.lr": 1e-5}).save(at, model, optimizer, {})
+    other, empty = small_model(1), None
+    empty = build_optimizer(other, train_config)
+    restored = StateFolder(tmp_path, {"train.lr": 1e-5}).load(other, empty, scaler)
+    assert restored == at
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+    ours, theirs = optimizer.state_dict()["state"], empty.state_dict()["state"]
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[i][key], theirs[i][key]) for i in ours for key in ours[i])
+
+
+def test_without_a_state_training_starts_anew(
+    tmp_path: Path, train_config: TrainConfig, scaler: torch.amp.GradScaler
+) -> None:
+    model = small_model()
+    assert StateFolder(tmp_path, {}).load(model, build_optimizer(model, train_config), scaler) is None
+
+
+def test_a_state_of_another_configuration_is_refused_saying_what_differs(
+    tmp_path: Path, train_config: TrainConfig, scaler: torch.amp.GradScaler
+) -> None:
+    model, optimizer = stepped(train_config)
+    StateFolder(tmp_path, {"train.lr": 1e-5, "data": "aa"}).save(Progress(), model, optimizer, {})
+    with pytest.raises(UserError, match=r"train\.lr: 1e-05 there, 2e-05 here") as caught:
+        StateFolder(tmp_path, {"train.lr": 2e-5, "data": "aa"}).load(model, optimizer, scaler)
+    assert "data" not in str(caught.value).split("(")[1].split(")")[0]
+
+
+@pytest.mark.parametrize("content", [b"", b"not a state", b"\x10\x00\x00\x00\x00\x00\x00\x00{}"])
+def test_a_damaged_state_is_refused(
+    tmp_path: Path, train_config: TrainConfig, scaler: torch.amp.GradScaler, content: bytes
+) -> None:
+    (tmp_path / "state.safetensors").write_bytes(content)
+    model = small_model()
+    with pytest.raises(UserError, match="not a training state"):
+        StateFolder(tmp_path, {}).load(model, build_optimizer(model, train_config), scaler)
+
+
+def test_a_failed_write_leaves_the_previous_state(
+    tmp_path: Path, train_config: TrainConfig, scaler: torch.amp.GradScaler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, optimizer = stepped(train_config)
+    state = StateFolder(tmp_path, {})
+    state.save(Progress(epoch=2), model, optimizer, {})
+
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            state.save(Progress(epoch=3), model, optimizer, {})
+    restored = state.load(model, optimizer, scaler)
+    assert restored is not None
+    assert restored.epoch == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
+
+
+def test_only_the_best_weights_that_the_state_names_are_kept(tmp_path: Path, train_config: TrainConfig) -> None:
+    model, optimizer = stepped(train_config)
+    state = StateFolder(tmp_path, {})
+    for epoch in (1, 2):
+        save_weights(model, state.best_weights(epoch))
+    state.save(Progress(best_epoch=2), model, optimizer, {})
+    assert sorted(path.name for path in tmp_path.glob("best-*")) == ["best-0002.safetensors"]
+
+
+def official_weights(model: IRRA) -> dict[str, Tensor]:
+    """The weights under the names and precisions of the released checkpoints."""
+    weights = {}
+    for name, value in model.state_dict().items():
+        name = name.replace("clip.", "base_model.", 1) if name.startswith("clip.") else name.removeprefix("interaction.")
+        weights[name] = value if ".ln_" in name or "embedding" in name else value.half()
+    return weights
+
+
+@pytest.fixture
+def official(tmp_path: Path) -> tuple[Path, IRRA]:
+    model = small_model(
+        architecture=official_architecture(), image_size=(96, 32), stride_size=8, text_length=77, temperature=0.02
+    )
+    torch.save({"model": official_weights(model), "epoch": 45}, tmp_path / "best.pth")
+    return tmp_path / "best.pth", model
+
+
+def official_architecture() -> dict[str, object]:
+    """Heads 64 wide, as in every CLIP."""
+    config = architecture(width=128, vocabulary=1000, image_size=(96, 32))
+    config["vision_cfg"]["head_width"] = 64
+    return config
+
+
+def test_released_checkpoint_loads_with_sizes_from_its_weights(official: tuple[Path, IRRA]) -> None:
+    path, model = official
+    imported = import_official(path, image_size=(96, 32))
+    assert imported.spec.stride_size == 8
+    assert (imported.spec.num_classes, imported.spec.cmt_depth, imported.spec.text_length) == (12, 1, 77)
+    images = torch.randn(2, 3, 96, 32)
+    expected = {name: value.half().float() for name, value in model.state_dict().items()}
+    for name, value in imported.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(imported.encode_image(images), model.encode_image(images), rtol=0.05, atol=0.05)
+
+
+def test_released_checkpoint_without_heads_loads(tmp_path: Path) -> None:
+    model = small_model(
+        architecture=official_architecture(), image_size=(96, 32), text_length=77, num_classes=None, cmt_depth=None
+    )
+    torch.save({"model": official_weights(model)}, tmp_path / "best.pth")
+    imported = import_official(tmp_path / "best.pth", image_size=(96, 32))
+    assert imported.interaction is None
+    assert imported.classifier is None
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda w: w.pop("ln_post.weight"), r"missing interaction\.ln_post\.weight"),
+        (lambda w: w.pop("base_model.visual.conv1.weight"), r"missing base_model\.visual\.conv1\.weight"),
+        (lambda w: w.update({"base_model.extra": torch.zeros(1)}), r"unexpected clip\.extra"),
+        (lambda w: w.update({"classifier.bias": torch.zeros(3)}), r"classifier\.bias is \(3,\) instead of \(12,\)"),
+    ],
+    ids=["missing", "missing-size", "extra", "misshapen"],
+)
+def test_a_weight_that_does_not_fit_is_named(official: tuple[Path, IRRA], spoil, message: str) -> None:
+    path, model = official
+    weights = official_weights(model)
+    spoil(weights)
+    torch.save({"model": weights}, path)
+    with pytest.raises(UserError, match=message):
+        import_official(path, image_size=(96, 32))
+
+
+def test_another_image_size_than_the_checkpoint_s_is_refused(official: tuple[Path, IRRA]) -> None:
+    with pytest.raises(UserError, match="image positions fit no stride"):
+        import_official(official[0], image_size=(40, 16))
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint"])
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "best.pth").write_bytes(content)
+    with pytest.raises(UserError, match="not a PyTorch checkpoint"):
+        import_official(tmp_path / "best.pth")
+
+
+def test_pickled_code_is_not_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, (f"touch {tmp_path / 'ran'}",)
+
+    torch.save({"model": Evil()}, tmp_path / "best.pth")
+    with pytest.raises(UserError, match="not a PyTorch checkpoint of plain weights"):
+        import_official(tmp_path / "best.pth")
+    assert not (tmp_path / "ran").exists()

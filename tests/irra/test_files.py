@@ -1,0 +1,137 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from irra.files import replace_file, replace_folder, write_json, write_text
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def fill(folder: Path, **files: str) -> None:
+    folder.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text)
+
+
+def write_half_a_file(path: Path, error: BaseException) -> None:
+    with replace_file(path) as temporary:
+        temporary.write_text("half")
+        raise error
+
+
+def write_half_a_folder(path: Path, error: BaseException) -> None:
+    with replace_folder(path) as folder:
+        fill(folder, a="half")
+        raise error
+
+
+def test_a_written_file_replaces_the_previous_one_and_leaves_nothing_else(tmp_path: Path) -> None:
+    write_text(tmp_path / "a", "old")
+    write_text(tmp_path / "a", "new")
+    assert (tmp_path / "a").read_text() == "new"
+    assert names(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_a_failure_while_writing_leaves_the_previous_file(tmp_path: Path, error: type[BaseException]) -> None:
+    write_text(tmp_path / "a", "old")
+    with pytest.raises(error, match="midway"):
+        write_half_a_file(tmp_path / "a", error("midway"))
+    assert (tmp_path / "a").read_text() == "old"
+    assert names(tmp_path) == ["a"]
+
+
+def test_missing_parent_folders_are_made(tmp_path: Path) -> None:
+    write_text(tmp_path / "b" / "c" / "a", "text")
+    assert (tmp_path / "b" / "c" / "a").read_text() == "text"
+
+
+def test_json_round_trips_and_keeps_its_characters_readable(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"caption": "紅 coat", "n": [1, 2.5, None]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"caption": "紅 coat", "n": [1, 2.5, None]}
+    assert "紅" in (tmp_path / "a.json").read_text()
+
+
+def test_a_number_that_json_lacks_is_refused_and_the_previous_file_stays(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", 1)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", float("nan"))
+    assert json.loads((tmp_path / "a.json").read_text()) == 1
+
+
+def test_a_written_folder_replaces_the_previous_one_wholly(tmp_path: Path) -> None:
+    fill(tmp_path / "store", old="old", both="old")
+    with replace_folder(tmp_path / "store") as folder:
+        fill(folder, both="new")
+    assert names(tmp_path / "store") == ["both"]
+    assert names(tmp_path) == ["store"]
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_a_failure_while_filling_leaves_the_previous_folder(tmp_path: Path, error: type[BaseException]) -> None:
+    fill(tmp_path / "store", a="old")
+    with pytest.raises(error, match="midway"):
+        write_half_a_folder(tmp_path / "store", error("midway"))
+    assert (tmp_path / "store" / "a").read_text() == "old"
+    assert names(tmp_path) == ["store"]
+
+
+def test_a_killed_process_leaves_the_previous_folder_and_the_next_one_succeeds(tmp_path: Path) -> None:
+    fill(tmp_path / "store", a="old")
+    script = (
+        "import os, sys; from pathlib import Path; from irra.files import replace_folder\n"
+        "with replace_folder(Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'half').write_text('half'); os.kill(os.getpid(), 9)"
+    )
+    result = subprocess.run([sys.executable, "-c", script, str(tmp_path / "store")])
+    assert result.returncode == -9
+    assert (tmp_path / "store" / "a").read_text() == "old"
+    with replace_folder(tmp_path / "store") as folder:
+        fill(folder, a="new")
+    assert names(tmp_path / "store") == ["a"]
+    assert names(tmp_path) == ["store"]
+
+
+def test_a_kill_between_the_two_renames_is_mended_by_the_next_write(tmp_path: Path) -> None:
+    fill(tmp_path / "store.previous.tmp", a="old")
+    with pytest.raises(OSError, match="midway"):
+        write_half_a_folder(tmp_path / "store", OSError("midway"))
+    assert (tmp_path / "store" / "a").read_text() == "old"
+
+
+def test_a_rename_that_fails_puts_the_previous_folder_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path / "store", a="old")
+    rename = os.replace
+
+    def fail_for_the_new_folder(source: Path, target: Path) -> None:
+        if Path(source).name == "store.tmp":
+            raise OSError("no space left on device")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", fail_for_the_new_folder)
+    with pytest.raises(OSError, match="no space"), replace_folder(tmp_path / "store") as folder:
+        fill(folder, a="new")
+    assert (tmp_path / "store" / "a").read_text() == "old"
+    assert names(tmp_path) == ["store"]
+
+
+def test_a_link_to_a_folder_is_followed(tmp_path: Path) -> None:
+    fill(tmp_path / "disk")
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    with replace_folder(tmp_path / "link") as folder:
+        fill(folder, a="new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "disk" / "a").read_text() == "new"
+
+
+def test_a_file_in_the_place_of_a_folder_is_not_replaced(tmp_path: Path) -> None:
+    write_text(tmp_path / "store", "precious")
+    with pytest.raises(NotADirectoryError), replace_folder(tmp_path / "store"):
+        pass
+    assert (tmp_path / "store").read_text() == "precious"

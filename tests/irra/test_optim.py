@@ -1,0 +1,118 @@
+"""Parameter groups and schedules, to the published number."""
+
+import math
+
+import pytest
+import torch
+
+from irra.config import TrainConfig, load_params
+from irra.optim import build_optimizer, group_of, learning_rates, parameter_groups
+from tests.conftest import ROOT
+from tests.models import small_model
+
+
+@pytest.fixture(scope="module")
+def published() -> TrainConfig:
+    return load_params(ROOT / "presets" / "cuhk-pedes.yaml").train
+
+
+def test_groups_have_the_published_rates_and_decays(published: TrainConfig) -> None:
+    groups = {group["name"]: (group["lr"], group["weight_decay"]) for group in parameter_groups(small_model(), published)}
+    assert groups == {
+        "default": (1e-5, 4e-5),
+        "new": (pytest.approx(5e-5), 4e-5),
+        "bias": (2e-5, 0.0),
+        "new_bias": (pytest.approx(5e-5), 0.0),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("clip.visual.conv1.weight", "default"),
+        ("clip.visual.ln_pre.bias", "bias"),
+        ("clip.transformer.resblocks.0.attn.in_proj_bias", "bias"),
+        ("interaction.cross_attn.in_proj_weight", "new"),
+        ("interaction.cross_attn.in_proj_bias", "bias"),
+        ("interaction.cross_modal_transformer.resblocks.0.ln_1.weight", "new"),
+        ("interaction.cross_modal_transformer.resblocks.0.mlp.c_fc.bias", "bias"),
+        ("interaction.ln_pre_t.weight", "default"),
+        ("interaction.ln_post.weight", "default"),
+        ("interaction.mlm_head.ln.weight", "new"),
+        ("interaction.mlm_head.fc.bias", "new_bias"),
+        ("classifier.weight", "new"),
+        ("classifier.bias", "new_bias"),
+    ],
+)
+def test_later_rules_win(name: str, group: str) -> None:
+    assert name in dict(small_model().named_parameters())
+    assert group_of(name) == group
+
+
+def test_every_parameter_is_in_exactly_one_group(published: TrainConfig) -> None:
+    model = small_model()
+    grouped = [id(p) for group in parameter_groups(model, published) for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in model.parameters())
+
+
+def test_a_model_without_heads_has_no_empty_groups(published: TrainConfig) -> None:
+    groups = parameter_groups(small_model(num_classes=None, cmt_depth=None), published)
+    assert {group["name"] for group in groups} == {"default", "bias"}
+
+
+@pytest.mark.parametrize(
+    ("epoch", "rate"), [(1, 1.0e-6), (2, 2.8e-6), (3, 4.6e-6), (4, 6.4e-6), (5, 8.2e-6), (6, 10.0e-6), (60, 8.15e-9)]
+)
+def test_published_schedule(published: TrainConfig, epoch: int, rate: float) -> None:
+    assert learning_rates(published, epoch)["default"] == pytest.approx(rate, rel=1e-3)
+    assert learning_rates(published, epoch)["new"] == pytest.approx(5 * rate, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("step", [1.0, 1.0, 0.1, 0.01]),
+        ("exp", [1.0, 0.9 ** (9 / 54), 0.9 ** (30 / 54), 0.9 ** (53 / 54)]),
+        ("linear", [1.0, 1 - 9 / 54, 1 - 30 / 54, 1 - 53 / 54]),
+        ("poly", [0.9, 0.9 ** (1 - 9 / 54), 0.9 ** (1 - 30 / 54), 0.9 ** (1 - 53 / 54)]),
+        ("cosine", [0.5 * (1 + math.cos(math.pi * done / 54)) for done in (0, 9, 30, 53)]),
+    ],
+)
+def test_every_mode_after_warm_up(published: TrainConfig, mode: str, expected: list[float]) -> None:
+    config = published.model_copy(update={"lrscheduler": mode, "warmup_epochs": 6, "milestones": [20, 50]})
+    rates = [learning_rates(config, epoch)["default"] / config.lr for epoch in (7, 16, 37, 60)]
+    assert rates == pytest.approx(expected)
+
+
+def test_constant_warm_up_keeps_its_factor(published: TrainConfig) -> None:
+    config = published.model_copy(update={"warmup_method": "constant"})
+    assert [learning_rates(config, epoch)["default"] for epoch in (1, 5)] == pytest.approx([1e-6, 1e-6])
+    assert learning_rates(config, 6)["default"] == pytest.approx(1e-5)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("Adam", "Adam"), ("AdamW", "AdamW"), ("SGD", "SGD")])
+def test_optimizers_by_name(published: TrainConfig, name: str, kind: str) -> None:
+    optimizer = build_optimizer(small_model(), published.model_copy(update={"optimizer": name}))
+    assert type(optimizer).__name__ == kind
+    assert len(optimizer.param_groups) == 4
+
+
+def test_one_group_per_pair_steps_as_one_group_per_tensor(published: TrainConfig) -> None:
+    grouped, single = small_model(), small_model()
+    ours = build_optimizer(grouped, published)
+    rules = {group["name"]: group for group in parameter_groups(single, published)}
+    theirs = torch.optim.Adam(
+        [
+            {"params": [p], "lr": rules[group_of(name)]["lr"], "weight_decay": rules[group_of(name)]["weight_decay"]}
+            for name, p in single.named_parameters()
+        ],
+        betas=(0.9, 0.999),
+        eps=1e-3,
+    )
+    for optimizer, model in ((ours, grouped), (theirs, single)):
+        for _ in range(2):
+            optimizer.zero_grad()
+            sum(p.square().sum() for p in model.parameters()).backward()
+            optimizer.step()
+    for (name, a), b in zip(grouped.named_parameters(), single.parameters(), strict=True):
+        torch.testing.assert_close(a, b, msg=name)

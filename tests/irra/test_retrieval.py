@@ -1,0 +1,36 @@
+"""Chunked ranking equals ranking the whole matrix at once."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from irra import retrieval
+from irra.metrics import query_scores
+from irra.retrieval import rank_gallery
+
+
+@pytest.mark.parametrize("elements", [1, 100, 10_000])
+def test_chunks_of_any_size_give_the_same_ranking(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    # small integers keep dot products exact, whatever the shape of the product
+    queries, gallery = (torch.randint(-3, 4, (n, 4), generator=generator).float() + 0.5 for n in (60, 35))
+    gallery_pids, query_pids = torch.arange(35) % 7, torch.arange(60) % 7
+    similarity = F.normalize(queries, dim=1) @ F.normalize(gallery, dim=1).T
+    monkeypatch.setattr(retrieval, "CHUNK_ELEMENTS", elements)
+    ranking = rank_gallery(queries, gallery, query_pids, gallery_pids, top_k=10)
+    expected = query_scores(similarity, query_pids, gallery_pids)
+    assert ranking.scores.metrics() == pytest.approx(expected.metrics(), abs=1e-9)
+    np.testing.assert_allclose(ranking.top_similarity, similarity.topk(10).values.numpy(), rtol=1e-6)
+
+
+def test_top_holds_gallery_rows_best_first() -> None:
+    gallery = F.normalize(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), dim=1)
+    ranking = rank_gallery(torch.tensor([[0.1, 5.0]]), gallery, torch.tensor([0]), torch.tensor([0, 1, 0]), top_k=3)
+    assert ranking.top.tolist() == [[1, 2, 0]]
+    assert ranking.scores.first_rank.tolist() == [2.0]
+
+
+def test_top_k_larger_than_the_gallery_gives_the_whole_gallery() -> None:
+    ranking = rank_gallery(torch.ones(2, 3), torch.eye(3), torch.tensor([0, 0]), torch.tensor([0, 0, 0]), top_k=10)
+    assert ranking.top.shape == (2, 3)

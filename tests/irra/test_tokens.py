@@ -1,0 +1,115 @@
+"""Tokenizer and token store."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from irra.config import TokenizeConfig
+from irra.data.store import PreparedStore
+from irra.data.tokens import Tokenizer, TokenStore, write_tokens
+from irra.errors import UserError
+from irra.masking import END_ID, MASK_ID, START_ID, mask_tokens
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer()
+
+
+def test_ids_are_clip_s_own(tokenizer: Tokenizer) -> None:
+    import open_clip
+
+    caption = "A woman with long black hair, in a red coat; she's carrying a WHITE handbag &amp; an umbrella."
+    expected = open_clip.tokenize([caption], 77).numpy()
+    np.testing.assert_array_equal(tokenizer.encode([caption], 77), expected)
+
+
+def test_the_word_of_the_mask_falls_back_to_its_pieces(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.words("Dr Jekyll in a coat")
+    assert MASK_ID not in ids
+    assert tokenizer.decode(ids) == "dr jekyll in a coat"
+
+
+@pytest.mark.parametrize(
+    "caption",
+    ["一个穿红色外套的女人", "woman 👩‍🦰 in red 🧥", "a\x00man\x07 in\tblue\x1b[0m", "<end_of_text> a <start_of_text> man", "   "],
+)
+def test_any_text_gives_one_start_and_one_end(tokenizer: Tokenizer, caption: str) -> None:
+    row = tokenizer.encode([caption], 77)[0]
+    assert row[0] == START_ID
+    assert (row == END_ID).sum() == 1
+    assert (row >= MASK_ID).sum() == 2
+
+
+def test_five_hundred_words_are_cut_and_still_end(tokenizer: Tokenizer) -> None:
+    row = tokenizer.encode(["coat " * 500], 20)[0]
+    assert row[-1] == END_ID
+    assert row[0] == START_ID
+    assert (row != 0).all()
+
+
+def test_padding_is_zero_behind_the_end(tokenizer: Tokenizer) -> None:
+    row = tokenizer.encode(["a man"], 12)[0]
+    assert row[3] == END_ID
+    assert not row[4:].any()
+
+
+def test_cache_holds_one_seeded_draw_for_each_variant(
+    store: PreparedStore, tokens: TokenStore, tokenize_config: TokenizeConfig
+) -> None:
+    rows = store.caption_ids("train")
+    for epoch, variant in [(1, 0), (2, 1), (3, 0)]:
+        expected = mask_tokens(tokens.caption_ids[rows], np.random.default_rng([0, variant]), 0.15, 0.8, 0.1)
+        masked = tokens.masked(rows, epoch)
+        np.testing.assert_array_equal(masked.mlm_ids, expected.mlm_ids)
+        np.testing.assert_array_equal(masked.mlm_labels, np.where(expected.chosen, tokens.caption_ids[rows], 0))
+
+
+def test_rows_are_read_in_any_order(store: PreparedStore, tokens: TokenStore) -> None:
+    rows = store.caption_ids("train")
+    everything = tokens.masked(rows, 1)
+    picked = tokens.masked(rows[[5, 2, 2]], 1)
+    np.testing.assert_array_equal(picked.mlm_ids, everything.mlm_ids[[5, 2, 2]])
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def test_equal_parameters_write_equal_bytes(
+    store: PreparedStore, tokens: TokenStore, tokenize_config: TokenizeConfig, tmp_path: Path
+) -> None:
+    write_tokens(store, tokenize_config, tmp_path / "again")
+    assert files_of(tmp_path / "again") == files_of(tokens.root)
+
+
+def test_another_seed_gives_another_fingerprint(
+    store: PreparedStore, tokens: TokenStore, tokenize_config: TokenizeConfig, tmp_path: Path
+) -> None:
+    write_tokens(store, tokenize_config.model_copy(update={"seed": 1}), tmp_path / "other")
+    assert TokenStore.open(tmp_path / "other").fingerprint != tokens.fingerprint
+
+
+def test_without_variants_there_is_no_cache(
+    store: PreparedStore, tokenize_config: TokenizeConfig, tmp_path: Path
+) -> None:
+    write_tokens(store, tokenize_config.model_copy(update={"variants": 0}), tmp_path / "plain")
+    assert not (tmp_path / "plain" / "mlm_ids.npy").exists()
+    assert TokenStore.open(tmp_path / "plain").variants == 0
+
+
+def test_missing_tokens_name_the_stage_to_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="run the tokenize stage"):
+        TokenStore.open(tmp_path / "nothing")
+
+
+def test_truncated_tokens_are_refused(
+    store: PreparedStore, tokenize_config: TokenizeConfig, tmp_path: Path
+) -> None:
+    write_tokens(store, tokenize_config, tmp_path / "cut")
+    path = tmp_path / "cut" / "mlm_ids.npy"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match="damaged tokens"):
+        TokenStore.open(tmp_path / "cut")
