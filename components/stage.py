@@ -18,18 +18,27 @@ def main(name: str, run: Callable[[Any, Any, Any], object], inputs: type[Any], o
 
     Every field of `inputs` and `outputs`, dataclasses of paths, is an option whose default is where `dvc.yaml` has it.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m components.{name}", description=sys.modules[run.__module__].__doc__)
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameter file (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        prog=f"python -m components.{name}", description=sys.modules[run.__module__].__doc__
+    )
+    parser.add_argument(
+        "--params", type=Path, default=Path("params.yaml"), help="parameter file (default: %(default)s)"
+    )
     for kind in (inputs, outputs):
         for field in fields(kind):
             assert field.default is not MISSING
             what = "input" if kind is inputs else "output"
             parser.add_argument(
-                f"--{field.name.replace('_', '-')}", type=Path, default=field.default, help=f"{what} (default: %(default)s)"
+                f"--{field.name.replace('_', '-')}",
+                type=Path,
+                default=field.default,
+                help=f"{what} (default: %(default)s)",
             )
     arguments = vars(parser.parse_args())
     os.environ.setdefault("DVC_STAGE", name)
-    return guarded(lambda: run(_take(inputs, arguments), _take(outputs, arguments), _section(arguments["params"], name)))
+    return guarded(
+        lambda: run(_take(inputs, arguments), _take(outputs, arguments), _section(arguments["params"], name))
+    )
 
 
 def guarded(work: Callable[[], object]) -> int:
@@ -45,7 +54,9 @@ def guarded(work: Callable[[], object]) -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
-        print(f"error: {error.filename or 'output'}: {error.strerror}; what was there before is intact", file=sys.stderr)
+        print(
+            f"error: {error.filename or 'output'}: {error.strerror}; what was there before is intact", file=sys.stderr
+        )
         return 1
     except Interrupted as stop:
         print(stop.message, file=sys.stderr)

@@ -28,7 +28,9 @@ def results_table(metrics: dict[str, Any], intervals: dict[str, Any]) -> Table:
     for split, ways in metrics.items():
         for way, values in ways.items():
             bounds = intervals[split][way]
-            cells = [f"{values[name]:.2f}\n[dim]{bounds[name][0]:.1f}–{bounds[name][1]:.1f}[/dim]" for name in METRIC_NAMES]
+            cells = [
+                f"{values[name]:.2f}\n[dim]{bounds[name][0]:.1f}–{bounds[name][1]:.1f}[/dim]" for name in METRIC_NAMES
+            ]
             table.add_row(split, WAYS[way], *cells)
     return table
 

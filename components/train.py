@@ -167,7 +167,7 @@ def write_report(folder: Path, at: Progress) -> None:
     names = [name for name in at.losses[0] if name != "epoch"]
     loss_curves(folder / "losses.png", {name: (epochs, [row[name] for row in at.losses]) for name in names})
     metrics = {name: [row[name] for row in at.validation] for name in METRIC_NAMES}
-    validation_curves(folder / "validation.png", [row["epoch"] for row in at.validation], metrics, at.best_epoch)
+    validation_curves(folder / "validation.png", [int(row["epoch"]) for row in at.validation], metrics, at.best_epoch)
 
 
 def write_csv(path: Path, rows: list[dict[str, float]]) -> None:

@@ -1,0 +1,1 @@
+"""IRRA: text-to-image person retrieval (Jiang and Ye, CVPR 2023) in PyTorch."""

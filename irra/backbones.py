@@ -55,5 +55,6 @@ def _is_plain_vit_clip(config: dict[str, Any]) -> bool:
 
 def _open_clip_configs() -> Path:
     spec = importlib.util.find_spec("open_clip")
-    assert spec is not None and spec.origin is not None, "open_clip_torch is a dependency of irra"
+    assert spec is not None, "open_clip_torch is a dependency of irra"
+    assert spec.origin is not None
     return Path(spec.origin).parent / "model_configs"

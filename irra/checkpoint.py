@@ -63,7 +63,8 @@ def save_weights(model: nn.Module, path: Path) -> None:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file; UserError when it is missing or damaged."""
     try:
-        return load_file(path)
+        tensors: dict[str, Tensor] = load_file(path)
+        return tensors
     except FileNotFoundError:
         raise UserError(f"{path}: missing") from None
     except (safetensors.SafetensorError, OSError) as error:

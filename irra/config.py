@@ -209,7 +209,9 @@ class _Loader(yaml.SafeLoader):
     """PyYAML follows YAML 1.1, where `1e-5` is a string; DVC and everybody else read a number."""
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 def load_params(path: Path) -> Params:

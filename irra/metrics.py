@@ -87,7 +87,7 @@ def _match_columns(query_pids: Tensor, gallery_pids: Tensor) -> tuple[Tensor, Te
 def bootstrap_intervals(
     scores: QueryScores, query_pids: NDArray[np.int64], samples: int, seed: int
 ) -> dict[str, tuple[float, float]]:
-    """95% intervals of the metrics, in percent, by resampling identities (queries of one person are not independent)."""
+    """95% intervals of the metrics, in percent, by resampling identities, whose queries are not independent."""
     columns = scores.columns()
     _, person = np.unique(query_pids, return_inverse=True)
     people = int(person.max()) + 1

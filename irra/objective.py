@@ -44,18 +44,15 @@ def compute_losses(
 def encode(model: IRRA, batch: dict[str, Tensor], with_mlm: bool, mask_global_text: bool) -> Features:
     """Run the encoders.
 
-    With `mask_global_text` the masked caption also feeds the global losses, as in IRRA's released code, and one pass of
-    the text encoder serves both branches. Without it, the global losses see the clean caption, as in the paper's figure.
+    With `mask_global_text` the masked caption also feeds the global losses, as in IRRA's released code, and one pass
+    of the text encoder serves both branches. Without it, they see the clean caption, as in the paper's figure.
     """
     image_tokens = model.image_tokens(batch["images"])
     image = image_tokens[:, 0].float()
     if not with_mlm:
         return Features(image, model.encode_text(batch["caption_ids"]), image_tokens, None)
     mlm_tokens = model.text_tokens(batch["mlm_ids"])
-    if mask_global_text:
-        text = end_features(mlm_tokens, batch["mlm_ids"])
-    else:
-        text = model.encode_text(batch["caption_ids"])
+    text = end_features(mlm_tokens, batch["mlm_ids"]) if mask_global_text else model.encode_text(batch["caption_ids"])
     return Features(image, text, image_tokens, mlm_tokens)
 
 
@@ -96,7 +93,8 @@ def objective(
 
 def mlm_logits(model: IRRA, features: Features, mlm_labels: Tensor) -> tuple[Tensor, Tensor]:
     """Vocabulary logits (N, V) at the N chosen positions alone, and their labels (N,)."""
-    assert model.interaction is not None and features.mlm_tokens is not None, "the model has no cross-modal branch"
+    assert model.interaction is not None, "the model has no cross-modal branch"
+    assert features.mlm_tokens is not None
     fused = model.interaction(features.mlm_tokens, features.image_tokens)
     chosen = mlm_labels != 0
     return model.interaction.mlm_head(fused[chosen]).float(), mlm_labels[chosen]

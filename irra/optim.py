@@ -41,9 +41,7 @@ def group_of(name: str) -> str:
 
 def learning_rates(config: TrainConfig, epoch: int) -> dict[str, float]:
     """Learning rate of every group in `epoch` (from 1): warm-up, then the schedule, stepped per epoch."""
-    return {
-        name: _scheduled(config, config.lr * factor, epoch - 1) for name, (factor, _) in _rules(config).items()
-    }
+    return {name: _scheduled(config, config.lr * factor, epoch - 1) for name, (factor, _) in _rules(config).items()}
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
@@ -70,13 +68,13 @@ def _scheduled(config: TrainConfig, base: float, done: int) -> float:
         alpha = done / config.warmup_epochs if config.warmup_method == "linear" else 0.0
         return base * (config.warmup_factor * (1.0 - alpha) + alpha)
     if config.lrscheduler == "step":
-        return base * config.gamma ** bisect_right(config.milestones, done)
+        return base * math.pow(config.gamma, bisect_right(config.milestones, done))
     ratio = (done - config.warmup_epochs) / (config.num_epoch - config.warmup_epochs)
     if config.lrscheduler == "exp":
-        return base * config.power**ratio
+        return base * math.pow(config.power, ratio)
     if config.lrscheduler == "linear":
         return base * (1.0 - ratio)
     span = base - config.target_lr
     if config.lrscheduler == "poly":
-        return config.target_lr + span * config.power ** (1.0 - ratio)
+        return config.target_lr + span * math.pow(config.power, 1.0 - ratio)
     return config.target_lr + span * 0.5 * (1.0 + math.cos(math.pi * ratio))

@@ -40,6 +40,7 @@ class StopRequest:
         self.signum: int | None = None
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
+        """Note the signal; the form is that of a signal handler."""
         if self.signum is not None:
             raise KeyboardInterrupt  # asked twice: stop without waiting for the step to end
         self.signum = signum

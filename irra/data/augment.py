@@ -36,7 +36,7 @@ class Choices:
 
 
 def draw_choices(batch: int, height: int, width: int, generator: torch.Generator) -> Choices:
-    """Draw the augmentation of `batch` images, as torchvision's RandomHorizontalFlip, RandomCrop and RandomErasing do."""
+    """Draw choices for `batch` images as torchvision's RandomHorizontalFlip, RandomCrop and RandomErasing do."""
     flip = torch.rand(batch, generator=generator) < FLIP_PROBABILITY
     top = torch.randint(0, 2 * PADDING + 1, (batch,), generator=generator)
     left = torch.randint(0, 2 * PADDING + 1, (batch,), generator=generator)
@@ -44,7 +44,7 @@ def draw_choices(batch: int, height: int, width: int, generator: torch.Generator
 
 
 def _draw_rectangles(batch: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-    """torchvision tries up to ten rectangles and takes the first that fits; here all ten are drawn at once."""
+    """Torchvision tries up to ten rectangles and takes the first that fits; here all ten are drawn at once."""
     shape = (batch, ERASE_ATTEMPTS)
     area = height * width * torch.empty(shape).uniform_(*ERASE_AREA, generator=generator)
     log_ratio = torch.empty(shape).uniform_(math.log(ERASE_RATIO[0]), math.log(ERASE_RATIO[1]), generator=generator)

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Deterministic training batches: a function of seed, epoch and step alone, so that training can resume anywhere."""
+    """Deterministic training batches: a function of seed, epoch and step alone, so that training resumes anywhere."""
 
     store: PreparedStore
     tokens: TokenStore
@@ -92,7 +92,9 @@ def image_batches(
 ) -> Iterator[Tensor]:
     """Normalised (B, 3, H, W) images in the order of `image_ids`, without augmentation."""
     chunks = [image_ids[start : start + size] for start in range(0, len(image_ids), size)]
-    for _, pixels in _read_ahead(list(enumerate(chunks)), lambda item: torch.from_numpy(store.pixels(item[1])), PREFETCH):
+    for _, pixels in _read_ahead(
+        list(enumerate(chunks)), lambda item: torch.from_numpy(store.pixels(item[1])), PREFETCH
+    ):
         yield normalise(pixels.to(device))
 
 

@@ -12,9 +12,7 @@ def random_batches(samples: int, batch_size: int, rng: np.random.Generator) -> B
     return [order[start : start + batch_size] for start in range(0, samples, batch_size)]
 
 
-def identity_batches(
-    pids: NDArray[np.int64], batch_size: int, num_instance: int, rng: np.random.Generator
-) -> Batches:
+def identity_batches(pids: NDArray[np.int64], batch_size: int, num_instance: int, rng: np.random.Generator) -> Batches:
     """Batches of batch_size / num_instance identities with num_instance samples each (Hermans et al., 2017).
 
     A sample is used at most once an epoch, except that an identity with fewer than num_instance samples repeats some.

@@ -80,7 +80,7 @@ class TokenStore:
 
     @classmethod
     def open(cls, root: Path) -> "TokenStore":
-        """Open the folder that the tokenize stage wrote; UserError when it is missing, damaged or of another version."""
+        """Open what the tokenize stage wrote; UserError when it is missing, damaged or of another version."""
         try:
             info = json.loads((root / "tokens.json").read_text())
             if info["version"] != FORMAT_VERSION:
@@ -107,7 +107,8 @@ class TokenStore:
 
     def masked(self, caption_ids: NDArray[np.int64], epoch: int) -> MaskedRows:
         """Masked rows of training captions in `epoch` (from 1): variant (epoch - 1) mod variants of the cache."""
-        assert self._mlm_ids is not None and self._mlm_chosen is not None, "no masking cache"
+        assert self._mlm_ids is not None, "no masking cache"
+        assert self._mlm_chosen is not None
         variant = (epoch - 1) % self.variants
         rows = caption_ids - self.first_training_row
         chosen = np.unpackbits(self._mlm_chosen[variant, rows], axis=1, count=self.text_length).astype(bool)
@@ -143,7 +144,9 @@ def write_tokens(store: PreparedStore, config: TokenizeConfig, target: Path) -> 
     return info
 
 
-def _write_masks(folder: Path, caption_ids: NDArray[np.uint16], config: TokenizeConfig, digest: "hashlib._Hash") -> None:
+def _write_masks(
+    folder: Path, caption_ids: NDArray[np.uint16], config: TokenizeConfig, digest: "hashlib._Hash"
+) -> None:
     rows, length = caption_ids.shape
     mlm_ids = np.lib.format.open_memmap(
         folder / "mlm_ids.npy", mode="w+", dtype=np.uint16, shape=(config.variants, rows, length)

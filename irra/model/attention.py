@@ -18,7 +18,7 @@ def attend(attention: nn.MultiheadAttention, query: Tensor, memory: Tensor, caus
     else:
         q = F.linear(query, weight[:width], bias[:width])
         k, v = F.linear(memory, weight[width:], bias[width:]).chunk(2, dim=-1)
-    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+    q, k, v = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
     attended = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
     output: Tensor = attention.out_proj(attended.transpose(1, 2).flatten(2))
     return output

@@ -49,7 +49,9 @@ def find_weights(backbone: str, pretrained: str | None) -> Path | None:
     tags = open_clip.list_pretrained_tags_by_model(backbone)
     if pretrained not in tags:
         known = ", ".join(tags) or "none"
-        raise UserError(f"train.pretrained: {pretrained!r} is neither a file nor weights of {backbone} (known: {known})")
+        raise UserError(
+            f"train.pretrained: {pretrained!r} is neither a file nor weights of {backbone} (known: {known})"
+        )
     try:
         return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(backbone, pretrained)))
     except (OSError, RuntimeError) as error:
@@ -64,7 +66,7 @@ def load_weights(clip: nn.Module, path: Path) -> None:
     """Load every weight of `clip`, strictly, from pickled or safetensors weights or OpenAI's TorchScript archive."""
     try:
         if _is_torchscript(path):
-            weights = torch.jit.load(str(path), map_location="cpu").state_dict()
+            weights = torch.jit.load(str(path), map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
             extra = ("input_resolution", "context_length", "vocab_size")
             clip.load_state_dict({key: value.float() for key, value in weights.items() if key not in extra})
         else:

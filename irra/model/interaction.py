@@ -21,12 +21,11 @@ class Interaction(nn.Module):
         self.ln_pre_t = LayerNorm(width)
         self.ln_pre_i = LayerNorm(width)
         self.ln_post = LayerNorm(width)
-        self.mlm_head = nn.Sequential(
-            OrderedDict(
-                dense=nn.Linear(width, width), gelu=QuickGELU(), ln=LayerNorm(width), fc=nn.Linear(width, vocabulary)
-            )
-        )
+        dense, fc = nn.Linear(width, width), nn.Linear(width, vocabulary)
+        self.mlm_head = nn.Sequential(OrderedDict(dense=dense, gelu=QuickGELU(), ln=LayerNorm(width), fc=fc))
         self._initialise(width, depth)
+        nn.init.normal_(dense.weight, std=(2 * width) ** -0.5)
+        nn.init.normal_(fc.weight, std=width**-0.5 * (2 * depth) ** -0.5)
 
     def _initialise(self, width: int, depth: int) -> None:
         attention_std, output_std, inner_std = width**-0.5, width**-0.5 * (2 * depth) ** -0.5, (2 * width) ** -0.5
@@ -36,8 +35,6 @@ class Interaction(nn.Module):
         for block in self.cross_modal_transformer.resblocks:
             nn.init.normal_(block.mlp.c_fc.weight, std=inner_std)
             nn.init.normal_(block.mlp.c_proj.weight, std=output_std)
-        nn.init.normal_(self.mlm_head.dense.weight, std=inner_std)
-        nn.init.normal_(self.mlm_head.fc.weight, std=output_std)
 
     def forward(self, text_tokens: Tensor, image_tokens: Tensor) -> Tensor:
         """Text tokens (B, L, D) that have looked at image tokens (B, P, D); (B, L, D).

@@ -159,7 +159,9 @@ def official_weights(model: IRRA) -> dict[str, Tensor]:
     """The weights under the names and precisions of the released checkpoints."""
     weights = {}
     for name, value in model.state_dict().items():
-        name = name.replace("clip.", "base_model.", 1) if name.startswith("clip.") else name.removeprefix("interaction.")
+        name = (
+            name.replace("clip.", "base_model.", 1) if name.startswith("clip.") else name.removeprefix("interaction.")
+        )
         weights[name] = value if ".ln_" in name or "embedding" in name else value.half()
     return weights
 

@@ -68,7 +68,10 @@ def test_params_yaml_is_the_default_preset() -> None:
         ({"train.loss_names": ""}, r"train\.loss_names: unknown loss ''"),
         ({"train.backbone": "ViT-B/16"}, r"train\.backbone: unknown backbone 'ViT-B/16'; did you mean"),
         ({"train.backbone": "RN50"}, r"train\.backbone: backbone 'RN50' is not a ViT CLIP"),
-        ({"train.sampler": "identity", "train.num_instance": 5}, r"train: batch_size 64 is not divisible by num_instance 5"),
+        (
+            {"train.sampler": "identity", "train.num_instance": 5},
+            r"train: batch_size 64 is not divisible by num_instance 5",
+        ),
         ({"train.warmup_epochs": 16}, r"train: warmup_epochs 16 must be below num_epoch"),
         ({"train.milestones": [20, 10]}, r"train: milestones \[20, 10\] must increase"),
         ({"train.stride_size": 17}, r"train: stride_size 17 exceeds the backbone's patch size 16"),
@@ -81,7 +84,10 @@ def test_params_yaml_is_the_default_preset() -> None:
             {"train.sampler": "identity", "prepare.synthetic.train_ids": 10},
             r"prepare\.synthetic\.train_ids 10 is fewer than the 16 identities of a batch",
         ),
-        ({"prepare.dataset_name": "CUHK-PEDES"}, r"prepare: the section `synthetic` belongs to dataset_name: synthetic"),
+        (
+            {"prepare.dataset_name": "CUHK-PEDES"},
+            r"prepare: the section `synthetic` belongs to dataset_name: synthetic",
+        ),
     ],
 )
 def test_each_mistake_is_named_with_file_and_key(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

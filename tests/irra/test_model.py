@@ -34,7 +34,11 @@ def test_attention_equals_torch_s_module(causal: bool) -> None:
 
 def test_cross_attention_equals_torch_s_module() -> None:
     torch.manual_seed(0)
-    attention, query, memory = nn.MultiheadAttention(32, 4, batch_first=True), torch.randn(3, 5, 32), torch.randn(3, 9, 32)
+    attention, query, memory = (
+        nn.MultiheadAttention(32, 4, batch_first=True),
+        torch.randn(3, 5, 32),
+        torch.randn(3, 9, 32),
+    )
     expected, _ = attention(query, memory, memory, need_weights=False)
     torch.testing.assert_close(attend(attention, query, memory), expected)
 
@@ -151,7 +155,9 @@ def test_blocks_without_a_mask_see_the_whole_sequence() -> None:
     x = torch.randn(1, 6, 16)
     changed = x.clone()
     changed[0, -1] = torch.randn(16)
-    assert not torch.allclose(run_blocks(clip.visual.transformer, x)[0, 0], run_blocks(clip.visual.transformer, changed)[0, 0])
+    assert not torch.allclose(
+        run_blocks(clip.visual.transformer, x)[0, 0], run_blocks(clip.visual.transformer, changed)[0, 0]
+    )
     torch.testing.assert_close(
         run_blocks(clip.transformer, x, causal=True)[0, 0], run_blocks(clip.transformer, changed, causal=True)[0, 0]
     )

@@ -34,9 +34,7 @@ def batch() -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("names", ["sdm", "itc", "cmpm", "id", "mlm", "sdm+mlm+id", "itc+id", "cmpm+mlm"])
-def test_exactly_the_named_losses_and_their_sum_are_returned(
-    model: IRRA, batch: dict[str, Tensor], names: str
-) -> None:
+def test_exactly_the_named_losses_and_their_sum_are_returned(model: IRRA, batch: dict[str, Tensor], names: str) -> None:
     values = compute_losses(model, batch, names.split("+"))
     assert set(values) == {*names.split("+"), "total"}
     parts = sum(values[name].item() for name in names.split("+"))

@@ -17,7 +17,9 @@ def published() -> TrainConfig:
 
 
 def test_groups_have_the_published_rates_and_decays(published: TrainConfig) -> None:
-    groups = {group["name"]: (group["lr"], group["weight_decay"]) for group in parameter_groups(small_model(), published)}
+    groups = {
+        group["name"]: (group["lr"], group["weight_decay"]) for group in parameter_groups(small_model(), published)
+    }
     assert groups == {
         "default": (1e-5, 4e-5),
         "new": (pytest.approx(5e-5), 4e-5),

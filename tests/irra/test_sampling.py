@@ -53,5 +53,5 @@ def test_identity_epoch_goes_on_while_enough_identities_are_left(pids: np.ndarra
 
 
 def test_fewer_identities_than_a_batch_needs_is_an_error(pids: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="a batch needs 16 identities .* there are 9"):
+    with pytest.raises(ValueError, match=r"a batch needs 16 identities .* there are 9"):
         identity_batches(pids, 64, 4, np.random.default_rng(0))

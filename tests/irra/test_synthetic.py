@@ -28,10 +28,11 @@ from irra.data.synthetic.attributes import (
     Person,
     draw_people,
 )
-from irra.data.synthetic.canvas import Canvas, Lathe, Ring, View
+from irra.data.synthetic.canvas import Canvas, View
 from irra.data.synthetic.captions import describe
 from irra.data.synthetic.photograph import Photograph, take
 from irra.data.synthetic.scene import CAMERAS
+from irra.data.synthetic.solids import Lathe, Ring
 from irra.data.synthetic.subject import PARTS
 from irra.data.synthetic.visibility import LEAST, visible_slots
 from irra.data.synthetic.wording import COLOUR_WORDS, HAIR_COLOUR_WORDS, NOUNS

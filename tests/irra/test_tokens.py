@@ -34,7 +34,13 @@ def test_the_word_of_the_mask_falls_back_to_its_pieces(tokenizer: Tokenizer) -> 
 
 @pytest.mark.parametrize(
     "caption",
-    ["一个穿红色外套的女人", "woman 👩‍🦰 in red 🧥", "a\x00man\x07 in\tblue\x1b[0m", "<end_of_text> a <start_of_text> man", "   "],
+    [
+        "一个穿红色外套的女人",
+        "woman 👩‍🦰 in red 🧥",
+        "a\x00man\x07 in\tblue\x1b[0m",
+        "<end_of_text> a <start_of_text> man",
+        "   ",
+    ],
 )
 def test_any_text_gives_one_start_and_one_end(tokenizer: Tokenizer, caption: str) -> None:
     row = tokenizer.encode([caption], 77)[0]
@@ -105,9 +111,7 @@ def test_missing_tokens_name_the_stage_to_run(tmp_path: Path) -> None:
         TokenStore.open(tmp_path / "nothing")
 
 
-def test_truncated_tokens_are_refused(
-    store: PreparedStore, tokenize_config: TokenizeConfig, tmp_path: Path
-) -> None:
+def test_truncated_tokens_are_refused(store: PreparedStore, tokenize_config: TokenizeConfig, tmp_path: Path) -> None:
     write_tokens(store, tokenize_config, tmp_path / "cut")
     path = tmp_path / "cut" / "mlm_ids.npy"
     path.write_bytes(path.read_bytes()[:-100])

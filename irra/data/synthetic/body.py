@@ -5,7 +5,8 @@ import random
 from dataclasses import dataclass
 
 from irra.data.synthetic.attributes import Person
-from irra.data.synthetic.canvas import Ring, Vector
+from irra.data.synthetic.canvas import Vector
+from irra.data.synthetic.solids import Ring
 
 UPPER_ARM, FOREARM, THIGH, SHIN, ANKLE = 0.165, 0.145, 0.235, 0.225, 0.045
 HIP, SHOULDER, NECK, CHIN, CROWN = 0.505, 0.805, 0.845, 0.868, 1.0

@@ -1,7 +1,8 @@
 """Bags and things held in a hand."""
 
 from irra.data.synthetic.body import HAND_OF
-from irra.data.synthetic.canvas import Point, Ring, Vector
+from irra.data.synthetic.canvas import Point, Vector
+from irra.data.synthetic.solids import Ring
 from irra.data.synthetic.subject import Subject, darker, lighter, mix
 
 BACKPACK_OFF, HIP_OFF = 0.052, 0.045

@@ -3,7 +3,8 @@
 import dataclasses
 import math
 
-from irra.data.synthetic.canvas import Lathe, Ring, View
+from irra.data.synthetic.canvas import View
+from irra.data.synthetic.solids import Lathe, Ring
 from irra.data.synthetic.subject import PART, Subject, darker, lighter
 
 PROFILE = (  # share of the way from the chin to the crown, half width, half depth, offset forward

@@ -2,7 +2,8 @@
 
 from irra.data.synthetic.attributes import Rgb
 from irra.data.synthetic.body import HIP
-from irra.data.synthetic.canvas import Limb, Ring, Vector
+from irra.data.synthetic.canvas import Vector
+from irra.data.synthetic.solids import Limb, Ring
 from irra.data.synthetic.subject import PART, Subject, darker, lighter
 from irra.data.synthetic.wardrobe import FITS
 

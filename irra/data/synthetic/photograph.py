@@ -81,19 +81,22 @@ def _cast_shadow(scene: Image.Image, view: View, light: float, person: Person) -
 def _develop(canvas: Canvas, scene: Image.Image, camera: Camera, rng: random.Random) -> Image.Image:
     """Person before background, seen through the camera's lens and sensor."""
     figure, cover = canvas.flatten()
-    pixels = np.asarray(scene, dtype=np.float32) * (1 - cover) + figure
-    gain = camera.gain * rng.uniform(0.9, 1.1)
-    cast = [channel * gain * rng.uniform(0.98, 1.02) for channel in camera.cast]
-    pixels *= np.asarray(cast, dtype=np.float32)
-    image = Image.fromarray(pixels.clip(0, 255, out=pixels).astype(np.uint8))
-    image = image.filter(ImageFilter.BoxBlur(camera.blur * rng.uniform(0.5, 1.5)))
+    pixels = np.asarray(scene, dtype=np.float32)
+    pixels = pixels - pixels * cover + figure
+    image = _quantise(pixels).filter(ImageFilter.BoxBlur(camera.blur * rng.uniform(0.5, 1.5)))
     if rng.random() < 0.2:
         image = image.filter(MOTION_BLUR)
-    noise = np.random.default_rng(rng.getrandbits(32)).standard_normal(
-        (canvas.size[1] // 2, canvas.size[0] // 2, 1), dtype=np.float32
-    )
-    noisy = np.asarray(image, dtype=np.float32) + noise * (camera.noise * rng.uniform(0.5, 1.3))
-    return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
+    gain = camera.gain * rng.uniform(0.9, 1.1)
+    cast = [channel * gain * rng.uniform(0.98, 1.02) for channel in camera.cast]
+    table = np.outer(cast, np.arange(256)).clip(0, 255).round().astype(int)
+    image = image.point(table.ravel().tolist())
+    deviation = camera.noise * rng.uniform(0.5, 1.3)
+    noise = np.random.default_rng(rng.getrandbits(32)).standard_normal(pixels.shape[:2], dtype=np.float32)
+    return _quantise(np.asarray(image, dtype=np.float32) + np.repeat(noise * deviation, 3).reshape(pixels.shape))
+
+
+def _quantise(pixels: np.ndarray) -> Image.Image:
+    return Image.fromarray(pixels.clip(0, 255, out=pixels).astype(np.uint8))
 
 
 MOTION_BLUR = ImageFilter.Kernel((3, 3), (0, 0, 0, 1, 2, 1, 0, 0, 0))

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from irra.data.synthetic.attributes import COLOURS, HAIRS, SKINS, Person, Rgb
 from irra.data.synthetic.body import Pose, Shape, Skeleton
-from irra.data.synthetic.canvas import Canvas, Lathe, Limb, Point, Ring, Vector, View
+from irra.data.synthetic.canvas import Canvas, Point, Vector, View
+from irra.data.synthetic.solids import Lathe, Limb, Ring
 
 PARTS = (
     "occluder",

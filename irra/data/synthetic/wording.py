@@ -13,8 +13,7 @@ COLOUR_WORDS = {
     "purple": ("purple", "purple", "violet"),
     "blond": ("blond", "blonde"),
 }
-HAIR_COLOURLESS = ("straw hat", "phone")  # kinds that are named without their colour
-COLOUR_WORDS = {**COLOUR_WORDS, "red": ("red", "ginger")}
+HAIR_COLOUR_WORDS = {**COLOUR_WORDS, "red": ("red", "ginger")}
 NOUNS = {
     "t-shirt": ("t-shirt", "t-shirt", "tee shirt", "tee"),
     "tank top": ("tank top", "sleeveless top"),

@@ -1,0 +1,219 @@
+"""The whole pipeline by `dvc repro`, in a throw-away copy of the project, as a user runs it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from irra.checkpoint import model_fingerprint
+from tests.imports import ROOT
+
+pytestmark = [pytest.mark.xdist_group("pipeline"), pytest.mark.timeout(600)]
+
+BIN = Path(sys.executable).parent
+
+
+class Project:
+    """A copy of the project with the tiny preset, in its own git repository, and the commands that a user types."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {
+            **os.environ,
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "OMP_NUM_THREADS": "1",  # equal threads give equal weights
+            "GIT_CONFIG_GLOBAL": "/dev/null",
+        }
+        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME"):
+            self.environment.pop(name, None)
+
+    def run(self, *command: str) -> str:
+        """Run to success; standard output and error."""
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}"
+        return done.stdout
+
+    def stages_run(self, *command: str) -> set[str]:
+        """The stages that a DVC command executed."""
+        return {
+            line.split("'")[1] for line in self.run(*command).splitlines() if line.startswith("Running stage '")
+        }
+
+    def set(self, **values: object) -> None:
+        """Change parameters of the train section."""
+        path = self.folder / "params.yaml"
+        params = yaml.safe_load(path.read_text())
+        params["train"] |= values
+        path.write_text(yaml.safe_dump(params))
+
+
+def copy_project(folder: Path) -> None:
+    """Copy what git knows or would add, and commit it."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, target)
+    shutil.copyfile(folder / "presets" / "tiny.yaml", folder / "params.yaml")
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    shutil.rmtree(folder / "reports", ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    folder = tmp_path_factory.mktemp("project")
+    copy_project(folder)
+    project = Project(folder)
+    project.run("git", "init", "--quiet", "--initial-branch=main")
+    for key, value in (("user.name", "tester"), ("user.email", "tester@example.invalid")):
+        project.run("git", "config", key, value)
+    commit(project)
+    assert project.stages_run("dvc", "repro") == {"prepare", "tokenize", "train", "evaluate"}
+    commit(project)
+    return project
+
+
+def commit(project: Project) -> None:
+    project.run("git", "add", "--all")
+    project.run("git", "commit", "--quiet", "--message", "state")
+
+
+def mlflow_runs(project: Project) -> list:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project.folder / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("irra")
+    return client.search_runs([experiment.experiment_id])
+
+
+def test_reports_hold_metrics_of_both_splits_and_directions(project: Project) -> None:
+    metrics = json.loads((project.folder / "reports/evaluate/metrics.json").read_text())
+    assert {(split, way) for split, ways in metrics.items() for way in ways} == {
+        (split, way) for split in ("val", "test") for way in ("t2i", "i2t")
+    }
+    intervals = json.loads((project.folder / "reports/evaluate/intervals.json").read_text())
+    low, high = intervals["test"]["t2i"]["mAP"]
+    assert low <= metrics["test"]["t2i"]["mAP"] <= high
+
+
+def test_every_picture_opens(project: Project) -> None:
+    pictures = sorted(path.name for path in (project.folder / "reports").rglob("*.png"))
+    assert pictures == [
+        "cmc.png",
+        "contact_sheet.png",
+        "losses.png",
+        "retrieval_best.png",
+        "retrieval_random.png",
+        "retrieval_worst.png",
+        "validation.png",
+    ]
+    for path in (project.folder / "reports").rglob("*.png"):
+        Image.open(path).verify()
+
+
+def test_one_mlflow_run_holds_training_and_evaluation(project: Project) -> None:
+    (run,) = mlflow_runs(project)
+    assert run.info.status == "FINISHED"
+    params, metrics, tags = run.data.params, run.data.metrics, run.data.tags
+    assert params["train.loss_names"] == "sdm+mlm+id"
+    assert {"loss/total", "loss/sdm", "loss/mlm", "loss/id", "lr/default", "lr/new", "accuracy/mlm"} <= set(metrics)
+    assert {"val/t2i/R1", "final/test/t2i/R1", "final/val/i2t/mAP", "images_per_second"} <= set(metrics)
+    assert tags["irra.model_fingerprint"] == model_fingerprint(project.folder / "model")
+    (dataset,) = run.inputs.dataset_inputs
+    assert dataset.dataset.name == "synthetic"
+    evaluated = json.loads((project.folder / "reports/evaluate/metrics.json").read_text())
+    assert metrics["final/test/t2i/R1"] == evaluated["test"]["t2i"]["R1"]
+
+
+def test_mlflow_keeps_model_and_pictures(project: Project) -> None:
+    (run,) = mlflow_runs(project)
+    artifacts = project.folder / "mlartifacts" / run.info.run_id / "artifacts"
+    assert model_fingerprint(artifacts / "model") == model_fingerprint(project.folder / "model")
+    assert (artifacts / "evaluate" / "evaluate" / "retrieval_best.png").is_file()
+
+
+def test_repro_again_does_nothing(project: Project) -> None:
+    assert project.stages_run("dvc", "repro") == set()
+
+
+def test_summary_shows_the_table(project: Project) -> None:
+    shown = project.run("python", "-m", "components.summary")
+    assert "mINP" in shown
+    assert "make mlflow" in shown
+    assert "reports/evaluate/retrieval_best.png" in shown
+
+
+def test_dvc_shows_metrics_and_plots(project: Project) -> None:
+    metrics = json.loads(project.run("dvc", "metrics", "show", "--json"))
+    assert "reports/evaluate/metrics.json" in metrics[""]["data"]
+    project.run("dvc", "plots", "show")
+    assert (project.folder / "dvc_plots" / "index.html").is_file()
+
+
+def test_an_edited_learning_rate_reruns_training_and_a_reverted_one_is_restored(project: Project) -> None:
+    before = model_fingerprint(project.folder / "model")
+    original = (project.folder / "params.yaml").read_text()
+    project.set(lr=5e-4)
+    assert project.stages_run("dvc", "repro") == {"train", "evaluate"}
+    assert model_fingerprint(project.folder / "model") != before
+    assert "train.lr" in project.run("dvc", "params", "diff")
+    (project.folder / "params.yaml").write_text(original)
+    assert project.stages_run("dvc", "repro") == set()
+    assert model_fingerprint(project.folder / "model") == before
+
+
+def test_edited_code_reruns_the_stages_that_import_it(project: Project) -> None:
+    for name, stages in (("irra/losses.py", {"train"}), ("irra/masking.py", {"tokenize", "train", "evaluate"})):
+        path = project.folder / name
+        source = path.read_text()
+        path.write_text(source + "\n# edited\n")
+        status = json.loads(project.run("dvc", "status", "--json"))
+        assert {stage for stage, changes in status.items() if any("changed deps" in c for c in changes)} == stages
+        path.write_text(source)
+
+
+def test_killed_training_started_again_gives_the_same_weights(project: Project, tmp_path: Path) -> None:
+    command = ["python", "-m", "components.train", "--model", str(tmp_path / "model")]
+    command += ["--report", str(tmp_path / "report"), "--checkpoints", str(tmp_path / "checkpoints")]
+    process = subprocess.Popen(
+        command, cwd=project.folder, env=project.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 200
+    while not (tmp_path / "checkpoints" / "state.safetensors").exists():
+        assert process.poll() is None, "training ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "model").exists()
+    project.run(*command)
+    assert model_fingerprint(tmp_path / "model") == model_fingerprint(project.folder / "model")
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_experiments_run_in_a_workspace_of_their_own_and_share_the_mlflow_store(project: Project) -> None:
+    runs = len(mlflow_runs(project))
+    project.run("dvc", "exp", "run", "--temp", "--name", "contrast", "-S", "train.loss_names=itc")
+    assert len(mlflow_runs(project)) == runs + 1
+    shown = json.loads(project.run("dvc", "exp", "show", "--json"))
+    experiments = [e for rev in shown for e in (rev.get("experiments") or [])]
+    assert [e["name"] for e in experiments] == ["contrast"]
+    assert any(run.data.tags.get("dvc.exp_name") == "contrast" for run in mlflow_runs(project))

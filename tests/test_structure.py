@@ -1,0 +1,81 @@
+"""The shape of the project: import direction, and a stage graph that knows its own code."""
+
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.imports import ROOT, import_closure, imported_names
+
+STAGES = ("prepare", "tokenize", "train", "evaluate")
+PURE = ("losses", "metrics", "masking")
+
+
+def graph() -> dict[str, Any]:
+    stages: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    return stages
+
+
+def roots(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imported_names(path)}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "irra").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_method_imports_no_tool_of_the_pipeline(path: Path) -> None:
+    assert not roots(path) & {"components", "pipeline", "mlflow", "dvc", "kfp", "boto3", "matplotlib"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "components").rglob("*.py")), ids=lambda path: path.name)
+def test_components_import_no_pipeline(path: Path) -> None:
+    assert not roots(path) & {"pipeline", "kfp", "dvc"}
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_pure_functions_import_nothing_of_the_project(name: str) -> None:
+    assert not roots(ROOT / "irra" / f"{name}.py") & {"irra", "components"}
+
+
+def test_the_import_direction_test_can_fail() -> None:
+    assert "mlflow" in roots(ROOT / "components" / "tracking.py")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_code_dependencies_of_a_stage_are_its_import_closure(stage: str) -> None:
+    listed = {dep for dep in graph()[stage]["deps"] if dep.endswith(".py")}
+    assert listed == import_closure(ROOT / "components" / f"{stage}.py")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage_reads_and_writes_what_dvc_tracks(stage: str) -> None:
+    module = import_module(f"components.{stage}")
+    node = graph()[stage]
+    inputs = {str(field.default) for field in fields(module.Inputs)}
+    tracked = {dep for dep in node["deps"] if not dep.endswith((".py", ".json")) and "$" not in dep}
+    assert inputs == tracked
+    entries = [*node["outs"], *node.get("metrics", []), *node.get("plots", [])]
+    paths = [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
+    written = {str(field.default) for field in fields(module.Outputs)} - {"checkpoints"}
+    assert all(any(path == out or path.startswith(f"{out}/") for out in written) for path in paths)
+    assert all(any(path == out or path.startswith(f"{out}/") for path in paths) for out in written)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage_depends_on_its_own_section_of_the_parameters(stage: str) -> None:
+    assert graph()[stage]["params"] == [stage]
+    assert graph()[stage]["cmd"] == f"python -m components.{stage}"
+
+
+def test_edges_follow_the_stage_order() -> None:
+    produced: dict[str, str] = {}
+    for stage, node in graph().items():
+        produced |= {out: stage for out in node["outs"]}
+    edges = {stage: {produced[dep] for dep in node["deps"] if dep in produced} for stage, node in graph().items()}
+    assert edges == {
+        "prepare": set(),
+        "tokenize": {"prepare"},
+        "train": {"prepare", "tokenize"},
+        "evaluate": {"prepare", "tokenize", "train"},
+    }
