@@ -42,7 +42,7 @@ bench: setup ## measure speed and memory on this machine
 	@$(BIN)/python -m benchmarks
 
 mlflow: setup ## open the experiments in a browser: http://127.0.0.1:$(PORT)
-	$(BIN)/mlflow server --backend-store-uri "$$($(BIN)/python -m components.tracking)" --artifacts-destination mlartifacts \
+	$(BIN)/mlflow server --backend-store-uri "$$($(BIN)/python -m components.mlflow_runs)" --artifacts-destination mlartifacts \
 		--host 127.0.0.1 --port $(PORT)
 
 preset: setup ## write a preset to params.yaml (NAME=cuhk-pedes, icfg-pedes, rstpreid, synthetic, clip-baseline, tiny)

@@ -7,7 +7,6 @@ The files are made on the spot: smooth shapes with texture and noise, quality 90
 
 import json
 import os
-import platform
 import shutil
 import tempfile
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.machine import describe
 from irra.config import PrepareConfig
 from irra.data.preparation import available_cores, prepare
 
@@ -33,7 +33,7 @@ def main() -> None:
         kilobytes = _write_dataset(source)
         rows = [(workers, *_measure(source, Path(folder, "prepared"), workers)) for workers in _worker_counts()]
     sizes = ", ".join(f"{height}x{width}" for height, width in dict.fromkeys(SIZES))
-    print(f"machine: {_cpu_name()}, {available_cores()} cores")
+    print(f"machine: {describe()}")
     print(f"input:   {IMAGES} JPEG files ({PICTURES} pictures), quality 90, {kilobytes:.0f} kB each;")
     print(f"         height x width {sizes}")
     print(f"output:  {IMAGE_SIZE[0]}x{IMAGE_SIZE[1]} uint8\n")
@@ -86,11 +86,6 @@ def _picture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
         total += (np.asarray(smooth) - 128.0) / cells**0.7
     total += rng.normal(0.0, 3.0, total.shape)  # the sensor's noise
     return total.clip(0, 255).astype(np.uint8)
-
-
-def _cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":

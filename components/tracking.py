@@ -3,8 +3,6 @@
 import json
 import logging
 import os
-import re
-import subprocess
 import sys
 import threading
 import time
@@ -14,13 +12,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from components.mlflow_runs import (
+    MODEL_FINGERPRINT_TAG,
+    connect,
+    experiment_id,
+    find_run,
+    origin_tags,
+    tracking_uri,
+    without_password,
+)
 from irra.errors import UserError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-MODEL_FINGERPRINT_TAG = "irra.model_fingerprint"
 DATA_FINGERPRINT_TAG = "irra.data_fingerprint"
 PARAM_CHARACTERS = 6000  # MLflow's limits
 DIGEST_CHARACTERS = 36
@@ -44,30 +50,7 @@ MLFLOW_DEFAULTS = {
 }
 # These say again, several times, what our single warning says when a server fails.
 REPETITIVE_LOGGERS = ("urllib3.connectionpool", "mlflow.system_metrics.system_metrics_monitor", "mlflow.store.db.utils")
-TAGS_FROM_ENVIRONMENT = {
-    "dvc.exp_name": "DVC_EXP_NAME",
-    "dvc.exp_baseline_rev": "DVC_EXP_BASELINE_REV",
-    "dvc.stage": "DVC_STAGE",
-    "image": "IRRA_IMAGE",
-    "kfp.run_id": "KFP_RUN_ID",
-}
-
 T = TypeVar("T")
-
-
-def tracking_uri() -> str:
-    """Return MLFLOW_TRACKING_URI, or the SQLite file of the project."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or _default_uri()
-
-
-def _default_uri() -> str:
-    return f"sqlite:///{_project() / 'mlflow.db'}"
-
-
-def _project() -> Path:
-    """Return the current folder or, in the temporary workspace of a DVC experiment, the project that started it."""
-    here = Path.cwd()
-    return next((folder.parent for folder in here.parents if folder.name == ".dvc"), here)
 
 
 class Tracker:
@@ -288,106 +271,18 @@ def _prepare_mlflow() -> None:
 
 
 def _connect(uri: str, stage: str, run_id: str | None, model_fingerprint: str | None, run_name: str | None) -> Tracker:
-    client = _client(uri)
-    tags = _tags(stage)
-    run = _attached_run(client) or _existing_run(client, run_id) or _run_of_model(client, uri, model_fingerprint)
+    client = connect(uri)
+    tags = origin_tags(stage)
+    run = find_run(client, uri, run_id, model_fingerprint)
     if run is None:
         if model_fingerprint:
             tags[MODEL_FINGERPRINT_TAG] = model_fingerprint
-        return Tracker(client, client.create_run(_experiment_id(client, uri), tags=tags, run_name=run_name))
+        return Tracker(client, client.create_run(experiment_id(client, uri), tags=tags, run_name=run_name))
     client.update_run(run.info.run_id, status="RUNNING")
     tracker = Tracker(client, run)
     # The tags of the stage that made the run stay.
     tracker.set_tags({name: value for name, value in tags.items() if name not in run.data.tags})
     return tracker
-
-
-def _client(uri: str) -> "MlflowClient":
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return MlflowClient(tracking_uri=uri)
-    except MlflowException as error:
-        if error.error_code != "INVALID_PARAMETER_VALUE":
-            raise
-        raise UserError(
-            f"MLFLOW_TRACKING_URI: {_public(uri)!r} is no store that MLflow can use; "
-            "give a server (http://host:5000) or a database (sqlite:////folder/mlflow.db)"
-        ) from error
-
-
-def _attached_run(client: "MlflowClient") -> "Run | None":
-    """Return the run of MLFLOW_RUN_ID; UserError when there is no such run."""
-    run_id = os.environ.get("MLFLOW_RUN_ID")
-    run = _existing_run(client, run_id)
-    if run_id and run is None:
-        raise UserError(f"MLFLOW_RUN_ID: no run {run_id!r}, or a deleted one, at {_public(tracking_uri())}")
-    return run
-
-
-def _existing_run(client: "MlflowClient", run_id: str | None) -> "Run | None":
-    """Return the run `run_id`; None when it is not in this store or deleted."""
-    from mlflow.exceptions import MlflowException
-
-    if not run_id:
-        return None
-    try:
-        run = client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
-        return None
-    return None if run.info.lifecycle_stage == "deleted" else run
-
-
-def _run_of_model(client: "MlflowClient", uri: str, model_fingerprint: str | None) -> "Run | None":
-    if model_fingerprint is None:
-        return None
-    found = client.search_runs(
-        [_experiment_id(client, uri)],
-        f"tags.`{MODEL_FINGERPRINT_TAG}` = '{model_fingerprint}'",
-        order_by=["attributes.start_time DESC"],
-        max_results=1,
-    )
-    return found[0] if found else None
-
-
-def _experiment_id(client: "MlflowClient", uri: str) -> str:
-    from mlflow.exceptions import MlflowException
-
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "irra"
-    experiment = client.get_experiment_by_name(name)
-    if experiment is None:
-        location = (_project() / "mlartifacts").as_uri() if uri == _default_uri() else None
-        try:
-            return str(client.create_experiment(name, artifact_location=location))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
-                raise
-        experiment = client.get_experiment_by_name(name)
-    if experiment.lifecycle_stage == "deleted":
-        raise UserError(f"MLFLOW_EXPERIMENT_NAME: experiment {name!r} is deleted; restore it or give another name")
-    return str(experiment.experiment_id)
-
-
-def _tags(stage: str) -> dict[str, str]:
-    """Return where a run comes from: code, DVC experiment, image, Kubeflow run."""
-    tags = {tag: os.environ[name] for tag, name in TAGS_FROM_ENVIRONMENT.items() if os.environ.get(name)}
-    tags["mlflow.source.name"] = f"components.{stage}"
-    if commit := _git("rev-parse", "HEAD"):
-        tags["mlflow.source.git.commit"] = commit
-        tags["git.dirty"] = "true" if _git("status", "--porcelain", "--untracked-files=no") else "false"
-    return tags
-
-
-def _git(*arguments: str) -> str:
-    """Return what git prints, or "" without git or outside a repository."""
-    command = ["git", *arguments]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""
 
 
 def _flatten(params: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -420,20 +315,14 @@ def _warn(
 ) -> None:
     root = _root(error)
     error = root if isinstance(root, OSError) else error  # "Connection refused" rather than the layers around it
-    reason = _public(" ".join(str(error).split()))[:300] or type(error).__name__
-    print(f"warning: MLflow at {_public(tracking_uri())}: {action} failed ({reason}). {consequence}", file=sys.stderr)
+    reason = without_password(" ".join(str(error).split()))[:300] or type(error).__name__
+    print(
+        f"warning: MLflow at {without_password(tracking_uri())}: {action} failed ({reason}). {consequence}",
+        file=sys.stderr,
+    )
 
 
 def _root(error: BaseException) -> BaseException:
     while inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
         error = inner
     return error
-
-
-def _public(text: str) -> str:
-    """Return `text` without the credentials that an address may carry."""
-    return re.sub(r"//[^/@\s]+@", "//", text)
-
-
-if __name__ == "__main__":
-    print(tracking_uri())

@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 
+from components.mlflow_runs import MODEL_FINGERPRINT_TAG
 from components.pictures import loss_curves, validation_curves
 from components.stage import main
 from components.tracking import Tracker, open_run
 from irra.backbones import read_config
 from irra.checkpoint import Progress, StateFolder, model_fingerprint, save_model
-from irra.config import TrainConfig
+from irra.config import TrainConfig, check_image_size
 from irra.data.batches import TrainingData
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
@@ -81,7 +82,11 @@ def check_selection(store: PreparedStore, config: TrainConfig) -> None:
 
 
 def model_spec(store: PreparedStore, tokens: TokenStore, config: TrainConfig) -> ModelSpec:
-    """The sizes of the model that `config` asks for on this data."""
+    """The sizes of the model that `config` asks for on this data; UserError where its backbone cannot take it."""
+    try:
+        check_image_size(config.backbone, store.image_size)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     return ModelSpec(
         architecture=read_config(config.backbone),
         image_size=store.image_size,
@@ -151,7 +156,7 @@ def publish(
     write_json(outputs.report / "metrics.json", metrics)
     write_report(outputs.report, at)
     weights = model_fingerprint(outputs.model)
-    tracker.set_tags({"irra.model_fingerprint": weights, "irra.data_fingerprint": store.fingerprint})
+    tracker.set_tags({MODEL_FINGERPRINT_TAG: weights})
     tracker.log_metrics({"best_epoch": at.best_epoch}, at.best_epoch)
     tracker.log_artifact(outputs.report, "train")
     tracker.log_model(outputs.model)

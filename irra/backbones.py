@@ -10,24 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+VOCABULARY = 49408
 OWN_CONFIGS = Path(__file__).parent / "model" / "backbones"
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """Sizes of a ViT CLIP configuration: patch side in pixels, embedding width D and the longest text."""
+    """Sizes of a ViT CLIP configuration: patch side in pixels and embedding width D."""
 
     name: str
     patch_size: int
     embed_dim: int
-    text_length: int
 
 
 def read_backbone(name: str) -> Backbone:
     """The sizes of the backbone called `name`; ValueError for an unknown name or one that is no plain ViT CLIP."""
     config = read_config(name)
-    text = config["text_cfg"]
-    return Backbone(name, config["vision_cfg"]["patch_size"], config["embed_dim"], text.get("context_length", 77))
+    return Backbone(name, config["vision_cfg"]["patch_size"], config["embed_dim"])
 
 
 def read_config(name: str) -> dict[str, Any]:
@@ -47,6 +46,7 @@ def _is_plain_vit_clip(config: dict[str, Any]) -> bool:
     vision, text = config.get("vision_cfg", {}), config.get("text_cfg", {})
     return (
         vision.get("patch_size") is not None
+        and text.get("vocab_size") == VOCABULARY
         and not {"custom_text", "multimodal_cfg"} & config.keys()
         and not {"attentional_pool", "pool_type", "no_ln_pre", "timm_model_name"} & vision.keys()
         and not {"hf_model_name", "hf_tokenizer_name", "pool_type", "no_causal_mask"} & text.keys()

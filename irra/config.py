@@ -3,6 +3,7 @@
 import difflib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -198,11 +199,13 @@ def check_masking(train: TrainConfig, tokenize: TokenizeConfig) -> None:
         raise ValueError("train.loss_names has mlm, which needs masked tokens: set tokenize.variants to 1 or more")
 
 
-def check_image_size(backbone: str, image_size: list[int]) -> None:
+def check_image_size(backbone: str, image_size: Sequence[int]) -> None:
     """Raise ValueError where a side of `image_size` is not a multiple of the backbone's patch."""
     patch = read_backbone(backbone).patch_size
     if any(side % patch for side in image_size):
-        raise ValueError(f"prepare.image_size {image_size} is not divisible by the patch size {patch} of {backbone}")
+        raise ValueError(
+            f"prepare.image_size {list(image_size)} is not divisible by the patch size {patch} of {backbone}"
+        )
 
 
 class _Loader(yaml.SafeLoader):

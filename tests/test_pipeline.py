@@ -46,9 +46,7 @@ class Project:
 
     def stages_run(self, *command: str) -> set[str]:
         """The stages that a DVC command executed."""
-        return {
-            line.split("'")[1] for line in self.run(*command).splitlines() if line.startswith("Running stage '")
-        }
+        return {line.split("'")[1] for line in self.run(*command).splitlines() if line.startswith("Running stage '")}
 
     def set(self, **values: object) -> None:
         """Change parameters of the train section."""

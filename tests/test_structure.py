@@ -71,7 +71,7 @@ def test_stage_depends_on_its_own_section_of_the_parameters(stage: str) -> None:
 def test_edges_follow_the_stage_order() -> None:
     produced: dict[str, str] = {}
     for stage, node in graph().items():
-        produced |= {out: stage for out in node["outs"]}
+        produced |= dict.fromkeys(node["outs"], stage)
     edges = {stage: {produced[dep] for dep in node["deps"] if dep in produced} for stage, node in graph().items()}
     assert edges == {
         "prepare": set(),

@@ -16,7 +16,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from components import tracking
-from components.tracking import MODEL_FINGERPRINT_TAG, open_run, tracking_uri
+from components.mlflow_runs import MODEL_FINGERPRINT_TAG, tracking_uri
+from components.tracking import open_run
 from irra.errors import UserError
 
 pytestmark = pytest.mark.xdist_group("mlflow")  # one worker: the server and the first database are slow to start

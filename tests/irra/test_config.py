@@ -148,4 +148,4 @@ def test_sections_are_frozen(params: Params) -> None:
 
 def test_geometry_of_a_named_backbone() -> None:
     backbone = read_backbone("ViT-L-14-quickgelu")
-    assert (backbone.patch_size, backbone.embed_dim, backbone.text_length) == (14, 768, 77)
+    assert (backbone.patch_size, backbone.embed_dim) == (14, 768)

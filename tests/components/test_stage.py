@@ -1,0 +1,105 @@
+"""The stages' command line: messages and exit statuses a user meets. Runs the cheapest stage for real."""
+
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.stage import guarded
+from irra.errors import Interrupted, UserError
+from tests.imports import ROOT
+
+
+def prepare(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "components.prepare", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def params_with(tmp_path: Path, old: str, new: str) -> str:
+    text = (ROOT / "presets" / "tiny.yaml").read_text()
+    assert old in text
+    (tmp_path / "params.yaml").write_text(text.replace(old, new))
+    return str(tmp_path / "params.yaml")
+
+
+def outputs_in(tmp_path: Path) -> list[str]:
+    return ["--prepared", str(tmp_path / "prepared"), "--report", str(tmp_path / "report")]
+
+
+def test_a_stage_writes_its_outputs(tmp_path: Path) -> None:
+    done = prepare("--params", "presets/tiny.yaml", *outputs_in(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "prepared" / "stats.json").is_file()
+    assert (tmp_path / "report" / "contact_sheet.png").is_file()
+
+
+def test_progress_is_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
+    done = prepare("--params", "presets/tiny.yaml", *outputs_in(tmp_path))
+    assert "prepare: 40/40 images in" in done.stderr
+    assert "\r" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("  lr: 1.0e-3", "  lrr: 1.0e-3", "train.lrr: unknown key; did you mean 'lr'?"),
+        ("dataset_name: synthetic", "dataset_name: CUHK-PEDES", "belongs to dataset_name: synthetic"),
+    ],
+)
+def test_a_mistake_in_any_section_stops_every_stage_with_one_message(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    done = prepare("--params", params_with(tmp_path, old, new), *outputs_in(tmp_path))
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "prepared").exists()
+
+
+def test_missing_data_is_named_and_leaves_the_previous_output(tmp_path: Path) -> None:
+    (tmp_path / "prepared").mkdir()
+    (tmp_path / "prepared" / "stats.json").write_text("{}")
+    text = (ROOT / "presets" / "cuhk-pedes.yaml").read_text().replace("data/raw", str(tmp_path / "nowhere"))
+    (tmp_path / "params.yaml").write_text(text)
+    done = prepare("--params", str(tmp_path / "params.yaml"), *outputs_in(tmp_path))
+    assert done.returncode == 2
+    assert str(tmp_path / "nowhere") in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "prepared" / "stats.json").read_text() == "{}"
+
+
+def test_help_names_every_path_and_its_default() -> None:
+    shown = prepare("--help").stdout
+    assert "--prepared" in shown
+    assert "data/prepared" in shown
+
+
+def fails_with(error: BaseException) -> int:
+    def work() -> None:
+        raise error
+
+    return guarded(work)
+
+
+def test_user_error_exits_2_with_its_message(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fails_with(UserError("params.yaml: train.lr: missing")) == 2
+    assert capsys.readouterr().err == "error: params.yaml: train.lr: missing\n"
+
+
+def test_full_disk_exits_1_with_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fails_with(OSError(errno.ENOSPC, "No space left on device", "model.tmp")) == 1
+    assert capsys.readouterr().err.startswith("error: model.tmp: No space left on device")
+
+
+def test_a_stop_by_signal_keeps_the_shell_s_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        fails_with(Interrupted(15, "stopped in epoch 3"))
+    assert stopped.value.code == 143
+    assert capsys.readouterr().err == "stopped in epoch 3\n"
+
+
+def test_our_own_bugs_keep_their_traceback() -> None:
+    with pytest.raises(AssertionError):
+        fails_with(AssertionError("a bug"))

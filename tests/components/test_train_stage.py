@@ -1,0 +1,195 @@
+"""The train and evaluate stages on toy data: what they write, what they refuse, and that MLflow cannot stop them."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from components import evaluate, train
+from irra.checkpoint import load_model
+from irra.config import EvaluateConfig, Params, TrainConfig
+from irra.data.store import PreparedStore
+from irra.data.tokens import TokenStore, write_tokens
+from irra.errors import UserError
+from irra.evaluation import encode_split, text_to_image
+from tests.conftest import write_store
+
+pytestmark = pytest.mark.xdist_group("train-stage")
+
+UNREACHABLE = "http://127.0.0.1:1"
+
+
+@pytest.fixture(scope="module")
+def config(params: Params) -> TrainConfig:
+    changes = {"device": "cpu", "num_epoch": 2, "batch_size": 16, "warmup_epochs": 1, "log_period": 2, "lr": 3e-3}
+    return params.train.model_copy(update=changes)
+
+
+@pytest.fixture(scope="module")
+def evaluate_config(params: Params) -> EvaluateConfig:
+    return params.evaluate.model_copy(update={"device": "cpu", "top_k": 3})
+
+
+def outputs_in(folder: Path) -> train.Outputs:
+    return train.Outputs(folder / "model", folder / "report", folder / "checkpoints")
+
+
+@pytest.fixture(scope="module")
+def trained(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A folder with a model that was trained while no MLflow server was there."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", UNREACHABLE)
+        train.run(train.Inputs(store.root, tokens.root), outputs_in(folder), config)
+    return folder
+
+
+@pytest.fixture
+def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", UNREACHABLE)
+
+
+def test_without_a_server_metrics_and_curves_are_on_disk(trained: Path) -> None:
+    with (trained / "report" / "losses.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[-1]["epoch"]) == 2.0
+    assert (trained / "report" / "validation.png").is_file()
+    metrics = json.loads((trained / "report" / "metrics.json").read_text())
+    assert metrics["best_epoch"] in (1, 2)
+
+
+def test_the_model_is_the_best_epoch_s(trained: Path, store: PreparedStore, tokens: TokenStore) -> None:
+    metrics = json.loads((trained / "report" / "metrics.json").read_text())
+    features = encode_split(load_model(trained / "model").eval(), store, tokens, "val", 32, "fp32")
+    assert text_to_image(features, 1).scores.metrics() == pytest.approx(metrics["val"]["t2i"])
+
+
+def test_the_state_of_a_finished_training_is_removed(trained: Path) -> None:
+    assert not (trained / "checkpoints").exists()
+
+
+def test_a_server_that_is_down_is_mentioned_once(
+    store: PreparedStore,
+    tokens: TokenStore,
+    config: TrainConfig,
+    tmp_path: Path,
+    no_server: None,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    short = config.model_copy(update={"num_epoch": 1, "warmup_epochs": 0, "loss_names": "itc"})
+    train.run(train.Inputs(store.root, tokens.root), outputs_in(tmp_path), short)
+    assert capfd.readouterr().err.count("warning: MLflow") == 1
+
+
+def test_selecting_on_test_says_so(
+    store: PreparedStore,
+    tokens: TokenStore,
+    config: TrainConfig,
+    tmp_path: Path,
+    no_server: None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    changes = {"num_epoch": 1, "warmup_epochs": 0, "loss_names": "itc", "select_on": "test"}
+    train.run(train.Inputs(store.root, tokens.root), outputs_in(tmp_path), config.model_copy(update=changes))
+    assert "selected on the test split" in capsys.readouterr().out
+
+
+def test_data_without_val_is_refused_naming_the_parameter(
+    config: TrainConfig, tokens: TokenStore, params: Params, tmp_path: Path
+) -> None:
+    store = write_store(tmp_path / "prepared", {"train": 4, "test": 2})
+    write_tokens(store, params.tokenize, tmp_path / "tokens")
+    with pytest.raises(UserError, match=r"no val split; hold out training identities by prepare\.val_share"):
+        train.run(train.Inputs(store.root, tmp_path / "tokens"), outputs_in(tmp_path), config)
+
+
+def test_images_that_the_backbone_cannot_take_are_refused(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
+) -> None:
+    other = config.model_copy(update={"backbone": "ViT-L-14-quickgelu", "stride_size": 14})
+    with pytest.raises(UserError, match=r"image_size \[64, 32\] is not divisible by the patch size 14"):
+        train.run(train.Inputs(store.root, tokens.root), outputs_in(tmp_path), other)
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "message"),
+    [("opnai", "neither a file nor weights of irra-tiny"), ("weights.pt", "holds no weights")],
+)
+def test_pretrained_weights_that_cannot_be_had_are_named(
+    store: PreparedStore,
+    tokens: TokenStore,
+    config: TrainConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    pretrained: str,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("weights.pt").write_bytes(b"no weights")
+    with pytest.raises(UserError, match=message):
+        train.run(
+            train.Inputs(store.root, tokens.root),
+            outputs_in(tmp_path),
+            config.model_copy(update={"pretrained": pretrained}),
+        )
+
+
+@pytest.fixture(scope="module")
+def evaluated(
+    trained: Path,
+    store: PreparedStore,
+    tokens: TokenStore,
+    evaluate_config: EvaluateConfig,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> evaluate.Outputs:
+    folder = tmp_path_factory.mktemp("evaluated")
+    outputs = evaluate.Outputs(folder / "report", folder / "rankings.parquet")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", UNREACHABLE)
+        evaluate.run(evaluate.Inputs(store.root, tokens.root, trained / "model"), outputs, evaluate_config)
+    return outputs
+
+
+def test_rankings_hold_the_best_images_of_every_test_caption(evaluated: evaluate.Outputs, store: PreparedStore) -> None:
+    table = pq.read_table(evaluated.rankings).to_pydict()
+    assert table["caption_id"] == store.caption_ids("test").tolist()
+    for caption, images, first in zip(table["caption_id"], table["image_ids"], table["first_rank"], strict=True):
+        right = store.image_pids[images] == store.image_pids[store.caption_image_ids[caption]]
+        assert set(images) <= set(store.image_ids("test"))
+        assert right.any() == (first <= 3)
+        assert not right.any() or int(np.flatnonzero(right)[0]) + 1 == first
+
+
+def test_metrics_agree_with_the_rankings(evaluated: evaluate.Outputs) -> None:
+    metrics = json.loads((evaluated.report / "metrics.json").read_text())
+    first = np.array(pq.read_table(evaluated.rankings)["first_rank"])
+    assert metrics["test"]["t2i"]["R1"] == pytest.approx(100 * np.mean(first == 1))
+
+
+def test_cmc_curves_start_at_r1(evaluated: evaluate.Outputs) -> None:
+    metrics = json.loads((evaluated.report / "metrics.json").read_text())
+    with (evaluated.report / "cmc.csv").open() as file:
+        first = next(csv.DictReader(file))
+    assert float(first["test_t2i"]) == pytest.approx(metrics["test"]["t2i"]["R1"])
+
+
+def test_a_model_for_other_sizes_is_refused(
+    trained: Path, evaluate_config: EvaluateConfig, params: Params, store: PreparedStore, tmp_path: Path
+) -> None:
+    write_tokens(store, params.tokenize.model_copy(update={"text_length": 20}), tmp_path / "tokens")
+    with pytest.raises(UserError, match="train again, or prepare and tokenize"):
+        evaluate.run(
+            evaluate.Inputs(store.root, tmp_path / "tokens", trained / "model"),
+            evaluate.Outputs(tmp_path / "report", tmp_path / "rankings.parquet"),
+            evaluate_config,
+        )
+
+
+def test_sheets_show_each_person_once() -> None:
+    pids = np.array([4, 4, 7, 7, 9])
+    assert evaluate.one_per_person(pids, np.array([1, 0, 4, 2, 3])).tolist() == [1, 4, 2]
