@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed$(addprefix -,$(TORCH_BACKEND))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint format bench mlflow preset lock clean
+.PHONY: help setup repro test lint format deps bench mlflow preset lock clean
 
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ lint: setup ## check style and types
 format: setup ## apply the style
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
+deps: setup ## write each stage's modules into dvc.yaml, after imports changed
+	@$(BIN)/python -m tools.list_stage_code
+
 bench: setup ## measure speed and memory on this machine
 	@$(BIN)/python -m benchmarks
 
@@ -49,7 +52,7 @@ preset: setup ## write a preset to params.yaml (NAME=cuhk-pedes, icfg-pedes, rst
 	@$(BIN)/python -m components.preset $(NAME)
 
 lock: setup ## pin the newest versions that fit into requirements.txt
-	$(BIN)/uv pip compile --quiet --upgrade --all-extras --no-header --no-annotate --no-emit-index-url pyproject.toml \
+	$(BIN)/uv pip compile --quiet --upgrade --universal --all-extras --no-header --no-annotate --no-emit-index-url pyproject.toml \
 		--output-file requirements.txt
 
 clean: ## remove the environment and everything that runs have made, MLflow's store excepted

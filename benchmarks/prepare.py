@@ -17,7 +17,8 @@ from PIL import Image
 
 from benchmarks.machine import describe
 from irra.config import PrepareConfig
-from irra.data.preparation import available_cores, prepare
+from irra.cores import available_cores
+from irra.data.preparation import prepare
 
 SIZES = ((256, 96), (320, 120), (400, 150), (400, 150), (400, 150), (500, 190), (600, 225), (800, 300))
 PICTURES = 512  # different ones

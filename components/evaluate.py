@@ -182,7 +182,7 @@ def track(inputs: Inputs, outputs: Outputs, config: EvaluateConfig, metrics: dic
             for name, value in values.items()
         }
         tracker.log_metrics({f"final/{name}": value for name, value in flat.items()}, facts["selected"]["best_epoch"])
-        tracker.log_artifact(outputs.report, "evaluate")
+        tracker.log_folder(outputs.report, "evaluate")
 
 
 if __name__ == "__main__":

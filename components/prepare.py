@@ -7,17 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from components.pictures import SheetRow, contact_sheet
+from components.dataset_sheet import draw_dataset_sheet
 from components.stage import main
 from irra.config import PrepareConfig
 from irra.data.preparation import prepare_dataset
 from irra.data.store import PreparedStore
 from irra.files import write_json
-
-SHEET_IDENTITIES = 8
-SHEET_IMAGES = 4
 
 
 @dataclass(frozen=True)
@@ -37,24 +32,9 @@ def run(inputs: Inputs, outputs: Outputs, config: PrepareConfig) -> dict[str, An
     """Prepare the dataset; returns its statistics."""
     stats = prepare_dataset(config, outputs.prepared)
     store = PreparedStore.open(outputs.prepared)
-    contact_sheet(outputs.report / "contact_sheet.png", sheet_rows(store))
+    draw_dataset_sheet(store, outputs.report / "contact_sheet.png")
     write_json(outputs.report / "stats.json", {"splits": stats["splits"], "skipped": len(stats["skipped"])})
     return stats
-
-
-def sheet_rows(store: PreparedStore) -> list[SheetRow]:
-    """Evenly spread identities of every split in turn, each with its first images and their first captions."""
-    first_caption = {int(image): row for row, image in reversed(list(enumerate(store.caption_image_ids)))}
-    rows = []
-    per_split = -(-SHEET_IDENTITIES // len(store.splits))
-    for split in store.splits:
-        images = store.image_ids(split)
-        pids = np.unique(store.image_pids[images])
-        for pid in pids[np.linspace(0, len(pids) - 1, min(per_split, len(pids))).astype(int)]:
-            chosen = images[store.image_pids[images] == pid][:SHEET_IMAGES]
-            captions = [store.captions[first_caption[int(image)]] for image in chosen]
-            rows.append(SheetRow(list(store.pixels(chosen)), f"{split} · person {pid}", captions))
-    return rows[:SHEET_IDENTITIES]
 
 
 if __name__ == "__main__":

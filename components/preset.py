@@ -21,9 +21,9 @@ def write_preset(name: str) -> None:
     """Copy the preset `name` to params.yaml; parameters that are in no preset are kept as params.yaml.bak."""
     known = {path.stem: path for path in sorted(PRESETS.glob("*.yaml"))}
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise UserError(f"no preset {name!r}{hint} There are: {', '.join(known)}")
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise UserError(f"no preset {name!r}: {hint}there are {', '.join(known)}")
     load_params(known[name])
     if PARAMS.exists() and PARAMS.read_bytes() not in [path.read_bytes() for path in known.values()]:
         backup = PARAMS.with_suffix(".yaml.bak")

@@ -120,9 +120,9 @@ class Tracker:
         """Copy a file, or a folder under its own name, into `folder` of the run's artifacts."""
         self._upload(path, lambda: self._client.log_artifact(self.run_id, str(path), folder or None))
 
-    def log_model(self, model_dir: Path) -> None:
-        """Copy the contents of `model_dir` into the artifact folder `model`."""
-        self._upload(model_dir, lambda: self._client.log_artifacts(self.run_id, str(model_dir), "model"))
+    def log_folder(self, path: Path, folder: str) -> None:
+        """Copy the contents of the folder `path` into `folder` of the run's artifacts."""
+        self._upload(path, lambda: self._client.log_artifacts(self.run_id, str(path), folder))
 
     def _upload(self, path: Path, upload: Callable[[], None]) -> None:
         assert path.exists(), path

@@ -4,6 +4,7 @@ python -m components.train              # as `dvc repro train` does; start it ag
 """
 
 import csv
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 
+from components.dataset_sheet import draw_dataset_sheet
 from components.mlflow_runs import MODEL_FINGERPRINT_TAG
 from components.pictures import loss_curves, validation_curves
 from components.stage import main
@@ -114,6 +116,10 @@ def describe(tracker: Tracker, config: TrainConfig, store: PreparedStore, model:
     """Log what is about to be trained on what."""
     tracker.log_params({"train": config.model_dump()})
     tracker.log_dataset(store.dataset_name, store.fingerprint, "train")
+    with tempfile.TemporaryDirectory() as folder:
+        sheet = Path(folder, "contact_sheet.png")
+        draw_dataset_sheet(store, sheet)
+        tracker.log_artifact(sheet, "prepare")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     tracker.log_params({"model": {"parameters": parameters, "device": device_name(device)}})
 
@@ -158,8 +164,8 @@ def publish(
     weights = model_fingerprint(outputs.model)
     tracker.set_tags({MODEL_FINGERPRINT_TAG: weights})
     tracker.log_metrics({"best_epoch": at.best_epoch}, at.best_epoch)
-    tracker.log_artifact(outputs.report, "train")
-    tracker.log_model(outputs.model)
+    tracker.log_folder(outputs.report, "train")
+    tracker.log_folder(outputs.model, "model")
     state.clear()
     return {"metrics": metrics, "model_fingerprint": weights, "run_id": tracker.run_id}
 

@@ -64,13 +64,14 @@ def match_ranks(similarity: Tensor, query_pids: Tensor, gallery_pids: Tensor) ->
     """
     columns, valid = _match_columns(query_pids.to(similarity.device), gallery_pids.to(similarity.device))
     position = torch.arange(similarity.shape[1], device=similarity.device)
-    ranks = torch.full(columns.shape, torch.inf, dtype=torch.float64, device=similarity.device)
+    ranks = torch.empty(columns.shape, dtype=torch.int64, device=similarity.device)
     for slot in range(columns.shape[1]):
         column = columns[:, slot : slot + 1]
         score = similarity.gather(1, column)
         before = torch.where(position < column, similarity >= score, similarity > score)
-        ranks[:, slot] = 1.0 + before.sum(dim=1)
-    return ranks.masked_fill(~valid, torch.inf).sort(dim=1).values.cpu()
+        ranks[:, slot] = 1 + before.sum(dim=1)
+    # not before they are on the CPU: Apple's devices have no float64
+    return ranks.cpu().double().masked_fill(~valid.cpu(), torch.inf).sort(dim=1).values
 
 
 def _match_columns(query_pids: Tensor, gallery_pids: Tensor) -> tuple[Tensor, Tensor]:

@@ -54,7 +54,7 @@ class TrainingData:
     def batches(self, epoch: int, first_step: int, device: torch.device) -> Iterator[Batch]:
         """Batches of `epoch` from `first_step` (from 0) on `device`, read ahead in a thread."""
         todo = list(enumerate(self.epoch(epoch)))[first_step:]
-        for step, host in _read_ahead(todo, lambda item: self._read(item[1], epoch), PREFETCH):
+        for step, host in _read_ahead(todo, lambda item: _pinned(self._read(item[1], epoch), device), PREFETCH):
             yield self._to_device(host, epoch, step, device)
 
     def _read(self, caption_ids: NDArray[np.int64], epoch: int) -> Batch:
@@ -76,8 +76,6 @@ class TrainingData:
         return batch
 
     def _to_device(self, host: Batch, epoch: int, step: int, device: torch.device) -> Batch:
-        if device.type == "cuda":
-            host = {name: value.pin_memory() for name, value in host.items()}
         batch = {name: value.to(device, non_blocking=True) for name, value in host.items()}
         pixels = batch["images"]
         if not self.config.img_aug:
@@ -115,6 +113,11 @@ def check_same_data(store: PreparedStore, tokens: TokenStore) -> None:
             f"{tokens.root} was made from data {tokens.data_fingerprint[:12]}, {store.root} holds "
             f"{store.fingerprint[:12]}; run the tokenize stage again"
         )
+
+
+def _pinned(batch: Batch, device: torch.device) -> Batch:
+    """In page-locked memory, from which a copy to a GPU does not block."""
+    return {name: value.pin_memory() for name, value in batch.items()} if device.type == "cuda" else batch
 
 
 def _seed(*parts: int) -> int:

@@ -1,7 +1,6 @@
 """The prepare stage: read the annotations, hold out a val split, decode the images on all cores, write the store."""
 
 import hashlib
-import math
 import os
 import shutil
 import warnings
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from irra.config import PrepareConfig
+from irra.cores import available_cores
 from irra.data.annotations import SPLITS, Record, read_annotations
 from irra.data.decoding import BadImage, load_images
 from irra.data.store import StoreWriter
@@ -20,7 +20,6 @@ from irra.files import replace_folder
 from irra.progress import progress
 
 SHOWN_PATHS = 3
-CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def prepare_dataset(config: PrepareConfig, target: Path) -> dict[str, Any]:
@@ -78,16 +77,6 @@ def hold_out_val(records: list[Record], share: float) -> list[Record]:
         replace(record, split="val") if record.split == "train" and record.pid in chosen else record
         for record in records
     ]
-
-
-def available_cores() -> int:
-    """Cores that this process may use: its CPU affinity and its container's quota, both of which cpu_count ignores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = CPU_QUOTA.read_text().split()
-        return min(cores, math.ceil(int(quota) / int(period)))
-    except (OSError, ValueError):  # no such control group, or the quota is `max`
-        return cores
 
 
 @contextmanager

@@ -181,7 +181,7 @@ def test_a_model_becomes_the_artifact_model(project: Path) -> None:
     (project / "best").mkdir()
     (project / "best" / "weights.safetensors").write_text("w")
     with open_run("train") as tracker:
-        tracker.log_model(project / "best")
+        tracker.log_folder(project / "best", "model")
     assert artifacts(tracker.run_id, "model") == ["model/weights.safetensors"]
 
 
@@ -492,7 +492,7 @@ def test_a_killed_server_costs_each_run_one_warning(
         tracker.log_params({"lr": 1e-5})
         tracker.set_tags({"a": "b"})
         tracker.log_dataset("synthetic", "f" * 64, "train")
-        tracker.log_model(project)
+        tracker.log_folder(project, "model")
     (line,) = warnings(capfd)
     assert "metrics are kept on disk" in line
 

@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from irra.config import PrepareConfig
-from irra.data import decoding, preparation
+from irra.cores import available_cores
+from irra.data import decoding
 from irra.data.annotations import Record
 from irra.data.decoding import load_image
-from irra.data.preparation import available_cores, hold_out_val, prepare, prepare_dataset
+from irra.data.preparation import hold_out_val, prepare, prepare_dataset
 from irra.data.store import PreparedStore
 from irra.errors import UserError
 
@@ -250,7 +251,7 @@ def test_the_quota_of_a_container_limits_the_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, expected: int
 ) -> None:
     (tmp_path / "cpu.max").write_text(quota)
-    monkeypatch.setattr(preparation, "CPU_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr("irra.cores.CPU_QUOTA", tmp_path / "cpu.max")
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(64)), raising=False)
     assert available_cores() == expected
 

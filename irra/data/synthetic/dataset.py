@@ -1,19 +1,18 @@
 """The dataset on disk, in CUHK-PEDES's own layout."""
 
 import functools
-import json
-import os
 import random
-import shutil
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from irra.config import SyntheticConfig
+from irra.cores import available_cores
 from irra.data.synthetic.attributes import Person, draw_people
 from irra.data.synthetic.captions import describe
 from irra.data.synthetic.photograph import take
 from irra.data.synthetic.scene import CAMERAS
+from irra.files import replace_folder, write_json
 from irra.progress import progress
 
 JPEG_QUALITY = 92
@@ -27,31 +26,13 @@ def write_dataset(root: Path, config: SyntheticConfig, workers: int | None = Non
     splits = {"train": config.train_ids, "val": config.val_ids, "test": config.test_ids}
     people = draw_people(config.seed, sum(splits.values()))
     names = [name for name, count in splits.items() for _ in range(count)]
-    pending = root / "imgs.tmp"
-    shutil.rmtree(pending, ignore_errors=True)
-    for camera in CAMERAS:
-        (pending / camera.folder).mkdir(parents=True)
-    render = functools.partial(_render_identity, pending, config)
-    with ProcessPoolExecutor(workers or _cores()) as pool:
+    with replace_folder(root / "imgs") as pending, ProcessPoolExecutor(workers or available_cores()) as pool:
+        for camera in CAMERAS:
+            (pending / camera.folder).mkdir()
+        render = functools.partial(_render_identity, pending, config)
         done = pool.map(render, range(1, len(people) + 1), people, names, chunksize=4)
         records = [record for part in progress(done, "render people", len(people), "ids") for record in part]
-    annotations = root / "reid_raw.json.tmp"
-    annotations.write_text(json.dumps(records, indent=1), encoding="utf-8")
-    _replace_folder(pending, root / "imgs")
-    os.replace(annotations, root / "reid_raw.json")
-
-
-def _replace_folder(new: Path, final: Path) -> None:
-    old = final.with_name(f"{final.name}.old.tmp")
-    shutil.rmtree(old, ignore_errors=True)
-    if final.exists():
-        os.replace(final, old)
-    os.replace(new, final)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    write_json(root / "reid_raw.json", records)
 
 
 def _render_identity(
