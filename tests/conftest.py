@@ -26,7 +26,9 @@ def params() -> Params:
 
 @pytest.fixture(scope="session")
 def train_config(params: Params) -> TrainConfig:
-    return params.train.model_copy(update={"device": "cpu", "batch_size": 8, "num_epoch": 3, "log_period": 2})
+    """Three epochs of six steps over the toy data, the first one a warm-up."""
+    changes = {"batch_size": 8, "num_epoch": 3, "warmup_epochs": 1, "log_period": 2, "temperature": 0.05}
+    return params.train.model_copy(update={"device": "cpu", **changes})
 
 
 def write_store(folder: Path, identities: dict[str, int] | None = None) -> PreparedStore:
@@ -58,7 +60,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> PreparedStore:
 
 @pytest.fixture(scope="session")
 def tokenize_config(params: Params) -> TokenizeConfig:
-    return params.tokenize.model_copy(update={"variants": 2, "text_length": 16})
+    return params.tokenize.model_copy(update={"variants": 2, "text_length": 16, "mask_probability": 0.15})
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ Folder layout: `caption_ids.npy` uint16 (captions, L); `mlm_ids.npy` uint16 (var
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,13 +43,10 @@ class Tokenizer:
         """Ids of a caption's pieces, without start and end."""
         return list(self._bpe.encode(caption))
 
-    def encode(self, captions: Sequence[str], text_length: int) -> NDArray[np.uint16]:
+    def encode(self, captions: Iterable[str], text_length: int) -> NDArray[np.uint16]:
         """(N, text_length) rows of start, pieces, end and padding 0; a longer caption is cut and still ends in end."""
-        rows = np.zeros((len(captions), text_length), dtype=np.uint16)
-        for row, caption in zip(rows, captions, strict=True):
-            ids = [START_ID, *self.words(caption)[: text_length - 2], END_ID]
-            row[: len(ids)] = ids
-        return rows
+        ids = ([START_ID, *self.words(caption)[: text_length - 2], END_ID] for caption in captions)
+        return np.array([row + [0] * (text_length - len(row)) for row in ids], dtype=np.uint16)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, without start, end and padding; the mask shows as `[mask]`."""
@@ -120,7 +117,7 @@ def write_tokens(store: PreparedStore, config: TokenizeConfig, target: Path) -> 
     """Tokenize all captions and draw the masking cache of the training ones; returns what tokens.json says."""
     tokenizer = Tokenizer()
     captions = progress(store.captions, "tokenize", len(store.captions), "captions")
-    caption_ids = tokenizer.encode(_sized(captions, len(store.captions)), config.text_length)
+    caption_ids = tokenizer.encode(captions, config.text_length)
     training = store.caption_ids("train")
     first, last = int(training[0]), int(training[-1]) + 1
     assert last - first == len(training), "training captions lie side by side"
@@ -168,10 +165,3 @@ def _write_masks(
         digest.update(mlm_chosen[variant].tobytes())
     mlm_ids.flush()
     mlm_chosen.flush()
-
-
-def _sized(items: Any, length: int) -> Sequence[str]:
-    """A list of what a progress iterator yields."""
-    result = list(items)
-    assert len(result) == length
-    return result

@@ -70,7 +70,7 @@ def test_params_yaml_is_the_default_preset() -> None:
         ({"train.backbone": "RN50"}, r"train\.backbone: backbone 'RN50' is not a ViT CLIP"),
         (
             {"train.sampler": "identity", "train.num_instance": 5},
-            r"train: batch_size 64 is not divisible by num_instance 5",
+            r"train: batch_size 32 is not divisible by num_instance 5",
         ),
         ({"train.warmup_epochs": 16}, r"train: warmup_epochs 16 must be below num_epoch"),
         ({"train.milestones": [20, 10]}, r"train: milestones \[20, 10\] must increase"),
@@ -81,8 +81,8 @@ def test_params_yaml_is_the_default_preset() -> None:
         ({"tokenize.text_length": 78}, r"tokenize\.text_length: .*less than or equal to 77"),
         ({"tokenize.masked_token_rate": 0.95}, r"tokenize: masked_token_rate \+ masked_token_unchanged_rate"),
         (
-            {"train.sampler": "identity", "prepare.synthetic.train_ids": 10},
-            r"prepare\.synthetic\.train_ids 10 is fewer than the 16 identities of a batch",
+            {"train.sampler": "identity", "prepare.synthetic.train_ids": 5},
+            r"prepare\.synthetic\.train_ids 5 is fewer than the 8 identities of a batch",
         ),
         (
             {"prepare.dataset_name": "CUHK-PEDES"},
