@@ -75,7 +75,7 @@ def test_one_batch_is_overfitted(store: PreparedStore, tokens: TokenStore, confi
     trainer = make_trainer(store, tokens, config.model_copy(update={"img_aug": False}))
     batch = next(trainer.data.batches(1, 0, CPU))
     first = compute_losses(trainer.model, batch, config.losses, mask_global_text=False)
-    for _ in range(60):
+    for _ in range(120):
         values = compute_losses(trainer.model, batch, config.losses, mask_global_text=False)
         trainer.optimizer.zero_grad()
         values["total"].backward()
