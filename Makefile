@@ -44,7 +44,7 @@ deps: setup ## write each stage's modules into dvc.yaml, after imports changed
 bench: setup ## measure speed and memory on this machine
 	@$(BIN)/python -m benchmarks
 
-mlflow: setup ## open the experiments in a browser: http://127.0.0.1:$(PORT)
+mlflow: setup ## open the experiments in a browser, at http://127.0.0.1:5000 (PORT=5000)
 	$(BIN)/mlflow server --backend-store-uri "$$($(BIN)/python -m components.mlflow_runs)" --artifacts-destination mlartifacts \
 		--host 127.0.0.1 --port $(PORT)
 
