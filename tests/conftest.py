@@ -19,6 +19,11 @@ IMAGE_SIZE = (64, 32)
 torch.set_num_threads(1)  # pytest runs one process a core
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the longest chain of tests, so that the other process does all the rest meanwhile."""
+    items.sort(key=lambda item: "test_pipeline" not in item.nodeid)
+
+
 @pytest.fixture(scope="session")
 def params() -> Params:
     return load_params(ROOT / "presets" / "tiny.yaml")
