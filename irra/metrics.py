@@ -63,13 +63,13 @@ def match_ranks(similarity: Tensor, query_pids: Tensor, gallery_pids: Tensor) ->
     score the same but stand earlier in the gallery, so that ties rank as in a stable sort.
     """
     columns, valid = _match_columns(query_pids.to(similarity.device), gallery_pids.to(similarity.device))
-    position = torch.arange(similarity.shape[1], device=similarity.device)
-    ranks = torch.empty(columns.shape, dtype=torch.int64, device=similarity.device)
-    for slot in range(columns.shape[1]):
-        column = columns[:, slot : slot + 1]
-        score = similarity.gather(1, column)
-        before = torch.where(position < column, similarity >= score, similarity > score)
-        ranks[:, slot] = 1 + before.sum(dim=1)
+    scores = similarity.gather(1, columns)
+    ordered = similarity.sort(dim=1).values
+    not_above = torch.searchsorted(ordered, scores, right=True)
+    ranks = similarity.shape[1] + 1 - not_above
+    tied = not_above - torch.searchsorted(ordered, scores) > 1
+    for row, slot in tied.nonzero().tolist():  # rare
+        ranks[row, slot] += (similarity[row, : columns[row, slot]] == scores[row, slot]).sum()
     # not before they are on the CPU: Apple's devices have no float64
     return ranks.cpu().double().masked_fill(~valid.cpu(), torch.inf).sort(dim=1).values
 

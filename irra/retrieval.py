@@ -9,7 +9,8 @@ from torch import Tensor
 
 from irra.metrics import QueryScores, query_scores
 
-CHUNK_ELEMENTS = 16_000_000  # of a float32 similarity block: 64 MB, and a few times that while ranks are counted
+# of a float32 similarity block: 64 MB, which malloc maps and gives back; smaller blocks pile up in a fragmented heap
+CHUNK_ELEMENTS = 16_000_000
 
 
 @dataclass(frozen=True)
