@@ -22,7 +22,7 @@ $(INSTALLED): requirements.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python $(addprefix --torch-backend=,$(TORCH_BACKEND)) \
-		--constraint requirements.txt --editable '.[stages,dev]'
+		--constraint requirements.txt --editable '.[stages,pipeline,search,dev]'
 	@rm -f $(VENV)/.installed* && touch $@
 
 repro: setup ## run the pipeline of dvc.yaml with params.yaml, then show its results

@@ -171,6 +171,24 @@ class EvaluateConfig(Section):
     seed: int
 
 
+class IndexConfig(Section):
+    """Which pictures are searched, and how their embeddings are kept."""
+
+    split: Literal["train", "val", "test"]
+    dtype: Literal["float32", "float16"]
+    test_batch_size: Count
+    precision: Precision
+    device: Device
+
+
+class RegistryConfig(Section):
+    """When a model becomes the champion of MLflow's registry."""
+
+    model_name: Annotated[str, Field(min_length=1)]
+    metric: Annotated[str, Field(pattern=r"^(val|test)/(t2i|i2t)/(R1|R5|R10|mAP|mINP)$")]
+    threshold: Annotated[float, Field(ge=0.0, le=100.0)]  # percent
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -178,6 +196,8 @@ class Params(Section):
     tokenize: TokenizeConfig
     train: TrainConfig
     evaluate: EvaluateConfig
+    index: IndexConfig
+    registry: RegistryConfig
 
     @model_validator(mode="after")
     def _sections_fit_together(self) -> "Params":
