@@ -73,10 +73,27 @@ def run(inputs: Inputs, outputs: Outputs, config: EvaluateConfig) -> dict[str, A
         for split, ways in results.items()
     }
     write_numbers(outputs, config, results, metrics)
+    write_json(outputs.report / "model.json", describe_model(inputs.model))
     write_rankings(outputs.rankings, features, results[split]["t2i"].ranking)
     draw_sheets(outputs.report, store, features, results[split]["t2i"].ranking, config)
     track(inputs, outputs, config, metrics)
     return metrics
+
+
+def describe_model(folder: Path) -> dict[str, Any]:
+    """Which model was measured: its weights, how it was trained, and on which data."""
+    facts = read_model_facts(folder)
+    return {"fingerprint": model_fingerprint(folder), **{name: facts[name] for name in facts if name != "model"}}
+
+
+def flatten(metrics: dict[str, Any]) -> dict[str, float]:
+    """`{"test": {"t2i": {"R1": 46.6}}}` as `{"test/t2i/R1": 46.6}`."""
+    return {
+        f"{split}/{way}/{name}": value
+        for split, ways in metrics.items()
+        for way, values in ways.items()
+        for name, value in values.items()
+    }
 
 
 def check_same_sizes(
@@ -175,13 +192,8 @@ def track(inputs: Inputs, outputs: Outputs, config: EvaluateConfig, metrics: dic
     facts = read_model_facts(inputs.model)
     with open_run("evaluate", model_fingerprint=model_fingerprint(inputs.model)) as tracker:
         tracker.log_params({"evaluate": config.model_dump()})
-        flat = {
-            f"{split}/{way}/{name}": value
-            for split, ways in metrics.items()
-            for way, values in ways.items()
-            for name, value in values.items()
-        }
-        tracker.log_metrics({f"final/{name}": value for name, value in flat.items()}, facts["selected"]["best_epoch"])
+        final = {f"final/{name}": value for name, value in flatten(metrics).items()}
+        tracker.log_metrics(final, facts["selected"]["best_epoch"])
         tracker.log_folder(outputs.report, "evaluate")
 
 

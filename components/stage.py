@@ -45,23 +45,27 @@ def guarded(work: Callable[[], object]) -> int:
     """Run `work`; a user's mistake, a full disk or a signal becomes one message and an exit status, not a traceback."""
     try:
         work()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            raise
-        print(
-            f"error: {error.filename or 'output'}: {error.strerror}; what was there before is intact", file=sys.stderr
-        )
-        return 1
-    except Interrupted as stop:
-        print(stop.message, file=sys.stderr)
-        raise
+    except BaseException as error:
+        return explain(error)
     return 0
+
+
+def explain(error: BaseException) -> int:
+    """Print the message of an expected `error`; returns the exit status. Raises again what is our own bug."""
+    match error:
+        case UserError():
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        case KeyboardInterrupt():
+            print("interrupted", file=sys.stderr)
+            return 130
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EACCES | errno.EROFS):
+            what = error.filename or "output"
+            print(f"error: {what}: {error.strerror}; what was there before is intact", file=sys.stderr)
+            return 1
+        case Interrupted():
+            print(error.message, file=sys.stderr)
+    raise error
 
 
 def _section(path: Path, name: str) -> Any:

@@ -237,18 +237,25 @@ _Loader.add_implicit_resolver(
 )
 
 
+SectionT = TypeVar("SectionT", bound=Section)
+
+
 def load_params(path: Path) -> Params:
     """Read and check a whole parameter file; UserError names the file, the key and what would be right."""
+    return load_section(Params, path, hint="; `make preset NAME=synthetic` writes one")
+
+
+def load_section(kind: type[SectionT], path: Path, hint: str = "") -> SectionT:
+    """Read a YAML file as `kind`; UserError names the file, the key and what would be right, and ends in `hint`
+    where there is no such file.
+    """
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; `make preset NAME=synthetic` writes one") from None
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"{path}: no such file{hint}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid YAML: {error}") from None
-    return _validate(Params, data, str(path))
-
-
-SectionT = TypeVar("SectionT", bound=Section)
+    return _validate(kind, data, str(path))
 
 
 def parse_section(kind: type[SectionT], text: str) -> SectionT:

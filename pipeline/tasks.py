@@ -1,0 +1,172 @@
+"""The stages as Kubeflow components: each wrapper only turns artifacts into paths and calls the stage's `run`.
+
+kfp ships the source of a wrapper's body, so each imports what it needs itself. `place` replaces the image.
+"""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+IMAGE = "python:3.11"
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def prepare(config: str, prepared: dsl.Output[dsl.Dataset], report: dsl.Output[dsl.HTML]) -> None:  # type: ignore[valid-type]
+    """Read a dataset, decode and resize its images once, and store them with their captions."""
+    from pathlib import Path
+
+    from components import prepare as stage
+    from components.html_report import write_stage_report
+    from components.kubeflow import reporting_folder, running_stage
+    from irra.config import PrepareConfig, parse_section
+
+    with running_stage(), reporting_folder() as folder:
+        outputs = stage.Outputs(prepared=Path(prepared.path), report=folder)
+        stats = stage.run(stage.Inputs(), outputs, parse_section(PrepareConfig, config))
+        write_stage_report(folder, Path(report.path), "Dataset")
+    prepared.metadata.update({name: stats[name] for name in ("dataset_name", "fingerprint", "splits")})
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def tokenize(config: str, prepared: dsl.Input[dsl.Dataset], tokens: dsl.Output[dsl.Dataset]) -> None:  # type: ignore[valid-type]
+    """Turn captions into token ids, and draw the masking cache for MLM."""
+    from pathlib import Path
+
+    from components import tokenize as stage
+    from components.kubeflow import reporting_folder, running_stage
+    from irra.config import TokenizeConfig, parse_section
+
+    with running_stage(), reporting_folder() as folder:
+        inputs, outputs = stage.Inputs(Path(prepared.path)), stage.Outputs(tokens=Path(tokens.path), report=folder)
+        info = stage.run(inputs, outputs, parse_section(TokenizeConfig, config))
+    tokens.metadata.update({name: info[name] for name in ("captions", "longest_caption", "cut_captions", "variants")})
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def train(
+    config: str,
+    checkpoints: str,
+    kfp_run: str,
+    prepared: dsl.Input[dsl.Dataset],  # type: ignore[valid-type]
+    tokens: dsl.Input[dsl.Dataset],  # type: ignore[valid-type]
+    model: dsl.Output[dsl.Model],  # type: ignore[valid-type]
+    metrics: dsl.Output[dsl.Metrics],  # type: ignore[valid-type]
+    report: dsl.Output[dsl.HTML],  # type: ignore[valid-type]
+) -> None:
+    """Train IRRA, validate after every epoch and keep the best weights."""
+    from pathlib import Path
+
+    from components import train as stage
+    from components.html_report import write_stage_report
+    from components.kubeflow import reporting_folder, running_stage
+    from irra.config import TrainConfig, parse_section
+
+    with running_stage(kfp_run), reporting_folder() as folder:
+        inputs = stage.Inputs(Path(prepared.path), Path(tokens.path))
+        outputs = stage.Outputs(model=Path(model.path), report=folder, checkpoints=Path(model.path + ".checkpoints"))
+        result = stage.run(inputs, outputs, parse_section(TrainConfig, config))
+        write_stage_report(folder, Path(report.path), "Training")
+    model.metadata.update({name: result[name] for name in ("model_fingerprint", "run_id")})
+    metrics.metadata.update(result["selected"])
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def evaluate(
+    config: str,
+    prepared: dsl.Input[dsl.Dataset],  # type: ignore[valid-type]
+    tokens: dsl.Input[dsl.Dataset],  # type: ignore[valid-type]
+    model: dsl.Input[dsl.Model],  # type: ignore[valid-type]
+    results: dsl.Output[dsl.Artifact],  # type: ignore[valid-type]
+    metrics: dsl.Output[dsl.Metrics],  # type: ignore[valid-type]
+    report: dsl.Output[dsl.HTML],  # type: ignore[valid-type]
+) -> None:
+    """Measure a model on val and test, both ways, and show what it retrieves."""
+    from pathlib import Path
+
+    from components import evaluate as stage
+    from components.html_report import write_stage_report
+    from components.kubeflow import running_stage
+    from irra.config import EvaluateConfig, parse_section
+
+    folder = Path(results.path)
+    with running_stage():
+        inputs = stage.Inputs(Path(prepared.path), Path(tokens.path), Path(model.path))
+        outputs = stage.Outputs(report=folder, rankings=folder / "rankings.parquet")
+        measured = stage.run(inputs, outputs, parse_section(EvaluateConfig, config))
+        write_stage_report(folder, Path(report.path), "Evaluation")
+    metrics.metadata.update(stage.flatten(measured))
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def index(
+    config: str,
+    prepared: dsl.Input[dsl.Dataset],  # type: ignore[valid-type]
+    model: dsl.Input[dsl.Model],  # type: ignore[valid-type]
+    gallery: dsl.Output[dsl.Dataset],  # type: ignore[valid-type]
+) -> None:
+    """Encode a gallery, so that it can be searched."""
+    from pathlib import Path
+
+    from components import index as stage
+    from components.kubeflow import reporting_folder, running_stage
+    from irra.config import IndexConfig, parse_section
+
+    with running_stage(), reporting_folder() as folder:
+        inputs = stage.Inputs(prepared=Path(prepared.path), model=Path(model.path))
+        outputs = stage.Outputs(index=Path(gallery.path), report=folder)
+        stats = stage.run(inputs, outputs, parse_section(IndexConfig, config))
+    gallery.metadata.update(stats)
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def gate(config: str, results: dsl.Input[dsl.Artifact]) -> NamedTuple("Verdict", [("verdict", str), ("reason", str)]):  # type: ignore[valid-type]
+    """Say `pass` where a model is good enough, and better than the champion on the same data."""
+    from pathlib import Path
+
+    from components import gate as stage
+    from components.kubeflow import running_stage
+    from irra.config import RegistryConfig, parse_section
+
+    with running_stage():
+        decision = stage.run(stage.Inputs(Path(results.path)), stage.Outputs(), parse_section(RegistryConfig, config))
+    return decision["verdict"], decision["reason"]
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def register(
+    config: str,
+    model: dsl.Input[dsl.Model],  # type: ignore[valid-type]
+    results: dsl.Input[dsl.Artifact],  # type: ignore[valid-type]
+    gallery: dsl.Input[dsl.Dataset],  # type: ignore[valid-type]
+    registration: dsl.Output[dsl.Artifact],  # type: ignore[valid-type]
+) -> None:
+    """Put a model into MLflow's registry and make it the champion."""
+    from pathlib import Path
+
+    from components import register as stage
+    from components.kubeflow import running_stage
+    from irra.config import RegistryConfig, parse_section
+
+    with running_stage():
+        inputs = stage.Inputs(model=Path(model.path), index=Path(gallery.path), report=Path(results.path))
+        done = stage.run(inputs, stage.Outputs(Path(registration.path)), parse_section(RegistryConfig, config))
+    registration.metadata.update(done)
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def compare(
+    results: dsl.Input[list[dsl.Artifact]],  # type: ignore[valid-type]
+    kfp_run: str,
+    table: dsl.Output[dsl.Markdown],  # type: ignore[valid-type]
+    report: dsl.Output[dsl.HTML],  # type: ignore[valid-type]
+) -> None:
+    """Collect the results of several trainings in one table and one plot."""
+    from pathlib import Path
+
+    from components import ablation
+    from components.kubeflow import reporting_folder, running_stage
+
+    with running_stage(kfp_run), reporting_folder() as folder:
+        ablation.run([Path(result.path) for result in results], folder)
+        Path(table.path).write_text((folder / "ablation.md").read_text(encoding="utf-8"), encoding="utf-8")
+        Path(report.path).write_text((folder / "ablation.html").read_text(encoding="utf-8"), encoding="utf-8")
