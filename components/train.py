@@ -167,7 +167,8 @@ def publish(
     tracker.log_folder(outputs.report, "train")
     tracker.log_folder(outputs.model, "model")
     state.clear()
-    return {"metrics": metrics, "model_fingerprint": weights, "run_id": tracker.run_id}
+    selected = {f"{config.select_on}/t2i/{name}": best[name] for name in METRIC_NAMES}
+    return {"metrics": metrics, "selected": selected, "model_fingerprint": weights, "run_id": tracker.run_id}
 
 
 def write_report(folder: Path, at: Progress) -> None:

@@ -258,6 +258,23 @@ def load_section(kind: type[SectionT], path: Path, hint: str = "") -> SectionT:
     return _validate(kind, data, str(path))
 
 
+def change(params: Params, assignments: Sequence[str]) -> Params:
+    """`params` with the values of `assignments` such as `train.lr=1e-4`; UserError for a key or value that cannot be."""
+    data = params.model_dump()
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise UserError(f"{assignment}: expected key=value, such as train.lr=1e-4")
+        *sections, name = key.split(".")
+        target: Any = data
+        for section in sections:
+            target = target.get(section) if isinstance(target, dict) else None
+        if not isinstance(target, dict):
+            raise UserError(f"{key}: unknown section{_nearest(sections[0], list(data))}")
+        target[name] = yaml.load(text, Loader=_Loader)
+    return _validate(Params, data, "--set")
+
+
 def parse_section(kind: type[SectionT], text: str) -> SectionT:
     """Read one section from a JSON string, the form in which sections travel between containers."""
     try:

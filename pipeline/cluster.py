@@ -105,10 +105,9 @@ def load_cluster(path: Path) -> Cluster:
     return load_section(Cluster, path)
 
 
-def place(task: dsl.PipelineTask, name: str, image: str, cluster: Cluster) -> dsl.PipelineTask:
-    """Give `task` its image and all that `cluster` says of the task `name`."""
+def place(task: dsl.PipelineTask, name: str, cluster: Cluster) -> dsl.PipelineTask:
+    """Give `task` all that `cluster` says of the task `name`."""
     resources = cluster.tasks.get(name, cluster.default)
-    task.set_container_image(image).set_env_variable("IRRA_IMAGE", image)
     for variable, value in cluster.environment.items():
         task.set_env_variable(variable, value)
     _ask_for(task, resources)

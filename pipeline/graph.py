@@ -36,12 +36,15 @@ def ablation_arguments(params: Params, losses: Sequence[str], seeds: Sequence[in
     return {**shared, "trainings": [as_json(training) for training in trainings]}
 
 
-def irra_pipeline(params: Params, image: str, cluster: Cluster) -> Pipeline:
-    """Data to champion: one model is trained, measured, indexed and, where it passes the gate, registered."""
+def irra_pipeline(params: Params, image: str, cluster: Cluster | None = None) -> Pipeline:
+    """Data to champion: one model is trained, measured, indexed and, where it passes the gate, registered.
+
+    `cluster`: None on this machine, where kfp's runners could not follow its settings.
+    """
     default = arguments(params)
 
     def run(name: str, task: dsl.PipelineTask) -> dsl.PipelineTask:
-        return place(task, name, image, cluster)
+        return _place(task, name, image, cluster)
 
     @dsl.pipeline(name="irra", description="Text-to-image person retrieval: data to champion")
     def irra(
@@ -68,20 +71,20 @@ def irra_pipeline(params: Params, image: str, cluster: Cluster) -> Pipeline:
 
 
 def ablation_pipeline(
-    params: Params, image: str, cluster: Cluster, losses: Sequence[str], seeds: Sequence[int]
+    params: Params, image: str, cluster: Cluster | None, losses: Sequence[str], seeds: Sequence[int]
 ) -> Pipeline:
     """The paper's study: one training for every set of losses and seed on the same data, and one table of them all."""
     default = ablation_arguments(params, losses, seeds)
 
     def run(name: str, task: dsl.PipelineTask) -> dsl.PipelineTask:
-        return place(task, name, image, cluster)
+        return _place(task, name, image, cluster)
 
     @dsl.pipeline(name="irra-ablation", description="Text-to-image person retrieval: which loss contributes what")
     def ablation(
         prepare: str = default["prepare"],
         tokenize: str = default["tokenize"],
         evaluate: str = default["evaluate"],
-        trainings: list[str] = default["trainings"],  # noqa: B006
+        trainings: list[str] = default["trainings"],
         train_checkpoints: str = "",
     ) -> None:
         prepared = run("prepare", tasks.prepare(config=prepare)).outputs["prepared"]
@@ -93,6 +96,11 @@ def ablation_pipeline(
         run("compare", tasks.compare(results=collected, kfp_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER))
 
     return ablation
+
+
+def _place(task: dsl.PipelineTask, name: str, image: str, cluster: Cluster | None) -> dsl.PipelineTask:
+    task.set_container_image(image).set_env_variable("IRRA_IMAGE", image)
+    return place(task, name, cluster) if cluster else task
 
 
 def _train(

@@ -11,7 +11,7 @@ IMAGE = "python:3.11"
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def prepare(config: str, prepared: dsl.Output[dsl.Dataset], report: dsl.Output[dsl.HTML]) -> None:  # type: ignore[valid-type]
+def prepare(config: str, prepared: dsl.Output[dsl.Dataset], report: dsl.Output[dsl.HTML]) -> None:
     """Read a dataset, decode and resize its images once, and store them with their captions."""
     from pathlib import Path
 
@@ -28,7 +28,7 @@ def prepare(config: str, prepared: dsl.Output[dsl.Dataset], report: dsl.Output[d
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def tokenize(config: str, prepared: dsl.Input[dsl.Dataset], tokens: dsl.Output[dsl.Dataset]) -> None:  # type: ignore[valid-type]
+def tokenize(config: str, prepared: dsl.Input[dsl.Dataset], tokens: dsl.Output[dsl.Dataset]) -> None:
     """Turn captions into token ids, and draw the masking cache for MLM."""
     from pathlib import Path
 
@@ -47,11 +47,11 @@ def train(
     config: str,
     checkpoints: str,
     kfp_run: str,
-    prepared: dsl.Input[dsl.Dataset],  # type: ignore[valid-type]
-    tokens: dsl.Input[dsl.Dataset],  # type: ignore[valid-type]
-    model: dsl.Output[dsl.Model],  # type: ignore[valid-type]
-    metrics: dsl.Output[dsl.Metrics],  # type: ignore[valid-type]
-    report: dsl.Output[dsl.HTML],  # type: ignore[valid-type]
+    prepared: dsl.Input[dsl.Dataset],
+    tokens: dsl.Input[dsl.Dataset],
+    model: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    report: dsl.Output[dsl.HTML],
 ) -> None:
     """Train IRRA, validate after every epoch and keep the best weights."""
     from pathlib import Path
@@ -73,12 +73,12 @@ def train(
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def evaluate(
     config: str,
-    prepared: dsl.Input[dsl.Dataset],  # type: ignore[valid-type]
-    tokens: dsl.Input[dsl.Dataset],  # type: ignore[valid-type]
-    model: dsl.Input[dsl.Model],  # type: ignore[valid-type]
-    results: dsl.Output[dsl.Artifact],  # type: ignore[valid-type]
-    metrics: dsl.Output[dsl.Metrics],  # type: ignore[valid-type]
-    report: dsl.Output[dsl.HTML],  # type: ignore[valid-type]
+    prepared: dsl.Input[dsl.Dataset],
+    tokens: dsl.Input[dsl.Dataset],
+    model: dsl.Input[dsl.Model],
+    results: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    report: dsl.Output[dsl.HTML],
 ) -> None:
     """Measure a model on val and test, both ways, and show what it retrieves."""
     from pathlib import Path
@@ -100,9 +100,9 @@ def evaluate(
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def index(
     config: str,
-    prepared: dsl.Input[dsl.Dataset],  # type: ignore[valid-type]
-    model: dsl.Input[dsl.Model],  # type: ignore[valid-type]
-    gallery: dsl.Output[dsl.Dataset],  # type: ignore[valid-type]
+    prepared: dsl.Input[dsl.Dataset],
+    model: dsl.Input[dsl.Model],
+    gallery: dsl.Output[dsl.Dataset],
 ) -> None:
     """Encode a gallery, so that it can be searched."""
     from pathlib import Path
@@ -119,26 +119,27 @@ def index(
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def gate(config: str, results: dsl.Input[dsl.Artifact]) -> NamedTuple("Verdict", [("verdict", str), ("reason", str)]):  # type: ignore[valid-type]
+def gate(config: str, results: dsl.Input[dsl.Artifact]) -> NamedTuple("Verdict", [("verdict", str), ("reason", str)]):
     """Say `pass` where a model is good enough, and better than the champion on the same data."""
     from pathlib import Path
 
     from components import gate as stage
-    from components.kubeflow import running_stage
+    from components.kubeflow import reporting_folder, running_stage
     from irra.config import RegistryConfig, parse_section
 
-    with running_stage():
-        decision = stage.run(stage.Inputs(Path(results.path)), stage.Outputs(), parse_section(RegistryConfig, config))
+    with running_stage(), reporting_folder() as folder:
+        inputs, outputs = stage.Inputs(Path(results.path)), stage.Outputs(folder / "decision.json")
+        decision = stage.run(inputs, outputs, parse_section(RegistryConfig, config))
     return decision["verdict"], decision["reason"]
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def register(
     config: str,
-    model: dsl.Input[dsl.Model],  # type: ignore[valid-type]
-    results: dsl.Input[dsl.Artifact],  # type: ignore[valid-type]
-    gallery: dsl.Input[dsl.Dataset],  # type: ignore[valid-type]
-    registration: dsl.Output[dsl.Artifact],  # type: ignore[valid-type]
+    model: dsl.Input[dsl.Model],
+    results: dsl.Input[dsl.Artifact],
+    gallery: dsl.Input[dsl.Dataset],
+    registration: dsl.Output[dsl.Artifact],
 ) -> None:
     """Put a model into MLflow's registry and make it the champion."""
     from pathlib import Path
@@ -155,10 +156,10 @@ def register(
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def compare(
-    results: dsl.Input[list[dsl.Artifact]],  # type: ignore[valid-type]
+    results: dsl.Input[list[dsl.Artifact]],
     kfp_run: str,
-    table: dsl.Output[dsl.Markdown],  # type: ignore[valid-type]
-    report: dsl.Output[dsl.HTML],  # type: ignore[valid-type]
+    table: dsl.Output[dsl.Markdown],
+    report: dsl.Output[dsl.HTML],
 ) -> None:
     """Collect the results of several trainings in one table and one plot."""
     from pathlib import Path

@@ -1,0 +1,173 @@
+"""Compile the pipeline, run it on this machine, or submit it to a cluster.
+
+python -m pipeline compile --image registry/irra-python-pipeline:0123456789ab
+python -m pipeline run-local --set train.num_epoch=2
+python -m pipeline run-docker --image irra-python-pipeline:0123456789ab
+python -m pipeline submit --host http://localhost:8080 --image registry/irra-python-pipeline:0123456789ab
+"""
+
+import argparse
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.stage import guarded
+from irra.config import Params, change, load_params
+from irra.errors import UserError
+
+CLUSTER = Path(__file__).with_name("cluster.yaml")
+ABLATION = ("itc", "sdm", "sdm+id", "sdm+mlm", "sdm+mlm+id")  # the paper's study, its Table 4
+NO_IMAGE = "irra-python-pipeline:none"  # of tasks that run as subprocesses; "python" and a tag keep kfp silent
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A pipeline, and the values of its parameters."""
+
+    pipeline: Any
+    values: Mapping[str, Any]
+    params: Params
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__, formatter_class=Formatter)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    compiled = _command(commands, "compile", "write the pipeline as YAML")
+    compiled.add_argument("--output", type=Path, help="file (default: build/irra-pipeline.yaml, or irra-ablation.yaml)")
+    for name, what in (
+        ("run-local", "run every task as a subprocess"),
+        ("run-docker", "run every task in a container"),
+    ):
+        command = _command(commands, name, f"{what} of this machine")
+        command.add_argument("--runs", type=Path, default=Path("build/runs"), help="outputs (default: %(default)s)")
+    _add_submission(_command(commands, "submit", "start a run on a Kubeflow cluster"))
+    return parser.parse_args()
+
+
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Help that keeps the examples' lines."""
+
+
+def _command(commands: Any, name: str, what: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=what, description=what.capitalize() + ".")
+    command.add_argument(
+        "--params", type=Path, default=Path("params.yaml"), help="parameter file (default: %(default)s)"
+    )
+    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as train.lr=1e-4; repeatable")
+    command.add_argument(
+        "--checkpoints", default="", metavar="URI", help="where training states go: s3://bucket/folder"
+    )
+    command.add_argument("--ablation", action="store_true", help="train --losses with --seeds, and compare")
+    command.add_argument("--losses", nargs="+", default=ABLATION, help=f"(default: {' '.join(ABLATION)})")
+    command.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2), help="(default: 0 1 2)")
+    if name != "run-local":
+        command.add_argument("--image", required=True, help="image of all tasks, with a tag that never moves")
+    if name in ("compile", "submit"):
+        command.add_argument("--cluster", type=Path, default=CLUSTER, help="cluster settings (default: %(default)s)")
+    return command
+
+
+def _add_submission(command: argparse.ArgumentParser) -> None:
+    """Credentials come from files and variables, never from the command line, which others can read."""
+    command.add_argument("--host", default="", help="address of the server (default: KF_PIPELINES_ENDPOINT)")
+    command.add_argument("--namespace", help="profile, where several users share a server")
+    command.add_argument("--token-file", type=Path, help="bearer token (default: KF_PIPELINES_TOKEN, or a pod's own)")
+    command.add_argument("--ca-certificate", type=Path, help="PEM file of a server with a certificate of its own")
+    command.add_argument("--experiment", default="irra", help="(default: %(default)s)")
+    command.add_argument("--run-name", help="(default: pipeline and time)")
+    command.add_argument("--pipeline-root", help="where artifacts go, s3://bucket/folder (default: the server's)")
+    command.add_argument("--no-cache", action="store_true", help="run every task again")
+    command.add_argument("--wait", action="store_true", help="follow the run, and fail if it fails")
+
+
+def choose(options: argparse.Namespace) -> Chosen:
+    """The pipeline that `options` ask for."""
+    # imported here: kfp takes a second, and `--help` should not
+    from pipeline import graph
+    from pipeline.cluster import load_cluster
+
+    params = change(load_params(options.params), options.set)
+    image, cluster = getattr(options, "image", NO_IMAGE), None
+    if "cluster" in options:
+        cluster = load_cluster(options.cluster)
+    checkpoints = {"train_checkpoints": options.checkpoints}
+    if options.ablation:
+        values = graph.ablation_arguments(params, options.losses, options.seeds)
+        pipeline = graph.ablation_pipeline(params, image, cluster, options.losses, options.seeds)
+    else:
+        values, pipeline = graph.arguments(params), graph.irra_pipeline(params, image, cluster)
+    return Chosen(pipeline, {**values, **checkpoints}, params)
+
+
+def compile_(options: argparse.Namespace) -> None:
+    """Write the YAML."""
+    from pipeline.graph import compile_pipeline
+
+    chosen = choose(options)
+    path = options.output or Path("build", f"{chosen.pipeline.name}-pipeline.yaml")
+    compile_pipeline(chosen.pipeline, path, chosen.values)
+    print(f"wrote {path}")
+
+
+def submit_(options: argparse.Namespace) -> None:
+    """Compile, check and submit; nothing is sent before everything is known to be right."""
+    from pipeline.cluster import load_cluster
+    from pipeline.graph import compile_pipeline
+    from pipeline.submit import Server, check_image, submit
+
+    check_image(options.image)
+    chosen, cluster = choose(options), load_cluster(options.cluster)
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder, "pipeline.yaml")
+        compile_pipeline(chosen.pipeline, package)
+        submission = submit(
+            package,
+            Server(options.host, options.namespace, options.token_file, options.ca_certificate),
+            experiment=options.experiment,
+            run_name=options.run_name,
+            arguments=chosen.values,
+            pipeline_root=options.pipeline_root,
+            service_account=cluster.service_account,
+            enable_caching=not options.no_cache,
+            wait=options.wait,
+        )
+    if submission.failure:
+        raise UserError(submission.failure)
+
+
+def run_local(options: argparse.Namespace) -> None:
+    """Run the tasks with this Python."""
+    from pipeline.local import run_in_subprocesses
+
+    chosen = choose(options)
+    _say_where(run_in_subprocesses(chosen.pipeline, options.runs, chosen.values))
+
+
+def run_docker(options: argparse.Namespace) -> None:
+    """Run the tasks in the real image; a dataset of this machine is mounted where it is."""
+    from pipeline.local import run_in_containers
+
+    chosen = choose(options)
+    raw = Path(chosen.params.prepare.root_dir).resolve()
+    mounts = [raw] if chosen.params.prepare.synthetic is None and raw.is_dir() else []
+    _say_where(run_in_containers(chosen.pipeline, options.runs, chosen.values, mounts))
+
+
+def _say_where(folder: Path) -> None:
+    print(f"outputs: {folder}\nCompare runs in a browser: make mlflow")
+
+
+COMMANDS = {"compile": compile_, "run-local": run_local, "run-docker": run_docker, "submit": submit_}
+
+
+def main() -> int:
+    """Run the command; returns the exit status."""
+    options = parse()
+    return guarded(lambda: COMMANDS[options.command](options))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,125 @@
+"""Run a pipeline on this machine with kfp's own runners: each task a subprocess, or a container of the real image."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kfp import local
+
+from components.mlflow_runs import tracking_uri
+from irra.errors import UserError
+from pipeline.graph import Pipeline
+
+# what a user sets for the stages, and a container does not see by itself
+PASSED_ON = ("AWS_", "MLFLOW_", "OMP_NUM_THREADS")
+SERVER_SECONDS = 60.0
+
+
+def run_in_subprocesses(pipeline: Pipeline, root: Path, values: Mapping[str, Any]) -> Path:
+    """Run `pipeline` with this Python; returns the folder of the run. UserError when a task fails."""
+    root.mkdir(parents=True, exist_ok=True)
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
+    return _run(pipeline, root, values)
+
+
+def run_in_containers(pipeline: Pipeline, root: Path, values: Mapping[str, Any], mounts: list[Path]) -> Path:
+    """Run `pipeline` with the image of its tasks; returns the folder of the run. UserError when a task fails.
+
+    Containers share this machine's network and user, and see `root` (to write) and `mounts` (to read) where they are.
+    MLflow's project store is served to them while they run.
+    """
+    from docker.types import Mount
+
+    check_engine()
+    root.mkdir(parents=True, exist_ok=True)
+    artifacts = Path("mlartifacts").resolve()  # where the default store keeps files
+    artifacts.mkdir(exist_ok=True)
+    with tracking_server() as uri:
+        runner = local.DockerRunner(
+            environment={**_environment(), "MLFLOW_TRACKING_URI": uri},
+            network_mode="host",
+            user=f"{os.getuid()}:{os.getgid()}",
+            shm_size="1g",
+            mounts=[Mount(str(artifacts), str(artifacts), type="bind")]
+            + [Mount(str(path), str(path), type="bind", read_only=True) for path in mounts],
+        )
+        local.init(runner, pipeline_root=str(root))
+        return _run(pipeline, root, values)
+
+
+def check_engine() -> None:
+    """UserError when no Docker engine answers."""
+    import docker
+
+    try:
+        client = docker.from_env()
+        client.ping()
+        client.close()
+    except (docker.errors.DockerException, OSError) as error:
+        raise UserError(f"no Docker engine answers ({error}); start Docker, or use run-local") from None
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
+
+
+def _run(pipeline: Pipeline, root: Path, values: Mapping[str, Any]) -> Path:
+    before = set(root.iterdir())
+    try:
+        pipeline(**values)
+    except RuntimeError as error:  # kfp's word for a failed task, whose log is above
+        raise UserError(f"{error}; its log is above") from None
+    (folder,) = {path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")} - before
+    check_finished(folder)
+    return folder
+
+
+def check_finished(run: Path) -> None:
+    """UserError when a task of the run left nothing: kfp takes a container that vanished at once for a success."""
+    silent = [
+        task.name for task in sorted(run.iterdir()) if task.is_dir() and not (task / "executor_output.json").exists()
+    ]
+    if silent:
+        raise UserError(f"{', '.join(silent)}: ended without a result; its log is above")
+
+
+@contextlib.contextmanager
+def tracking_server() -> Iterator[str]:
+    """Serve the project's MLflow store on this machine; an address that is already a server's is used as it is."""
+    uri = tracking_uri()
+    if uri.startswith("http"):
+        yield uri
+        return
+    address = f"http://127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1"]
+    command += ["--port", address.rpartition(":")[2], "--artifacts-destination", "mlartifacts", "--workers", "1"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            _wait_for(address, server)
+            yield address
+        finally:
+            server.terminate()
+
+
+def _wait_for(address: str, server: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + SERVER_SECONDS
+    while time.monotonic() < deadline and server.poll() is None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):
+            return
+        time.sleep(0.2)
+    raise UserError(f"MLflow's server did not start at {address}; try `make mlflow`, and set MLFLOW_TRACKING_URI to it")
+
+
+def free_port() -> int:
+    """A port on which nothing listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
