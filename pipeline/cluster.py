@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from kfp import dsl, kubernetes
 from pydantic import Field, field_validator, model_validator
@@ -84,10 +84,10 @@ class Cluster(Section):
     default: Resources
     tasks: dict[str, Resources] = Field(default_factory=dict)
 
-    @field_validator("tasks")
+    @field_validator("tasks", mode="before")
     @classmethod
-    def _tasks_are_known(cls, value: dict[str, Resources]) -> dict[str, Resources]:
-        for name in value:
+    def _tasks_are_known(cls, value: Any) -> Any:
+        for name in value if isinstance(value, dict) else ():
             if name not in TASKS:
                 raise ValueError(f"unknown task {name!r}; tasks are {', '.join(TASKS)}")
         return value

@@ -63,7 +63,7 @@ def irra_pipeline(params: Params, image: str, cluster: Cluster | None = None) ->
         results = evaluated.outputs["results"]
         gallery = run("index", tasks.index(config=index, prepared=prepared, model=model)).outputs["gallery"]
         gate = run("gate", tasks.gate(config=registry, results=results)).set_caching_options(False)
-        with dsl.If(gate.outputs["verdict"] == "pass", name="passed"):
+        with dsl.If(gate.outputs["Output"] == "pass", name="passed"):
             registered = tasks.register(config=registry, model=model, results=results, gallery=gallery)
             run("register", registered).set_caching_options(False)
 

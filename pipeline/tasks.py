@@ -3,8 +3,6 @@
 kfp ships the source of a wrapper's body, so each imports what it needs itself. `place` replaces the image.
 """
 
-from typing import NamedTuple
-
 from kfp import dsl
 
 IMAGE = "python:3.11"
@@ -119,7 +117,7 @@ def index(
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def gate(config: str, results: dsl.Input[dsl.Artifact]) -> NamedTuple("Verdict", [("verdict", str), ("reason", str)]):
+def gate(config: str, results: dsl.Input[dsl.Artifact], reason: dsl.Output[dsl.Markdown]) -> str:
     """Say `pass` where a model is good enough, and better than the champion on the same data."""
     from pathlib import Path
 
@@ -130,7 +128,8 @@ def gate(config: str, results: dsl.Input[dsl.Artifact]) -> NamedTuple("Verdict",
     with running_stage(), reporting_folder() as folder:
         inputs, outputs = stage.Inputs(Path(results.path)), stage.Outputs(folder / "decision.json")
         decision = stage.run(inputs, outputs, parse_section(RegistryConfig, config))
-    return decision["verdict"], decision["reason"]
+    Path(reason.path).write_text(decision["reason"] + "\n", encoding="utf-8")
+    return str(decision["verdict"])
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

@@ -1,0 +1,160 @@
+"""The compiled pipelines: the same graph as DVC's, with settings where they belong."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from irra.config import PrepareConfig, TrainConfig, parse_section
+from irra.errors import UserError
+from pipeline.cluster import TASKS, Cluster, load_cluster, seconds
+from pipeline.graph import SECTIONS, irra_pipeline
+from tests.imports import ROOT
+from tests.pipeline.packages import IMAGE, ablation_package, cluster, compiled, containers, irra_package, tiny
+
+
+def dvc_edges() -> dict[str, set[str]]:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    maker = {out if isinstance(out, str) else next(iter(out)): name for name in stages for out in stages[name]["outs"]}
+    return {name: {maker[dep] for dep in stage["deps"] if dep in maker} for name, stage in stages.items()}
+
+
+def edges(spec: dict[str, Any]) -> dict[str, set[str]]:
+    return {name: set(task.get("dependentTasks", [])) for name, task in spec["root"]["dag"]["tasks"].items()}
+
+
+def test_stages_and_edges_are_those_of_dvc() -> None:
+    found = edges(irra_package()[0])
+    assert {name: found[name] for name in dvc_edges()} == dvc_edges()
+
+
+def test_a_model_is_registered_only_if_it_passes_the_gate() -> None:
+    spec, _ = irra_package()
+    (condition,) = [task for task in spec["root"]["dag"]["tasks"].values() if "triggerPolicy" in task]
+    assert "== 'pass'" in condition["triggerPolicy"]["condition"]
+    assert "gate" in condition["dependentTasks"]
+    assert set(spec["components"][condition["componentRef"]["name"]]["dag"]["tasks"]) == {"register"}
+
+
+def test_defaults_are_the_parameters_at_compile_time() -> None:
+    definitions = irra_package()[0]["root"]["inputDefinitions"]["parameters"]
+    params = tiny()
+    for name in SECTIONS:
+        section = getattr(params, name)
+        assert parse_section(type(section), definitions[name]["defaultValue"]) == section
+
+
+def test_training_is_never_cached_and_data_is() -> None:
+    tasks = irra_package()[0]["root"]["dag"]["tasks"]
+    cached = {name for name, task in tasks.items() if task.get("cachingOptions", {}).get("enableCache")}
+    assert cached == {"prepare", "tokenize", "evaluate", "index"}
+
+
+def test_every_task_runs_in_the_image_and_says_so_to_mlflow() -> None:
+    for container in containers(irra_package()[0]).values():
+        assert container["image"] == IMAGE
+        assert {"name": "IRRA_IMAGE", "value": IMAGE} in container["env"]
+
+
+def test_only_tasks_that_compute_on_a_gpu_ask_for_one() -> None:
+    asking = {
+        name for name, container in containers(irra_package()[0]).items() if "accelerator" in container["resources"]
+    }
+    assert asking == {"train", "evaluate"}
+
+
+def test_training_gets_shared_memory_and_a_toleration_for_the_gpu() -> None:
+    train = irra_package()[1]["exec-train"]
+    (mount,) = train["emptyDirMounts"]
+    assert (mount["mountPath"], mount["medium"], mount["sizeLimit"]) == ("/dev/shm", "Memory", "8Gi")
+    assert train["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+
+
+def test_credentials_come_from_secrets_in_every_task() -> None:
+    spec, platform = irra_package()
+    for name in containers(spec):
+        variables = {
+            pair["envVar"] for secret in platform[f"exec-{name}"]["secretAsEnv"] for pair in secret["keyToEnv"]
+        }
+        assert {"AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD"} <= variables
+
+
+def test_tasks_are_retried_with_backoff_and_end_in_time() -> None:
+    spec, platform = irra_package()
+    train = spec["root"]["dag"]["tasks"]["train"]["retryPolicy"]
+    assert train == {"maxRetryCount": 5, "backoffDuration": "60s", "backoffFactor": 2.0, "backoffMaxDuration": "1800s"}
+    assert platform["exec-train"]["activeDeadlineSeconds"] == str(2 * 24 * 3600)
+
+
+def test_cluster_settings_reach_the_tasks() -> None:
+    settings = cluster().model_dump()
+    settings |= {
+        "volumes": [{"claim": "datasets", "mount_path": "/data"}],
+        "environment": {"AWS_ENDPOINT_URL": "http://s3"},
+    }
+    settings |= {"image_pull_policy": "Always", "image_pull_secrets": ["registry"]}
+    settings["tasks"]["train"]["node_selector"] = {"gpu": "a100"}
+    spec, platform = compiled(irra_pipeline(tiny(), IMAGE, Cluster.model_validate(settings)))
+    train = platform["exec-train"]
+    assert train["nodeSelector"]["labels"] == {"gpu": "a100"}
+    for name, container in containers(spec).items():
+        assert platform[f"exec-{name}"]["pvcMount"][0]["mountPath"] == "/data"
+        assert platform[f"exec-{name}"]["imagePullPolicy"] == "Always"
+        assert platform[f"exec-{name}"]["imagePullSecret"][0]["secretName"] == "registry"
+        assert {"name": "AWS_ENDPOINT_URL", "value": "http://s3"} in container["env"]
+
+
+def test_every_task_may_have_settings_of_its_own() -> None:
+    names = set(containers(irra_package()[0])) | set(containers(ablation_package()[0]))
+    assert names == set(TASKS)
+
+
+def test_ablation_trains_every_loss_with_every_seed_on_the_same_data() -> None:
+    parameters = ablation_package()[0]["root"]["inputDefinitions"]["parameters"]
+    trainings = [parse_section(TrainConfig, text) for text in parameters["trainings"]["defaultValue"]]
+    assert [(training.loss_names, training.seed) for training in trainings] == [
+        ("itc", 0),
+        ("itc", 1),
+        ("sdm+id", 0),
+        ("sdm+id", 1),
+    ]
+    assert parse_section(PrepareConfig, parameters["prepare"]["defaultValue"]) == tiny().prepare
+
+
+def test_ablation_compares_after_all_trainings() -> None:
+    spec, _ = ablation_package()
+    tasks = spec["root"]["dag"]["tasks"]
+    ((name, loop),) = [(name, task) for name, task in tasks.items() if "parameterIterator" in task]
+    assert name in tasks["compare"]["dependentTasks"]
+    assert set(spec["components"][loop["componentRef"]["name"]]["dag"]["tasks"]) == {"train", "evaluate"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_pull_polcy": "Always"}, "did you mean 'image_pull_policy'?"),
+        ({"tasks": {"trian": {}}}, "unknown task 'trian'"),
+        ({"default": {"cpu": "two", "memory": "4Gi", "timeout": "2h", "retries": 0}}, "default.cpu"),
+        ({"default": {"cpu": "2", "memory": "4Gi", "timeout": "2 hours", "retries": 0}}, "default.timeout"),
+        ({"environment": {"AWS_SECRET_ACCESS_KEY": "abc"}}, "use `secrets`"),
+    ],
+)
+def test_wrong_cluster_settings_are_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(yaml.safe_dump(cluster().model_dump() | changes))
+    with pytest.raises(UserError, match=message.replace("?", r"\?")) as caught:
+        load_cluster(path)
+    assert str(path) in str(caught.value)
+
+
+def test_durations_are_seconds() -> None:
+    assert [seconds(text) for text in ("90s", "2m", "3h", "1d")] == [90, 120, 10800, 86400]
+
+
+def test_sections_travel_as_json_strings() -> None:
+    """Integers inside a dict parameter would arrive as floats."""
+    definitions = irra_package()[0]["root"]["inputDefinitions"]["parameters"]
+    assert {definitions[name]["parameterType"] for name in SECTIONS} == {"STRING"}
+    assert isinstance(json.loads(definitions["train"]["defaultValue"])["batch_size"], int)
