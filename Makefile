@@ -6,14 +6,23 @@ UV_VERSION := 0.13.9
 # Which torch build: empty for the package index's own, or what uv's --torch-backend knows: cpu, cu126, cu128, auto ...
 TORCH_BACKEND ?=
 PORT ?= 5000
+PARAMS ?= params.yaml
+# One image for every task, tagged by commit: Kubeflow's cache compares the name, so a tag must never move.
+IMAGE ?= irra-python-pipeline:$(shell git rev-parse --short=12 HEAD)$(shell git diff --quiet HEAD -- || echo -dirty)
+BASE_IMAGE ?= python:3.11-slim-bookworm
+CLUSTER ?= pipeline/cluster.yaml
+EXPERIMENT ?= irra
+LOSSES ?= itc sdm sdm+id sdm+mlm sdm+mlm+id
+SEEDS ?= 0 1 2
 INSTALLED := $(VENV)/.installed$(addprefix -,$(TORCH_BACKEND))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint format deps bench mlflow preset lock clean
+.PHONY: help setup repro test test-system lint format deps bench mlflow preset lock clean \
+	image pipeline run-local run-docker submit ablation index register demo
 
 help: ## list these targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(INSTALLED) ## install the pinned requirements into .venv (TORCH_BACKEND=cpu for a machine without CUDA)
 
@@ -30,7 +39,10 @@ repro: setup ## run the pipeline of dvc.yaml with params.yaml, then show its res
 	@$(BIN)/python -m components.summary
 
 test: setup ## run the tests
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not system and not docker"
+
+test-system: setup ## run whole pipelines with every runner, the image, and an S3 server (half an hour; needs Docker)
+	@$(BIN)/python -m pytest -m "system or docker"
 
 lint: setup ## check style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -50,6 +62,39 @@ mlflow: setup ## open the experiments in a browser, at http://127.0.0.1:5000 (PO
 
 preset: setup ## write a preset to params.yaml (NAME=cuhk-pedes, icfg-pedes, rstpreid, synthetic, clip-baseline, tiny)
 	@$(BIN)/python -m components.preset $(NAME)
+
+image: ## build the image of every task (BASE_IMAGE=..., TORCH_BACKEND=cpu)
+	docker build --tag $(IMAGE) --build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg TORCH_BACKEND=$(TORCH_BACKEND) \
+		--build-arg GIT_COMMIT=$$(git rev-parse HEAD) .
+
+pipeline: setup ## compile the Kubeflow pipeline to build/irra-pipeline.yaml (PARAMS, IMAGE, CLUSTER)
+	@$(BIN)/python -m pipeline compile --params $(PARAMS) --image $(IMAGE) --cluster $(CLUSTER)
+
+run-local: setup ## run the Kubeflow pipeline here, a subprocess for each task
+	@$(BIN)/python -m pipeline run-local --params $(PARAMS)
+
+run-docker: setup ## run the Kubeflow pipeline here, a container of the image for each task
+	@$(BIN)/python -m pipeline run-docker --params $(PARAMS) --image $(IMAGE)
+
+submit: setup ## start a run on a cluster (KFP_HOST=https://..., IMAGE=registry/..., PARAMS, EXPERIMENT, CLUSTER)
+	@$(BIN)/python -m pipeline submit --host "$(KFP_HOST)" --params $(PARAMS) --image $(IMAGE) --cluster $(CLUSTER) \
+		--experiment "$(EXPERIMENT)"
+
+ablation: setup ## train every set of losses with every seed as DVC experiments, and compare (LOSSES, SEEDS)
+	@for losses in $(LOSSES); do for seed in $(SEEDS); do \
+		$(BIN)/dvc exp run --queue --name ablation-$$(echo $$losses | tr + -)-$$seed \
+			-S train.loss_names=$$losses -S train.seed=$$seed || exit; done; done
+	@$(BIN)/dvc exp run --run-all
+	@$(BIN)/dvc exp show --json | $(BIN)/python -m components.ablation
+
+index: setup ## encode the gallery with the best model, so that it can be searched
+	@$(BIN)/dvc repro index
+
+register: setup ## put the best model into MLflow's registry, if it passes the gate
+	@$(BIN)/python -m components.register
+
+demo: setup ## search by a sentence in a browser, at http://127.0.0.1:7860
+	@$(BIN)/python -m components.web
 
 lock: setup ## pin the newest versions that fit into requirements.txt
 	$(BIN)/uv pip compile --quiet --upgrade --universal --all-extras --no-header --no-annotate --no-emit-index-url pyproject.toml \
