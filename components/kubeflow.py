@@ -11,9 +11,15 @@ from components.stage import explain
 
 @contextmanager
 def running_stage(kfp_run: str = "") -> Iterator[None]:
-    """Run a stage's code: a user's mistake ends the task with one message, and MLflow learns the Kubeflow run's id."""
+    """Run a stage's code: a user's mistake ends the task with one message.
+
+    `kfp_run` tags the MLflow run that the stage makes. A stage without it belongs to the run that trained its model:
+    Kubeflow's MLflow plugin gives every task a run of its own in MLFLOW_RUN_ID, which only train attaches to.
+    """
     if kfp_run:
         os.environ["KFP_RUN_ID"] = kfp_run
+    else:
+        os.environ.pop("MLFLOW_RUN_ID", None)
     try:
         yield
     except BaseException as error:

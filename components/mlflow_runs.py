@@ -96,9 +96,14 @@ def _run_of_model(client: "MlflowClient", uri: str, model_fingerprint: str | Non
 
 
 def experiment_id(client: "MlflowClient", uri: str) -> str:
-    """Return the experiment of MLFLOW_EXPERIMENT_NAME or `irra`, made on first use; UserError when it is deleted."""
+    """Return MLFLOW_EXPERIMENT_ID, or the experiment of MLFLOW_EXPERIMENT_NAME or `irra`, made on first use.
+
+    UserError when it is deleted.
+    """
     from mlflow.exceptions import MlflowException
 
+    if given := os.environ.get("MLFLOW_EXPERIMENT_ID"):
+        return given
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "irra"
     experiment = client.get_experiment_by_name(name)
     if experiment is None:

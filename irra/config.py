@@ -272,7 +272,7 @@ def change(params: Params, assignments: Sequence[str]) -> Params:
         if not isinstance(target, dict):
             raise UserError(f"{key}: unknown section{_nearest(sections[0], list(data))}")
         target[name] = yaml.load(text, Loader=_Loader)
-    return _validate(Params, data, "--set")
+    return _validate(Params, data, "parameters")
 
 
 def parse_section(kind: type[SectionT], text: str) -> SectionT:

@@ -116,7 +116,9 @@ def submit_(options: argparse.Namespace) -> None:
     """Compile, check and submit; nothing is sent before everything is known to be right."""
     from pipeline.cluster import load_cluster
     from pipeline.graph import compile_pipeline
-    from pipeline.submit import Server, check_image, submit
+    from pipeline.package import check_image
+    from pipeline.server import Server
+    from pipeline.submit import submit
 
     check_image(options.image)
     chosen, cluster = choose(options), load_cluster(options.cluster)

@@ -7,7 +7,7 @@ from typing import Any
 
 from kfp import compiler, dsl
 
-from irra.config import Params, Section, TrainConfig
+from irra.config import Params, Section, change
 from pipeline import tasks
 from pipeline.cluster import Cluster, place
 
@@ -28,7 +28,7 @@ def arguments(params: Params) -> dict[str, str]:
 def ablation_arguments(params: Params, losses: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
     """The values of the ablation pipeline's parameters: `params`, trained once for every loss and seed."""
     trainings = [
-        TrainConfig.model_validate({**params.train.model_dump(), "loss_names": names, "seed": seed})
+        change(params, [f"train.loss_names={names}", f"train.seed={seed}"]).train
         for names in losses
         for seed in seeds
     ]

@@ -253,6 +253,12 @@ def test_the_run_of_the_environment_is_attached(project: Path, monkeypatch: pyte
     assert (tracker.run_id, run.info.run_name, run.info.status) == (run_id, "first", "FINISHED")
 
 
+def test_the_experiment_of_the_environment_is_used(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = MlflowClient(tracking_uri()).create_experiment("elsewhere")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", elsewhere)
+    assert get_run(make_run()).info.experiment_id == elsewhere
+
+
 @pytest.mark.parametrize("run_id", ["0" * 32, "no such run!"])
 def test_an_unknown_run_in_the_environment_is_the_users_mistake(
     project: Path, monkeypatch: pytest.MonkeyPatch, run_id: str

@@ -1,0 +1,102 @@
+"""`python -m pipeline`, in this process."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.__main__ import main
+from tests.imports import ROOT
+from tests.pipeline.kfp_api import kfp_api
+from tests.pipeline.packages import IMAGE
+
+PARAMS = ["--params", str(ROOT / "presets" / "tiny.yaml")]
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["pipeline", *arguments])
+    return main()
+
+
+@pytest.fixture(autouse=True)
+def without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ENDPOINT", "TOKEN", "COOKIE", "UI_ENDPOINT"):
+        monkeypatch.delenv(f"KF_PIPELINES_{name}", raising=False)
+
+
+def test_compile_writes_both_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "new" / "pipeline.yaml"
+    assert run(monkeypatch, "compile", *PARAMS, "--image", IMAGE, "--output", str(path)) == 0
+    spec, platform = yaml.safe_load_all(path.read_text())
+    assert spec["pipelineInfo"]["name"] == "irra"
+    assert "kubernetes" in platform["platforms"]
+
+
+def test_a_changed_value_reaches_the_compiled_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "pipeline.yaml"
+    run(monkeypatch, "compile", *PARAMS, "--image", IMAGE, "--output", str(path), "--set", "train.lr=3e-5")
+    spec, _ = yaml.safe_load_all(path.read_text())
+    assert json.loads(spec["root"]["inputDefinitions"]["parameters"]["train"]["defaultValue"])["lr"] == 3e-5
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("train.lrr=1", "train.lrr: unknown key; did you mean 'lr'?"),
+        ("trian.lr=1", "trian.lr: unknown section; did you mean 'train'?"),
+        ("train.lr", "train.lr: expected key=value, such as train.lr=1e-4"),
+        ("train.batch_size=many", "train.batch_size: input should be a valid integer"),
+    ],
+)
+def test_a_wrong_assignment_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], assignment: str, message: str
+) -> None:
+    assert run(monkeypatch, "compile", *PARAMS, "--image", IMAGE, "--set", assignment) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_submit_sends_the_pipeline_with_its_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["--image", IMAGE, "--experiment", "people", "--checkpoints", "s3://bucket/states"]
+    with kfp_api() as api:
+        assert run(monkeypatch, "submit", *PARAMS, "--host", api.host, *options, "--set", "train.lr=3e-5") == 0
+        (sent,) = api.runs
+    assert json.loads(sent.parameters["train"])["lr"] == 3e-5
+    assert sent.parameters["train_checkpoints"] == "s3://bucket/states"
+    assert {"prepare", "tokenize", "train", "evaluate", "index", "gate"} <= set(sent.tasks)
+
+
+def test_submit_sends_the_ablation(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["--image", IMAGE, "--ablation", "--losses", "itc", "sdm", "--seeds", "5"]
+    with kfp_api() as api:
+        assert run(monkeypatch, "submit", *PARAMS, "--host", api.host, *options) == 0
+        (sent,) = api.runs
+    assert [json.loads(text)["loss_names"] for text in sent.parameters["trainings"]] == ["itc", "sdm"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--image", "irra-python-pipeline"], "has no tag"),
+        (["--image", IMAGE, "--params", "presets/cuhk.yaml"], "presets/cuhk.yaml: no such file"),
+        (["--image", IMAGE, "--cluster", "nowhere.yaml"], "nowhere.yaml: no such file"),
+        (["--image", IMAGE, "--ablation", "--losses", "sdn"], "unknown loss 'sdn'; did you mean 'sdm'?"),
+    ],
+)
+def test_a_mistake_is_found_before_anything_is_sent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    with kfp_api() as api:
+        assert run(monkeypatch, "submit", *PARAMS, "--host", api.host, *options) == 2
+        assert not api.requests
+    assert message in capsys.readouterr().err
+
+
+def test_a_failed_run_that_was_waited_for_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pipeline.submit.POLL_SECONDS", 0.0)
+    with kfp_api(states=("RUNNING", "FAILED"), failing_task="train", failure="out of memory") as api:
+        assert run(monkeypatch, "submit", *PARAMS, "--host", api.host, "--image", IMAGE, "--wait") == 2
+    assert "task train failed: out of memory" in capsys.readouterr().err

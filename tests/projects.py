@@ -1,0 +1,82 @@
+"""Throw-away copies of this project, in which tests type what a user types."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from tests.imports import ROOT
+
+BIN = Path(sys.executable).parent
+
+
+class Project:
+    """A copy of the project with the tiny preset, in its own git repository, and the commands that a user types."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {
+            **os.environ,
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "OMP_NUM_THREADS": "1",  # equal threads give equal weights
+            "GIT_CONFIG_GLOBAL": "/dev/null",
+        }
+        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME"):
+            self.environment.pop(name, None)
+
+    def run(self, *command: str) -> str:
+        """Run to success; standard output and error."""
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}"
+        return done.stdout
+
+    def stages_run(self, *command: str) -> set[str]:
+        """The stages that a DVC command executed."""
+        return {line.split("'")[1] for line in self.run(*command).splitlines() if line.startswith("Running stage '")}
+
+    def set(self, **values: object) -> None:
+        """Change parameters of the train section."""
+        path = self.folder / "params.yaml"
+        params = yaml.safe_load(path.read_text())
+        params["train"] |= values
+        path.write_text(yaml.safe_dump(params))
+
+
+def copy_project(folder: Path) -> None:
+    """Copy what git knows or would add, and commit it."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, target)
+    shutil.copyfile(folder / "presets" / "tiny.yaml", folder / "params.yaml")
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    shutil.rmtree(folder / "reports", ignore_errors=True)
+
+
+def new_project(folder: Path) -> Project:
+    """A copy in a git repository of its own, committed."""
+    copy_project(folder)
+    project = Project(folder)
+    project.run("git", "init", "--quiet", "--initial-branch=main")
+    for key, value in (("user.name", "tester"), ("user.email", "tester@example.invalid")):
+        project.run("git", "config", key, value)
+    commit(project)
+    return project
+
+
+def commit(project: Project) -> None:
+    project.run("git", "add", "--all")
+    project.run("git", "commit", "--quiet", "--message", "state")

@@ -1,0 +1,105 @@
+"""The Kubeflow pipeline by kfp's own runners, in throw-away copies of the project, against `dvc repro`."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from irra.checkpoint import model_fingerprint
+from tests.projects import Project, new_project
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """With the tiny preset, and what `dvc repro` made of it."""
+    project = new_project(tmp_path_factory.mktemp("project"))
+    project.run("dvc", "repro")
+    return project
+
+
+@pytest.fixture(scope="module")
+def first_run(project: Project) -> Path:
+    return run_local(project)
+
+
+def run_local(project: Project, *options: str) -> Path:
+    """The folder of the run."""
+    shown = project.run("python", "-m", "pipeline", "run-local", *options)
+    return Path(shown.rpartition("outputs: ")[2].splitlines()[0])
+
+
+def client(project: Project) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{project.folder / 'mlflow.db'}")
+
+
+def runs_of_kubeflow(project: Project) -> list[Any]:
+    experiment = client(project).get_experiment_by_name("irra")
+    runs = client(project).search_runs([experiment.experiment_id])
+    return [run for run in runs if "kfp.run_id" in run.data.tags]
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_subprocesses_give_the_weights_and_metrics_of_dvc(project: Project, first_run: Path) -> None:
+    assert model_fingerprint(first_run / "train" / "model") == model_fingerprint(project.folder / "model")
+    assert metrics(first_run / "evaluate" / "results") == metrics(project.folder / "reports" / "evaluate")
+
+
+def test_one_mlflow_run_is_shared_by_the_tasks_of_a_model(project: Project, first_run: Path) -> None:
+    (run,) = runs_of_kubeflow(project)
+    assert {"loss/total", "val/t2i/R1", "final/test/t2i/R1"} <= set(run.data.metrics)
+    assert run.data.tags["irra.model_fingerprint"] == model_fingerprint(first_run / "train" / "model")
+
+
+def test_a_model_that_passes_the_gate_becomes_the_champion(project: Project, first_run: Path) -> None:
+    assert (first_run / "register").is_dir()
+    champion = client(project).get_model_version_by_alias("irra", "champion")
+    assert champion.run_id == runs_of_kubeflow(project)[0].info.run_id
+
+
+def test_reports_are_pages_that_need_nothing_beside_them(first_run: Path) -> None:
+    for task, picture in (("prepare", "contact sheet"), ("train", "losses"), ("evaluate", "retrieval best")):
+        page = (first_run / task / "report").read_text()
+        assert f'alt="{picture}" src="data:image/png;base64,' in page
+        assert "http" not in page
+
+
+def test_artifacts_carry_what_the_user_interface_shows(first_run: Path) -> None:
+    def metadata(task: str, artifact: str) -> dict[str, Any]:
+        output = json.loads((first_run / task / "executor_output.json").read_text())
+        return output["artifacts"][artifact]["artifacts"][0]["metadata"]
+
+    assert metadata("prepare", "prepared")["splits"]["train"]["identities"] == 12
+    assert metadata("evaluate", "metrics")["test/t2i/R1"] == metrics(first_run / "evaluate/results")["test"]["t2i"]["R1"]
+    assert metadata("train", "model")["model_fingerprint"] == model_fingerprint(first_run / "train" / "model")
+
+
+def test_a_model_that_fails_the_gate_is_not_registered(project: Project, first_run: Path) -> None:
+    second = run_local(project, "--set", "registry.threshold=100")
+    assert not (second / "register").exists()
+    assert "below registry.threshold" in (second / "gate" / "reason").read_text()
+    assert len(client(project).search_model_versions("name='irra'")) == 1
+
+
+def test_ablation_collects_one_table_of_all_trainings(project: Project) -> None:
+    folder = run_local(project, "--ablation", "--losses", "itc", "sdm+id", "--seeds", "0", "1")
+    table = (folder / "compare" / "table").read_text().splitlines()
+    assert [line.split(" | ")[:2] for line in table[2:]] == [["| itc", "2"], ["| sdm+id", "2"]]
+    assert "data:image/png" in (folder / "compare" / "report").read_text()
+
+
+def test_a_failed_task_fails_the_run_and_shows_its_log(project: Project) -> None:
+    command = ["python", "-m", "pipeline", "run-local", "--set", "prepare.dataset_name=CUHK-PEDES"]
+    command += ["--set", "prepare.synthetic=null", "--set", "prepare.root_dir=nowhere"]
+    done = subprocess.run(command, cwd=project.folder, env=project.environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "nowhere/CUHK-PEDES" in done.stdout
+    assert "'prepare'" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stdout + done.stderr
