@@ -73,17 +73,18 @@ def run(inputs: Inputs, outputs: Outputs, config: EvaluateConfig) -> dict[str, A
         for split, ways in results.items()
     }
     write_numbers(outputs, config, results, metrics)
-    write_json(outputs.report / "model.json", describe_model(inputs.model))
+    write_json(outputs.report / "model.json", describe_model(inputs.model, store))
     write_rankings(outputs.rankings, features, results[split]["t2i"].ranking)
     draw_sheets(outputs.report, store, features, results[split]["t2i"].ranking, config)
     track(inputs, outputs, config, metrics)
     return metrics
 
 
-def describe_model(folder: Path) -> dict[str, Any]:
-    """Which model was measured: its weights, how it was trained, and on which data."""
-    facts = read_model_facts(folder)
-    return {"fingerprint": model_fingerprint(folder), **{name: facts[name] for name in facts if name != "model"}}
+def describe_model(folder: Path, store: PreparedStore) -> dict[str, Any]:
+    """Which model was measured on which data: its weights, and how it was trained."""
+    facts = {name: value for name, value in read_model_facts(folder).items() if name != "model"}
+    measured = {"dataset": store.dataset_name, "data_fingerprint": store.fingerprint}
+    return {"fingerprint": model_fingerprint(folder), **facts, **measured}
 
 
 def flatten(metrics: dict[str, Any]) -> dict[str, float]:

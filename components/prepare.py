@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from components.dataset_sheet import draw_dataset_sheet
+from components.s3 import is_remote
 from components.stage import main
+from components.storage import download
 from irra.config import PrepareConfig
 from irra.data.preparation import prepare_dataset
 from irra.data.store import PreparedStore
@@ -17,24 +19,34 @@ from irra.files import write_json
 
 @dataclass(frozen=True)
 class Inputs:
-    """The raw dataset is named by the parameters root_dir and dataset_name."""
+    """The raw dataset is named by the parameters root_dir, here or in S3, and dataset_name."""
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """The prepared store, and a folder for statistics and the contact sheet."""
+    """The prepared store; a folder for statistics and the contact sheet; and copies from S3, kept for the next time."""
 
     prepared: Path = Path("data/prepared")
     report: Path = Path("reports/prepare")
+    downloads: Path = Path("data/downloads")
 
 
 def run(inputs: Inputs, outputs: Outputs, config: PrepareConfig) -> dict[str, Any]:
     """Prepare the dataset; returns its statistics."""
-    stats = prepare_dataset(config, outputs.prepared)
+    stats = prepare_dataset(fetch(config, outputs.downloads), outputs.prepared)
     store = PreparedStore.open(outputs.prepared)
     draw_dataset_sheet(store, outputs.report / "contact_sheet.png")
     write_json(outputs.report / "stats.json", {"splits": stats["splits"], "skipped": len(stats["skipped"])})
     return stats
+
+
+def fetch(config: PrepareConfig, downloads: Path) -> PrepareConfig:
+    """`config` with a root_dir on this machine: where that is an address in S3, `<downloads>/<bucket>/<folder>`."""
+    if config.synthetic is not None or not is_remote(config.root_dir):
+        return config
+    root = downloads / config.root_dir.removeprefix("s3://")
+    download(f"{config.root_dir.rstrip('/')}/{config.dataset_name}", root / config.dataset_name, mirror=True)
+    return config.model_copy(update={"root_dir": str(root)})
 
 
 if __name__ == "__main__":

@@ -13,10 +13,17 @@ from irra.config import load_params
 from irra.errors import Interrupted, UserError
 
 
-def main(name: str, run: Callable[[Any, Any, Any], object], inputs: type[Any], outputs: type[Any]) -> int:
-    """Run the stage `name` with its section of the parameter file; returns the exit status.
+def main(
+    name: str,
+    run: Callable[[Any, Any, Any], object],
+    inputs: type[Any],
+    outputs: type[Any],
+    section: str | None = None,
+) -> int:
+    """Run the stage `name` with its `section` (default: `name`) of the parameter file; returns the exit status.
 
-    Every field of `inputs` and `outputs`, dataclasses of paths, is an option whose default is where `dvc.yaml` has it.
+    Every field of `inputs` and `outputs`, dataclasses of paths and addresses, is an option whose default is where
+    `dvc.yaml` has it.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m components.{name}", description=sys.modules[run.__module__].__doc__
@@ -30,14 +37,14 @@ def main(name: str, run: Callable[[Any, Any, Any], object], inputs: type[Any], o
             what = "input" if kind is inputs else "output"
             parser.add_argument(
                 f"--{field.name.replace('_', '-')}",
-                type=Path,
+                type=field.type,
                 default=field.default,
-                help=f"{what} (default: %(default)s)",
+                help=f"{what} (default: {str(field.default) or 'none'})",
             )
     arguments = vars(parser.parse_args())
     os.environ.setdefault("DVC_STAGE", name)
     return guarded(
-        lambda: run(_take(inputs, arguments), _take(outputs, arguments), _section(arguments["params"], name))
+        lambda: run(_take(inputs, arguments), _take(outputs, arguments), _section(arguments["params"], section or name))
     )
 
 

@@ -145,7 +145,7 @@ class Tracker:
             _warn(action, error, "Metrics are still sent; files are kept on disk only.")
 
     def _check_server(self) -> None:
-        _within(ANSWER_SECONDS, lambda: self._client.get_run(self.run_id))
+        within(ANSWER_SECONDS, lambda: self._client.get_run(self.run_id))
 
     def _append(self, *entries: Any) -> None:
         with self._lock:
@@ -190,7 +190,7 @@ class Tracker:
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
         try:
-            self._monitor = _within(
+            self._monitor = within(
                 ANSWER_SECONDS, lambda: SystemMetricsMonitor(self.run_id, tracking_uri=uri, resume_logging=True)
             )
             self._monitor.start()
@@ -202,7 +202,7 @@ class Tracker:
         if self.run_id is None:
             return
         try:
-            _within(CLOSE_SECONDS / 10 if self._lost else CLOSE_SECONDS, lambda: self._finish(status))
+            within(CLOSE_SECONDS / 10 if self._lost else CLOSE_SECONDS, lambda: self._finish(status))
         except Exception as error:
             self._give_up("closing the run", error)
 
@@ -236,11 +236,11 @@ def open_run(
     `model_fingerprint`; else a new one. Raises UserError when MLFLOW_TRACKING_URI, MLFLOW_RUN_ID or
     MLFLOW_EXPERIMENT_NAME cannot be used.
     """
-    _prepare_mlflow()
+    prepare_mlflow()
     uri = tracking_uri()
     limit = ANSWER_SECONDS if uri.startswith("http") else TABLES_SECONDS
     try:
-        tracker = _within(limit, lambda: _connect(uri, stage, run_id, model_fingerprint, run_name))
+        tracker = within(limit, lambda: _connect(uri, stage, run_id, model_fingerprint, run_name))
     except UserError:
         raise
     except Exception as error:
@@ -259,7 +259,7 @@ def open_run(
         tracker._close(status)
 
 
-def _prepare_mlflow() -> None:
+def prepare_mlflow() -> None:
     """Set MLflow's defaults, import it (seconds), and silence what only repeats our warning."""
     for name, value in MLFLOW_DEFAULTS.items():
         os.environ.setdefault(name, value)
@@ -293,7 +293,7 @@ def _flatten(params: Mapping[str, object], prefix: str = "") -> Iterator[tuple[s
             yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def _within(seconds: float, function: Callable[[], T]) -> T:
+def within(seconds: float, function: Callable[[], T]) -> T:
     """Return what `function` returns; TimeoutError after `seconds`, when it is left behind in a daemon thread."""
     outcome: Future[T] = Future()
 
@@ -313,7 +313,7 @@ def _within(seconds: float, function: Callable[[], T]) -> T:
 def _warn(
     action: str, error: BaseException, consequence: str = "Work goes on without it; metrics are kept on disk."
 ) -> None:
-    root = _root(error)
+    root = root_cause(error)
     error = root if isinstance(root, OSError) else error  # "Connection refused" rather than the layers around it
     reason = without_password(" ".join(str(error).split()))[:300] or type(error).__name__
     print(
@@ -322,7 +322,8 @@ def _warn(
     )
 
 
-def _root(error: BaseException) -> BaseException:
+def root_cause(error: BaseException) -> BaseException:
+    """The innermost of a chain of exceptions."""
     while inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
         error = inner
     return error

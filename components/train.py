@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from components.checkpoints import open_state
 from components.dataset_sheet import draw_dataset_sheet
 from components.mlflow_runs import MODEL_FINGERPRINT_TAG
 from components.pictures import loss_curves, validation_curves
@@ -46,11 +47,15 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Outputs:
-    """The best model; curves and metrics; and the state of an unfinished training, removed when it ends."""
+    """The best model; curves and metrics; and the state of an unfinished training, removed when it ends.
+
+    `checkpoints_uri` (s3://bucket/folder; empty: none) keeps that state where another machine can go on with it.
+    """
 
     model: Path = Path("model")
     report: Path = Path("reports/train")
     checkpoints: Path = Path("checkpoints")
+    checkpoints_uri: str = ""
 
 
 def run(inputs: Inputs, outputs: Outputs, config: TrainConfig) -> dict[str, Any]:
@@ -63,13 +68,13 @@ def run(inputs: Inputs, outputs: Outputs, config: TrainConfig) -> dict[str, Any]
     spec = model_spec(store, tokens, config)
     model = build_model(spec, find_weights(config.backbone, config.pretrained))
     trainer = build_trainer(model, data, config, device, lambda model: validate(model, store, tokens, config))
-    state = StateFolder(outputs.checkpoints, fingerprint(config, store, tokens))
-    at = state.load(trainer.model, trainer.optimizer, trainer.scaler) or Progress()
-    with open_run("train", run_id=at.run_id, run_name=config.loss_names, system_metrics=True) as tracker:
-        at.run_id = tracker.run_id
-        describe(tracker, config, store, model, device)
-        fit(trainer, state, at, Report(tracker))
-        return publish(tracker, outputs, state, at, spec, config, store)
+    with open_state(outputs.checkpoints, fingerprint(config, store, tokens), outputs.checkpoints_uri) as state:
+        at = state.load(trainer.model, trainer.optimizer, trainer.scaler) or Progress()
+        with open_run("train", run_id=at.run_id, run_name=config.loss_names, system_metrics=True) as tracker:
+            at.run_id = tracker.run_id
+            describe(tracker, config, store, model, device)
+            fit(trainer, state, at, Report(tracker))
+            return publish(tracker, outputs, state, at, spec, config, store)
 
 
 def check_selection(store: PreparedStore, config: TrainConfig) -> None:

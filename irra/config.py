@@ -259,7 +259,7 @@ def load_section(kind: type[SectionT], path: Path, hint: str = "") -> SectionT:
 
 
 def change(params: Params, assignments: Sequence[str]) -> Params:
-    """`params` with the values of `assignments` such as `train.lr=1e-4`; UserError for a key or value that cannot be."""
+    """`params` with `assignments` such as `train.lr=1e-4`; UserError for a key or a value that cannot be."""
     data = params.model_dump()
     for assignment in assignments:
         key, equals, text = assignment.partition("=")

@@ -28,9 +28,7 @@ def arguments(params: Params) -> dict[str, str]:
 def ablation_arguments(params: Params, losses: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
     """The values of the ablation pipeline's parameters: `params`, trained once for every loss and seed."""
     trainings = [
-        change(params, [f"train.loss_names={names}", f"train.seed={seed}"]).train
-        for names in losses
-        for seed in seeds
+        change(params, [f"train.loss_names={names}", f"train.seed={seed}"]).train for names in losses for seed in seeds
     ]
     shared = {name: text for name, text in arguments(params).items() if name in ("prepare", "tokenize", "evaluate")}
     return {**shared, "trainings": [as_json(training) for training in trainings]}

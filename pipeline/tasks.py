@@ -19,7 +19,7 @@ def prepare(config: str, prepared: dsl.Output[dsl.Dataset], report: dsl.Output[d
     from irra.config import PrepareConfig, parse_section
 
     with running_stage(), reporting_folder() as folder:
-        outputs = stage.Outputs(prepared=Path(prepared.path), report=folder)
+        outputs = stage.Outputs(prepared=Path(prepared.path), report=folder, downloads=folder / "downloads")
         stats = stage.run(stage.Inputs(), outputs, parse_section(PrepareConfig, config))
         write_stage_report(folder, Path(report.path), "Dataset")
     prepared.metadata.update({name: stats[name] for name in ("dataset_name", "fingerprint", "splits")})
@@ -61,7 +61,7 @@ def train(
 
     with running_stage(kfp_run), reporting_folder() as folder:
         inputs = stage.Inputs(Path(prepared.path), Path(tokens.path))
-        outputs = stage.Outputs(model=Path(model.path), report=folder, checkpoints=Path(model.path + ".checkpoints"))
+        outputs = stage.Outputs(Path(model.path), folder, Path(model.path + ".checkpoints"), checkpoints)
         result = stage.run(inputs, outputs, parse_section(TrainConfig, config))
         write_stage_report(folder, Path(report.path), "Training")
     model.metadata.update({name: result[name] for name in ("model_fingerprint", "run_id")})

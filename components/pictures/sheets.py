@@ -1,5 +1,6 @@
 """Sheets of images with text: what the dataset holds, and what a query finds."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,12 +39,15 @@ class SheetRow:
 
 @dataclass(frozen=True)
 class RetrievalRow:
-    """One query: its text, the image it was written for, and the ranked (image, score, right) that were found."""
+    """One query: its text, the image it was written for, and the ranked (image, score, right) that were found.
+
+    A free query was written for no image: `truth` and `rank` are None, and so is every `right`.
+    """
 
     caption: str
-    truth: Pixels
-    results: list[tuple[Pixels, float, bool]]
-    rank: int  # of the first right result, from 1
+    truth: Pixels | None
+    results: Sequence[tuple[Pixels, float, bool | None]]
+    rank: int | None  # of the first right result, from 1
 
 
 class _Canvas:
@@ -122,15 +126,20 @@ def _identity(canvas: _Canvas, corner: tuple[int, int], width: int, row: SheetRo
 
 
 def retrieval_sheet(path: Path, title: str, rows: list[RetrievalRow]) -> None:
-    """Write queries with the image each was written for, and their top ten results marked right or wrong."""
+    """Write queries with the image each was written for, and their top ten results marked right or wrong.
+
+    Free queries have neither; they do not share a sheet with others.
+    """
     assert min((len(row.results) for row in rows), default=0) > 0, "a retrieval sheet needs queries with results"
-    size = _size(rows[0].truth, RESULT_WIDTH)
+    judged = rows[0].truth is not None
+    assert all((row.truth is not None) == judged for row in rows), "free queries share no sheet with others"
+    size = _size(rows[0].results[0][0], RESULT_WIDTH)
     heading, small = load_face(22, bold=True), load_face(13)
     top = MARGIN + heading.line_height + 12 + small.line_height + 12
     row_height = max(size[1], TEXT_HEIGHT) + 58
     canvas = _Canvas(top + len(rows) * row_height + MARGIN // 2)
     canvas.text((MARGIN, MARGIN), heading.wrap(title, WIDTH - 2 * MARGIN, 1), heading, INK)
-    _column_names(canvas, top - 12 - small.line_height, small)
+    _column_names(canvas, top - 12 - small.line_height, small, judged)
     for index, row in enumerate(rows):
         _query(canvas, top + index * row_height, row, size)
     save_png(path, canvas.picture, COLOURS)
@@ -145,9 +154,10 @@ def _truth_x() -> int:
     return _result_x(0) - RESULT_WIDTH - 28
 
 
-def _column_names(canvas: _Canvas, y: int, face: Face) -> None:
+def _column_names(canvas: _Canvas, y: int, face: Face, judged: bool) -> None:
     canvas.text((MARGIN, y), ["query"], face, MUTED)
-    canvas.text((_truth_x() + RESULT_WIDTH // 2, y), ["its image"], face, MUTED, "ma")
+    if judged:
+        canvas.text((_truth_x() + RESULT_WIDTH // 2, y), ["its image"], face, MUTED, "ma")
     for index in range(TOP_RESULTS):
         name = "rank 1" if index == 0 else str(index + 1)
         canvas.text((_result_x(index) + RESULT_WIDTH // 2, y), [name], face, MUTED, "ma")
@@ -159,14 +169,20 @@ def _query(canvas: _Canvas, top: int, row: RetrievalRow, size: tuple[int, int]) 
     y = top + 16
     text, small = load_face(15), load_face(14)
     max_lines = (max(size[1], TEXT_HEIGHT) - 30) // text.line_height
-    lines = text.wrap(row.caption, _truth_x() - MARGIN - 20, max_lines)
+    text_end = _result_x(0) if row.truth is None else _truth_x()
+    lines = text.wrap(row.caption, text_end - MARGIN - 20, max_lines)
     below = canvas.text((MARGIN, y), lines, text, INK)
-    verdict = f"first right at rank {row.rank}"
-    canvas.text((MARGIN, below + 8), [verdict], small, RIGHT if row.rank == 1 else MUTED)
-    canvas.image((_truth_x(), y), row.truth, size)
+    if row.truth is not None:
+        verdict = f"first right at rank {row.rank}"
+        canvas.text((MARGIN, below + 8), [verdict], small, RIGHT if row.rank == 1 else MUTED)
+        canvas.image((_truth_x(), y), row.truth, size)
     for index, (pixels, score, right) in enumerate(row.results[:TOP_RESULTS]):
         x = _result_x(index)
         canvas.image((x, y), pixels, size)
+        below = y + size[1] + FRAME + 6
+        if right is None:
+            canvas.text((x + RESULT_WIDTH // 2, below), [f"{score:.3f}"], small, INK, "ma")
+            continue
         canvas.frame((x, y), size, right)
-        canvas.mark((x, y + size[1] + FRAME + 5), right)
-        canvas.text((x + MARK + 6, y + size[1] + FRAME + 6), [f"{score:.3f}"], small, INK)
+        canvas.mark((x, below - 1), right)
+        canvas.text((x + MARK + 6, below), [f"{score:.3f}"], small, INK)

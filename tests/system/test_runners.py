@@ -77,7 +77,9 @@ def test_artifacts_carry_what_the_user_interface_shows(first_run: Path) -> None:
         return output["artifacts"][artifact]["artifacts"][0]["metadata"]
 
     assert metadata("prepare", "prepared")["splits"]["train"]["identities"] == 12
-    assert metadata("evaluate", "metrics")["test/t2i/R1"] == metrics(first_run / "evaluate/results")["test"]["t2i"]["R1"]
+    assert (
+        metadata("evaluate", "metrics")["test/t2i/R1"] == metrics(first_run / "evaluate/results")["test"]["t2i"]["R1"]
+    )
     assert metadata("train", "model")["model_fingerprint"] == model_fingerprint(first_run / "train" / "model")
 
 

@@ -1,0 +1,62 @@
+"""irra index: the pictures of any folder, made searchable."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from components.cli.console import MODEL_HELP, Document, check_output_folder
+from components.cli.info import INDEX_INFO
+from irra.errors import UserError
+
+
+def index(
+    images: Annotated[str, typer.Option(metavar="FOLDER", help="Pictures, in this folder and below; or s3://.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Index to write, or to bring up to date.")],
+    model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL_HELP)] = "model",
+) -> Document:
+    """Make a folder of pictures searchable.
+
+    Where the index exists, only new and changed pictures are encoded, and those that are gone leave it.
+
+    Example: irra index --images photos --out photos-index
+    """
+    check_output_folder("--out", out, INDEX_INFO)
+    with local_folder(images) as (folder, source):
+        from components.models import resolve_model
+        from irra.checkpoint import load_model, model_fingerprint
+        from irra.runtime import choose_device
+        from irra.search.building import index_folder
+        from irra.search.encoding import Encoder
+
+        path = resolve_model(model)
+        encoder = Encoder(load_model(path).to(choose_device("auto")))
+        update = index_folder(folder, encoder, model_fingerprint(path), out, source=source)
+    return {
+        "index": str(out),
+        "pictures": update.info.size,
+        "added": update.added,
+        "kept": update.kept,
+        "removed": update.removed,
+        "skipped": update.skipped,
+    }
+
+
+@contextmanager
+def local_folder(images: str) -> Iterator[tuple[Path, str]]:
+    """The folder `images` and its name; of an address in S3 a copy, for as long as this lasts."""
+    from components.s3 import is_remote
+
+    if is_remote(images):
+        from components.storage import download
+
+        with tempfile.TemporaryDirectory(prefix="irra-") as folder:
+            download(images, Path(folder))
+            yield Path(folder), images
+    elif Path(images).is_dir():
+        yield Path(images), str(Path(images).resolve())
+    else:
+        raise UserError(f"--images: {images}: no such folder")

@@ -1,0 +1,119 @@
+"""Say whether a model is good enough for the registry, and better than its champion on the same data.
+
+python -m components.gate               # prints the verdict and its reason; exits 0 either way
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.registry import CHAMPION, Candidate, Champion, Registry
+from components.stage import main
+from irra.config import RegistryConfig
+from irra.errors import UserError
+from irra.files import write_json
+
+FACTS, METRICS = "model.json", "metrics.json"
+AGAIN = "evaluate the model again (dvc repro --force --single-item evaluate)"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the evaluate stage measured, and with which model."""
+
+    report: Path = Path("reports/evaluate")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The verdict as JSON: what `run` returns."""
+
+    decision: Path = Path("reports/gate/decision.json")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether a model may become the champion, and why, in a sentence."""
+
+    passed: bool
+    reason: str
+
+
+def run(inputs: Inputs, outputs: Outputs, config: RegistryConfig) -> dict[str, Any]:
+    """Decide on a model; returns `verdict`, which is "pass" or "fail", and `reason`. Changes nothing in MLflow."""
+    candidate = read_candidate(inputs.report, config.metric)
+    decision = consult(Registry(config.model_name), candidate, config)
+    result = {"verdict": "pass" if decision.passed else "fail", "reason": decision.reason}
+    write_json(outputs.decision, result)
+    print(f"{result['verdict']}: {decision.reason}")
+    return result
+
+
+def consult(registry: Registry, candidate: Candidate, config: RegistryConfig) -> Decision:
+    """Decide on a model that is not registered yet; one that is registered already fails."""
+    if version := registry.find_version(candidate.model_fingerprint):
+        place = f"version {version} of {config.model_name}"
+        return Decision(False, f"this very model is {place} already; delete that version to register it again")
+    return decide(candidate, registry.champion(), config)
+
+
+def decide(candidate: Candidate, champion: Champion | None, config: RegistryConfig) -> Decision:
+    """The rule: at or above the threshold, and above the champion, which was measured on the same data."""
+    name, metric, value = config.model_name, config.metric, candidate.metrics[config.metric]
+    if value < config.threshold:
+        return Decision(False, f"{metric} {value:g} is below registry.threshold {config.threshold:g}")
+    if champion is None:
+        return Decision(True, f"{metric} {value:g} reaches {config.threshold:g}, and {name} has no champion yet")
+    rival = f"the champion of {name} (version {champion.version})"
+    if difference := _incomparable(candidate, champion.model, metric):
+        remedy = f"set registry.model_name to another name for this data, or delete the alias {CHAMPION} of {name}"
+        return Decision(False, f"{rival} cannot be compared: {difference}; {remedy}")
+    best = champion.model.metrics[metric]
+    if value <= best:
+        return Decision(False, f"{metric} {value:g} is not better than {best:g} of {rival}")
+    return Decision(True, f"{metric} {value:g} is better than {best:g} of {rival}")
+
+
+def _incomparable(candidate: Candidate, rival: Candidate, metric: str) -> str:
+    """Why two models' metrics say nothing about each other; "" when they do."""
+    if rival.data_fingerprint != candidate.data_fingerprint:
+        there, here = (f"{model.dataset} {model.data_fingerprint[:12]}".strip() for model in (rival, candidate))
+        return f"it was measured on other data ({there or 'unknown'}, here {here})"
+    return "" if metric in rival.metrics else f"it was not measured by {metric}"
+
+
+def read_candidate(report: Path, metric: str) -> Candidate:
+    """Read which model was evaluated on what, and its metrics; UserError when `metric` is not among them."""
+    facts, splits = read_json(report / FACTS), read_json(report / METRICS)
+    try:
+        metrics = {
+            f"{split}/{way}/{name}": float(value)
+            for split, ways in splits.items()
+            for way, values in ways.items()
+            for name, value in values.items()
+        }
+        candidate = Candidate(facts["fingerprint"], facts["data_fingerprint"], facts["dataset"], metrics)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{report}: not a report of `evaluate` ({error!r}); {AGAIN}") from None
+    if metric not in metrics:
+        split = metric.split("/")[0]
+        raise UserError(
+            f"{report / METRICS}: no {metric}; the data has no {split} split? "
+            "Set registry.metric to one of the test split, or hold out identities by prepare.val_share"
+        )
+    return candidate
+
+
+def read_json(path: Path) -> Any:
+    """Read a file of the report; UserError when it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing; {AGAIN}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: damaged ({error}); {AGAIN}") from None
+
+
+if __name__ == "__main__":
+    raise SystemExit(main("gate", run, Inputs, Outputs, section="registry"))

@@ -1,0 +1,61 @@
+"""Encode a split's pictures and captions with the best model, ready to be searched.
+
+python -m components.index              # as `dvc repro index` does
+"""
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.stage import main
+from irra.checkpoint import load_model, model_fingerprint
+from irra.config import IndexConfig
+from irra.data.store import PreparedStore
+from irra.files import write_json
+from irra.runtime import choose_device
+from irra.search.building import index_split
+from irra.search.encoding import Encoder
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The prepared store and the best model."""
+
+    prepared: Path = Path("data/prepared")
+    model: Path = Path("model")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The index of the gallery, and a folder for its statistics."""
+
+    index: Path = Path("data/index")
+    report: Path = Path("reports/index")
+
+
+def run(inputs: Inputs, outputs: Outputs, config: IndexConfig) -> dict[str, Any]:
+    """Index a split of a prepared store; returns statistics."""
+    store, model = PreparedStore.open(inputs.prepared), load_model(inputs.model)
+    encoder = Encoder(model.to(choose_device(config.device)), config.precision)
+    fingerprint = model_fingerprint(inputs.model)
+    start = time.monotonic()
+    info = index_split(store, config.split, encoder, fingerprint, outputs.index, config.dtype, config.test_batch_size)
+    seconds = time.monotonic() - start  # not among the statistics, which are the same each time
+    print(f"index: {info.size} images, {info.size / seconds:.0f} images/s", file=sys.stderr)
+    stats = {
+        "split": config.split,
+        "images": info.size,
+        "captions": info.captions,
+        "dimension": info.dimension,
+        "kind": info.kind,
+        "dtype": info.dtype,
+        "bytes": sum(info.file_bytes.values()),
+    }
+    write_json(outputs.report / "stats.json", stats)
+    return stats
+
+
+if __name__ == "__main__":
+    raise SystemExit(main("index", run, Inputs, Outputs))

@@ -1,0 +1,66 @@
+"""The model that MLflow serves: sentences in, the best pictures of its gallery out.
+
+Input, one row per query: `text` (string) and, where wanted, `top_k` (long, 10 without it).
+Output, one row per query in the same order: `hits`, a list of `{"rank", "score", "path", "pid"}`, best first; rank
+counts from 1, score is the cosine similarity, pid is null where the person is unknown. As a table of one query's
+hits: `pandas.DataFrame(output.hits[0])`.
+
+    model = mlflow.pyfunc.load_model("models:/irra@champion")
+    model.predict(pandas.DataFrame({"text": ["a man in a red coat"], "top_k": [5]}))
+
+    mlflow models serve --model-uri models:/irra@champion --env-manager local --port 5001
+    curl http://127.0.0.1:5001/invocations --json '{"dataframe_records": [{"text": "a man in a red coat", "top_k": 5}]}'
+
+MLflow copies this file into the model and runs it there beside the package `irra`, without the rest of the project.
+A query that is empty or no text, a missing column and a top_k below 1 raise MlflowException; over HTTP, status 400.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+
+from irra.errors import UserError
+from irra.search.engine import Hit, SearchEngine
+
+TOP_K = 10
+
+
+class SearchModel(PythonModel):  # type: ignore[misc]
+    """Searches the gallery that was registered with the model; answers several requests at once."""
+
+    def load_context(self, context: Any) -> None:
+        """Open the two artifacts: the model folder and the index folder."""
+        self._engine = SearchEngine.open(Path(context.artifacts["model"]), Path(context.artifacts["index"]))
+
+    def predict(self, model_input: pd.DataFrame) -> pd.DataFrame:
+        """Search every row's `text` for its `top_k` pictures; MlflowException names the row (from 1) that cannot be."""
+        texts = model_input["text"].tolist()
+        counts = model_input["top_k"].tolist() if "top_k" in model_input else [TOP_K] * len(texts)
+        try:
+            check_rows(texts, counts)
+            rankings = self._engine.search(texts, max(counts, default=TOP_K))
+        except UserError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from None
+        hits = [[as_dict(hit) for hit in ranking[:count]] for ranking, count in zip(rankings, counts, strict=True)]
+        return pd.DataFrame({"hits": hits}, dtype=object)
+
+
+def check_rows(texts: list[Any], counts: list[Any]) -> None:
+    """UserError for a row that is no text, or asks for less than one picture."""
+    for row, (text, count) in enumerate(zip(texts, counts, strict=True), 1):
+        if not isinstance(text, str):
+            raise UserError(f"query {row}: expected a text, found {text!r}")
+        if count < 1:
+            raise UserError(f"query {row}: top_k is {count}; ask for at least 1 picture")
+
+
+def as_dict(hit: Hit) -> dict[str, Any]:
+    """A hit in the form that the signature promises."""
+    return {"rank": hit.rank, "score": hit.score, "path": hit.path, "pid": hit.pid}
+
+
+set_model(SearchModel())

@@ -1,0 +1,1 @@
+"""The search page: a sentence in, a ranked grid of people out."""

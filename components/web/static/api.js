@@ -1,0 +1,30 @@
+// Requests to the server that this page came from.
+
+/** A message for the reader; `passing` where the same request may succeed later. */
+export class Failure extends Error {
+  constructor(message, passing = false) {
+    super(message);
+    this.passing = passing;
+  }
+}
+
+/** The JSON of an answer; throws Failure with the server's message, or AbortError when `options.signal` says so. */
+export async function request(path, options) {
+  const response = await fetch(path, options).catch(unlessAborted(() => {
+    throw new Failure("The server does not answer. Is it still running?", true);
+  }));
+  const body = await response.json().catch(unlessAborted(() => ({})));
+  if (response.ok) return body;
+  throw new Failure(sentence(body.error ?? `the server answered with status ${response.status}`), response.status >= 500);
+}
+
+function unlessAborted(handle) {
+  return (error) => {
+    if (error.name === "AbortError") throw error;
+    return handle();
+  };
+}
+
+function sentence(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
+}

@@ -1,0 +1,117 @@
+// One result from close by, and why it was found: a dialog over the results.
+
+import { request } from "./api.js";
+import { byId, element, score } from "./dom.js";
+import { drawHeat } from "./heat.js";
+import { nameOf, thumbnail } from "./results.js";
+
+const CAVEAT = "This is an aid to understanding, not a proof. It shows what the score of this model reacts to most, "
+  + "which may differ from what a person would go by.";
+
+export class Details {
+  #hits = [];
+  #index = 0;
+  #query = "";
+  #gallery;
+  #explaining = new AbortController();
+
+  constructor() {
+    this.dialog = byId("details");
+    byId("previous").addEventListener("click", () => this.#step(-1));
+    byId("next").addEventListener("click", () => this.#step(1));
+    byId("close").addEventListener("click", () => this.close());
+    byId("show-heat").addEventListener("change", (event) => { byId("heat").hidden = !event.target.checked; });
+    this.dialog.addEventListener("keydown", (event) => this.#onKey(event));
+    this.dialog.addEventListener("click", (event) => { if (event.target === this.dialog) this.close(); });
+    this.dialog.addEventListener("close", () => this.#returnFocus());
+  }
+
+  open(gallery, query, hits, index) {
+    [this.#gallery, this.#query, this.#hits] = [gallery, query, hits];
+    this.dialog.showModal();
+    this.#show(index);
+    byId("details-title").focus();
+  }
+
+  close() {
+    this.dialog.close();
+  }
+
+  #onKey(event) {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (step) this.#step(step);
+  }
+
+  #step(step) {
+    const index = this.#index + step;
+    if (index >= 0 && index < this.#hits.length) this.#show(index);
+  }
+
+  #show(index) {
+    this.#index = index;
+    const hit = this.#hits[index];
+    byId("details-title").textContent = `Result ${hit.rank}`;
+    // aria-disabled, since a button that becomes disabled loses the focus
+    byId("previous").setAttribute("aria-disabled", index === 0);
+    byId("next").setAttribute("aria-disabled", index === this.#hits.length - 1);
+    this.#showPicture(hit);
+    const facts = [["Score", score(hit.score)], ["File", hit.path]];
+    if (hit.pid !== null) facts.splice(1, 0, ["Person", hit.pid]);
+    byId("about-result").replaceChildren(
+      ...facts.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, String(value))]));
+    this.#explain(hit);
+  }
+
+  #showPicture(hit) {
+    const [height, width] = this.#gallery.image_size;
+    const image = byId("large");
+    image.src = thumbnail(this.#gallery, hit.row);
+    image.alt = nameOf(hit);
+    [image.width, image.height] = [width, height];
+    const heat = byId("heat");
+    heat.getContext("2d").clearRect(0, 0, heat.width, heat.height);
+  }
+
+  async #explain(hit) {
+    this.#explaining.abort();
+    this.#explaining = new AbortController();
+    const why = byId("why");
+    why.replaceChildren(element("p", { class: "quiet" }, "Looking for the reasons…"));
+    try {
+      const parameters = new URLSearchParams({ q: this.#query, row: hit.row });
+      const explanation = await request(`/api/explain?${parameters}`, { signal: this.#explaining.signal });
+      const where = drawHeat(byId("heat"), explanation.heat);
+      why.replaceChildren(...reasons(explanation.words, where));
+    } catch (error) {
+      if (error.name !== "AbortError") why.replaceChildren(element("p", { class: "error" }, error.message));
+    }
+  }
+
+  #returnFocus() {
+    this.#explaining.abort();
+    document.querySelector(`[data-row="${this.#hits[this.#index].row}"]`)?.focus();
+  }
+}
+
+function reasons(words, where) {
+  const shaded = words.flatMap(({ word, importance }) => {
+    const span = element("span", { class: "word" }, word);
+    span.style.setProperty("--importance", importance.toFixed(3));
+    return [span, " "];
+  });
+  const legend = element("p", { class: "legend", "aria-hidden": "true" },
+    "little ", element("span", { class: "scale" }), " much");
+  return [
+    element("p", { class: "words" }, ...shaded),
+    legend,
+    element("p", {}, `${strongest(words)} In the picture, ${where}.`),
+    element("p", { class: "quiet" }, CAVEAT),
+  ];
+}
+
+/** The leading words, of those that count at least a quarter of the first. */
+function strongest(words) {
+  const ranked = words.filter(({ importance }) => importance >= 0.25).sort((a, b) => b.importance - a.importance);
+  const named = ranked.slice(0, 3).map(({ word }) => `“${word}”`).join(", ");
+  return named ? `The words that counted most: ${named}.` : "No word stands out.";
+}

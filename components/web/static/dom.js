@@ -1,0 +1,18 @@
+// Building and finding elements. All text goes in as text: what captions, file names and queries hold is never markup.
+
+export const byId = (id) => document.getElementById(id);
+
+/** An element with attributes and children; strings among the children become text. */
+export function element(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
+export const number = (value) => value.toLocaleString("en");
+
+/** "1 picture", "2 pictures". */
+export const count = (value, noun) => `${number(value)} ${noun}${value === 1 ? "" : "s"}`;
+
+export const score = (value) => value.toFixed(3);

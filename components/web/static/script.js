@@ -1,0 +1,180 @@
+// The page: what its address says is what it shows, so that links, reloading, Back and Forward work.
+
+import { Failure, request } from "./api.js";
+import { Details } from "./details.js";
+import { byId, count, element, number } from "./dom.js";
+import { addressOf, showCaptions, showHits, showNothing, showPlaceholders } from "./results.js";
+
+const PAGE_SIZE = 24;
+const PATIENCE = 250; // milliseconds before a wait is worth mentioning
+const PREVIEW_HEIGHT = 384;
+const TITLE = document.title;
+
+const box = byId("query");
+const details = new Details();
+const chosen = []; // pictures of this visit: they have no address of their own, so history keeps their number
+let gallery = null;
+let running = new AbortController();
+
+/** Show what the address and the history say. */
+async function show() {
+  const parameters = new URLSearchParams(location.search);
+  const query = parameters.get("q") ?? "";
+  const page = Math.max(1, Number.parseInt(parameters.get("page"), 10) || 1);
+  const picture = chosen[history.state?.picture];
+  details.close();
+  box.value = query;
+  document.title = query ? `${query} – ${TITLE}` : TITLE;
+  byId("uploaded").hidden = true;
+  await attempt(async (signal) => {
+    gallery ??= await introduce(signal);
+    byId("examples").hidden = Boolean(query || picture);
+    if (picture) await searchByPicture(picture, signal);
+    else if (query) await searchByQuery(query, page, signal);
+    else showNothing();
+  });
+}
+
+async function searchByQuery(q, page, signal) {
+  const answer = await request("/api/search?" + new URLSearchParams({ q, page, top: PAGE_SIZE }), { signal });
+  showHits(gallery, answer, (index) => details.open(gallery, answer.query, answer.hits, index));
+}
+
+async function searchByPicture(picture, signal) {
+  if (!gallery.captions) throw new Failure("This gallery has no captions, so a picture cannot be searched with.");
+  if (picture.size > gallery.max_upload_bytes)
+    throw new Failure(`The picture is larger than ${gallery.max_upload_bytes / 1e6} MB.`);
+  const body = new FormData();
+  body.append("picture", picture);
+  const [answer] = await Promise.all([request("/api/captions", { method: "POST", body, signal }), preview(picture, signal)]);
+  showCaptions(gallery, answer);
+}
+
+/** Run `work`, the newest one only, with the page's signs of waiting and of failure around it. */
+async function attempt(work) {
+  running.abort();
+  running = new AbortController();
+  const { signal } = running;
+  complain("");
+  byId("list").setAttribute("aria-busy", "true");
+  const waiting = setTimeout(() => { byId("status").textContent = "Searching…"; showPlaceholders(); }, PATIENCE);
+  try {
+    await work(signal);
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    if (!(error instanceof Failure)) throw error;
+    showNothing();
+    byId("uploaded").hidden = true;
+    complain(error.message, error.passing);
+  } finally {
+    clearTimeout(waiting);
+    if (!signal.aborted) byId("list").setAttribute("aria-busy", "false");
+  }
+}
+
+function complain(message, canRetry = false) {
+  const again = element("button", { type: "button" }, "Try again");
+  again.addEventListener("click", show);
+  byId("problem").replaceChildren(...(message ? [element("p", {}, message), ...(canRetry ? [again] : [])] : []));
+  box.removeAttribute("aria-invalid");
+}
+
+/** Learn what the gallery holds, once, and say so on the page. */
+async function introduce(signal) {
+  const facts = await request("/api/gallery", { signal });
+  byId("picture-search").hidden = !facts.captions;
+  byId("no-captions").hidden = Boolean(facts.captions);
+  byId("facts").textContent = [count(facts.size, "picture"), count(facts.captions, "caption"),
+    `${facts.kind} search`, `model ${facts.model.slice(0, 8)}`].join(" · ");
+  const links = facts.examples.map((text) => element("a", { href: addressOf(text), "data-local": "" }, text));
+  byId("examples").querySelector("ul").replaceChildren(...links.map((link) => element("li", {}, link)));
+  return facts;
+}
+
+/** Draw the picture small: a canvas, so that the page needs no permission for addresses of local files. */
+async function preview(picture, signal) {
+  const bitmap = await createImageBitmap(picture).catch(() => null); // the server says what is wrong with it
+  if (!bitmap || signal.aborted) return;
+  const canvas = byId("uploaded");
+  canvas.height = Math.min(PREVIEW_HEIGHT, bitmap.height);
+  canvas.width = Math.max(1, Math.round((bitmap.width * canvas.height) / bitmap.height));
+  canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  canvas.hidden = false;
+}
+
+/** Go to another address of this page; the focus follows to the results, unless somebody types on a keyboard. */
+async function go(address, state = null) {
+  history.pushState(state, "", address);
+  await show();
+  if (document.activeElement === box && matchMedia("(pointer: fine)").matches) return;
+  toResults();
+}
+
+function toResults() {
+  const results = byId("results"), title = byId("results-title");
+  (title.hidden ? results : title).focus({ preventScroll: true });
+  const { top } = results.getBoundingClientRect();
+  if (top < 0 || top > innerHeight / 2) results.scrollIntoView();
+}
+
+function choose(picture) {
+  if (picture) go("/", { picture: chosen.push(picture) - 1 });
+}
+
+byId("search").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const query = box.value.trim();
+  const problem = problemOf(query);
+  if (!problem) return go(addressOf(query));
+  complain(problem);
+  box.setAttribute("aria-invalid", "true");
+  box.focus();
+});
+
+/** What is wrong with a sentence before it becomes an address, if anything. */
+function problemOf(query) {
+  if (!query) return "Describe somebody first: hair, clothes, shoes, a bag.";
+  const [length, most] = [[...query].length, gallery?.max_query_characters ?? Infinity];
+  return length > most ? `That is too much to read: ${number(length)} characters, where ${number(most)} are allowed.` : "";
+}
+
+box.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return; // composing: Enter picks a character
+  event.preventDefault();
+  byId("search").requestSubmit();
+});
+
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[data-local]");
+  if (!link || event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+  event.preventDefault();
+  go(link.getAttribute("href"));
+});
+
+byId("choose").addEventListener("click", () => byId("file").click());
+byId("file").addEventListener("change", (event) => {
+  choose(event.target.files[0]);
+  event.target.value = ""; // so that the same file can be chosen again
+});
+
+const carriesFiles = (event) => event.dataTransfer.types.includes("Files");
+addEventListener("dragover", (event) => {
+  if (!carriesFiles(event)) return;
+  event.preventDefault();
+  document.body.classList.add("dropping");
+});
+addEventListener("dragleave", (event) => { if (!event.relatedTarget) document.body.classList.remove("dropping"); });
+addEventListener("drop", (event) => {
+  document.body.classList.remove("dropping");
+  if (!carriesFiles(event)) return;
+  event.preventDefault();
+  choose(event.dataTransfer.files[0]);
+});
+
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault(); // an address with # would count as another page in history
+  toResults();
+});
+
+addEventListener("popstate", show);
+show();

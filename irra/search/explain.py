@@ -1,0 +1,112 @@
+"""Why a picture was found: the caption's words and the picture's regions that carry its score.
+
+An aid to the eye, not a proof: it says what moves the cosine similarity of this caption and this picture, by methods
+that were chosen because hiding what they mark lowers the score most. It does not say what the model understood.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur
+
+from irra.data.augment import normalise
+from irra.data.tokens import Tokenizer
+from irra.masking import END_ID, START_ID
+from irra.model import IRRA
+
+STEPS = 4  # on the way from a picture without content to the picture
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The caption's words in order with their importance, and the picture's heat (H, W); both 0..1, the largest 1."""
+
+    words: list[tuple[str, float]]
+    heat: NDArray[np.float32]
+
+
+def explain(model: IRRA, pixels: NDArray[np.uint8], caption: str) -> Explanation:
+    """Explain the cosine similarity of `caption` and `pixels` (H, W, 3), which have the model's image size.
+
+    What lowers the score counts 0, and so does a word behind the cut at the model's text length. The model is only
+    read, so that several threads may explain at once.
+    """
+    assert pixels.dtype == np.uint8, f"pixels are uint8, not {pixels.dtype}"
+    assert pixels.shape == (*model.spec.image_size, 3), f"pixels are {pixels.shape}, not of {model.spec.image_size}"
+    words = caption.split()
+    pieces = cut_words(words, model.spec.text_length - 2)
+    picture = torch.from_numpy(pixels[None].copy()).to(next(model.parameters()).device)
+    with torch.inference_mode(False):
+        importance = scaled(word_importance(model, picture, pieces)).tolist()
+        heat = scaled(picture_heat(model, picture, pieces))
+    return Explanation(list(zip(words, importance, strict=True)), heat.cpu().numpy())
+
+
+def word_importance(model: IRRA, picture: Tensor, pieces: list[list[int]]) -> Tensor:
+    """The part (N,) of each word in the score of `picture` (1, H, W, 3).
+
+    It is the mean of what the score loses without the word and of what the word alone brings: the word's first and
+    last place in the orders over which Shapley values average. The loss alone overlooks words that say the same.
+    """
+    with torch.no_grad():
+        image = model.encode_image(normalise(picture))
+        without = [pieces[:i] + pieces[i + 1 :] for i in range(len(pieces))]
+        whole = F.cosine_similarity(encode(model, [pieces, *without]), image)
+        alone = F.cosine_similarity(encode(model, [[], *([word] for word in pieces)]), image)
+    return (whole[0] - whole[1:] + alone[1:] - alone[0]) / 2
+
+
+def picture_heat(model: IRRA, picture: Tensor, pieces: list[list[int]]) -> Tensor:
+    """The part (H, W) of each pixel in the score of `picture` (1, H, W, 3), smoothed over a quarter of a patch.
+
+    Integrated gradients (Sundararajan et al., 2017): the mean gradient on the straight way from a picture without
+    content, times the difference to it. A colour hides what resembles it, so that three ways are averaged: from the
+    picture's mean colour, from black and from white. The parts sum up to the score's mean rise along them.
+    """
+    with torch.no_grad():
+        text = encode(model, [pieces])
+    image, black, white = (normalise(p) for p in (picture, torch.zeros_like(picture), torch.full_like(picture, 255)))
+    fractions = (torch.arange(STEPS, device=image.device).view(-1, 1, 1, 1) + 0.5) / STEPS
+    total = torch.zeros_like(image)
+    for blank in (image.mean(dim=(2, 3), keepdim=True), black, white):
+        points = torch.lerp(blank, image, fractions).requires_grad_()
+        with torch.enable_grad():
+            score = F.cosine_similarity(model.encode_image(points), text).sum()
+        (gradient,) = torch.autograd.grad(score, points)
+        total += gradient.mean(dim=0) * (image - blank) / 3
+    sigma = model.clip.visual.patch_size[0] / 4  # enough to take the grain away
+    smooth: Tensor = gaussian_blur(total.sum(dim=1), 2 * round(2 * sigma) + 1, sigma)
+    return smooth[0]
+
+
+def scaled(values: Tensor) -> Tensor:
+    """`values` without the negative ones, the largest 1; all 0 where none is positive."""
+    positive = values.clamp(min=0.0)
+    return positive / positive.max() if positive.any() else positive
+
+
+def cut_words(words: list[str], length: int) -> list[list[int]]:
+    """The token ids of each word, up to `length` in all: what the text encoder gets to see of a long caption."""
+    pieces = []
+    for word in words:
+        pieces.append(tokenizer().words(word)[:length])
+        length -= len(pieces[-1])
+    return pieces
+
+
+def encode(model: IRRA, captions: list[list[list[int]]]) -> Tensor:
+    """Embeddings (B, D) of captions that are given as the token ids of their words."""
+    rows = [torch.tensor([START_ID, *(i for word in caption for i in word), END_ID]) for caption in captions]
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    return model.encode_text(ids.to(next(model.parameters()).device))
+
+
+@cache
+def tokenizer() -> Tokenizer:
+    """The tokenizer, made once: reading its vocabulary takes longer than explaining a picture."""
+    return Tokenizer()

@@ -1,0 +1,153 @@
+"""An index folder opened for search: embeddings and thumbnails memory-mapped, entries in memory."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from irra.errors import UserError
+from irra.search.approximate import GraphCandidates
+from irra.search.layout import (
+    AGAIN,
+    CAPTION_EMBEDDINGS,
+    CAPTIONS,
+    EMBEDDINGS,
+    ENTRIES,
+    HNSW,
+    NEIGHBOURS,
+    THUMBNAILS,
+    Info,
+    read_info,
+)
+from irra.search.neighbours import Embeddings, ExactCandidates, Neighbours
+
+Scores = NDArray[np.float32]
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A picture of a gallery: its path, its person where known, and a JPEG of it at the model's image size."""
+
+    path: str
+    pid: int | None
+    thumbnail: bytes
+
+
+class Gallery:
+    """Read access to an index folder; safe to use from several threads at once.
+
+    It goes on showing what it was opened with when the folder is replaced meanwhile.
+    """
+
+    def __init__(self, folder: Path, info: Info) -> None:
+        self.folder = folder
+        self.info = info
+        self.model_fingerprint = info.model_fingerprint
+        self.image_size = (info.image_size[0], info.image_size[1])
+        self.size = info.size
+        self.dimension = info.dimension
+        self.kind = info.kind
+        self.caption_count = info.captions
+        self.entries = _read_table(folder / ENTRIES, info.size)
+        self.embeddings = _map_embeddings(folder / EMBEDDINGS, info.size, info)
+        self.thumbnails = np.asarray(np.memmap(folder / THUMBNAILS, dtype=np.uint8, mode="r"))
+        graph = GraphCandidates(folder / NEIGHBOURS, self.ids) if info.kind == HNSW else None
+        self._neighbours = Neighbours(self.embeddings, graph or ExactCandidates(self.embeddings))
+        self._captions: pa.Table | None = None
+        if info.captions:
+            self._captions = _read_table(folder / CAPTIONS, info.captions)
+            self.caption_embeddings = _map_embeddings(folder / CAPTION_EMBEDDINGS, info.captions, info)
+            self._near_captions = Neighbours(self.caption_embeddings, ExactCandidates(self.caption_embeddings))
+
+    @classmethod
+    def open(cls, folder: Path) -> "Gallery":
+        """Open an index folder; UserError when it is missing, truncated, damaged or of another format version."""
+        while True:
+            before = _identity(folder)
+            try:
+                gallery = cls(folder, read_info(folder))
+            except UserError:
+                if _identity(folder) == before:
+                    raise
+            else:
+                if _identity(folder) == before:
+                    return gallery
+            # the folder was replaced meanwhile: its files are of two indexes, or were missing for a moment
+
+    @property
+    def ids(self) -> Rows:
+        """The id (N,) of the picture in each row, ascending: unlike rows, it stays when others are removed."""
+        return np.frombuffer(self.entries["id"].chunk(0).buffers()[1], dtype=np.int64)
+
+    def check_model(self, fingerprint: str) -> None:
+        """UserError unless the index was made with the model whose weights have this sha256."""
+        if fingerprint != self.model_fingerprint:
+            raise UserError(
+                f"{self.folder} was made with model {self.model_fingerprint[:12]}, this one is {fingerprint[:12]}; "
+                "make the index again with this model, or search with the other"
+            )
+
+    def search(self, embeddings: Scores, top_k: int) -> tuple[Scores, Rows]:
+        """Cosine similarities and rows (Q, k) of the pictures nearest to embeddings (Q, D) of any norm, best first.
+
+        k = min(top_k, size). Equal scores rank by row.
+        """
+        return self._neighbours.search(embeddings, top_k)
+
+    def entry(self, row: int) -> Entry:
+        """The picture in `row` (from 0)."""
+        start = self.entries["thumbnail_end"][row - 1].as_py() if row else 0
+        end = self.entries["thumbnail_end"][row].as_py()
+        return Entry(*self.path_and_pid(row), self.thumbnails[start:end].tobytes())
+
+    def path_and_pid(self, row: int) -> tuple[str, int | None]:
+        """The path and the person, where known, of the picture in `row`."""
+        return self.entries["path"][row].as_py(), self.entries["pid"][row].as_py()
+
+    def nearest_captions(self, embeddings: Scores, top_k: int) -> tuple[Scores, Rows]:
+        """As `search`, among the captions; (Q, 0) for a gallery without captions."""
+        if self._captions is None:
+            return np.empty((len(embeddings), 0), np.float32), np.empty((len(embeddings), 0), np.int64)
+        return self._near_captions.search(embeddings, top_k)
+
+    def caption(self, row: int) -> str:
+        """The caption in `row` (from 0)."""
+        assert self._captions is not None
+        text: str = self._captions["text"][row].as_py()
+        return text
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """What tells a folder from another one that takes its name later."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def _read_table(path: Path, size: int) -> pa.Table:
+    try:
+        table = pq.ParquetFile(path).read().combine_chunks()
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: damaged ({error}); {AGAIN}") from None
+    if len(table) != size:
+        raise UserError(f"{path}: {len(table)} rows, expected {size}; {AGAIN}")
+    return table
+
+
+def _map_embeddings(path: Path, size: int, info: Info) -> Embeddings:
+    try:
+        embeddings = np.load(path, mmap_mode="r")
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: damaged ({error}); {AGAIN}") from None
+    if embeddings.shape != (size, info.dimension) or embeddings.dtype != info.dtype:
+        raise UserError(
+            f"{path}: holds {embeddings.dtype} {embeddings.shape}, expected {info.dtype} {(size, info.dimension)}; "
+            f"{AGAIN}"
+        )
+    return np.asarray(embeddings)  # a plain array over the map: slicing np.memmap itself is slower

@@ -1,0 +1,120 @@
+"""Nearest neighbours by cosine: FAISS proposes rows, their scores are then computed exactly and ordered."""
+
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Embeddings = NDArray[np.float16] | NDArray[np.float32]
+Rows = NDArray[np.int64]
+
+SPARE = 16  # candidates beyond twice top_k, so that rounding in the index loses none
+ROUNDING = 1e-5  # difference of two scores which the index may order either way
+SCAN_SHARE = 10  # with more than a tenth of all rows as candidates, scoring all of them is as fast
+BLOCK = 8192  # rows whose scores are computed at once: 16 MB at 512 dimensions
+
+
+class Candidates(Protocol):
+    """An index of rows that finds nearly all of the best."""
+
+    def __call__(self, queries: Floats, count: int) -> Rows:
+        """About `count` rows for each unit vector of `queries` (Q, D), in any order; -1 where there are fewer."""
+
+
+class Neighbours:
+    """Searches the rows of `embeddings` (N, D), of unit norm, among those that `candidates` proposes.
+
+    Scores are those of the embeddings as they are stored, whatever the index. Equal ones rank by row, as in a stable
+    sort. Safe to use from several threads at once.
+    """
+
+    def __init__(self, embeddings: Embeddings, candidates: Candidates) -> None:
+        self._embeddings = embeddings
+        self._propose = candidates
+
+    def search(self, queries: Floats, top_k: int) -> tuple[Floats, Rows]:
+        """Scores and rows (Q, min(top_k, N)) of the best, best first, for queries (Q, D) of any norm."""
+        assert top_k >= 1
+        assert queries.ndim == 2
+        assert queries.shape[1] == self._embeddings.shape[1]
+        top_k = min(top_k, len(self._embeddings))
+        queries = normalised(queries)
+        scores, rows = np.empty((len(queries), top_k), np.float32), np.empty((len(queries), top_k), np.int64)
+        count = self._at_least(2 * top_k + SPARE)
+        for number, candidates in enumerate(self._candidates(queries, count)):
+            scores[number], rows[number] = self._best(queries[number], candidates, count, top_k)
+        return scores, rows
+
+    def _best(self, query: Floats, candidates: Rows, count: int, top_k: int) -> tuple[Floats, Rows]:
+        """The best of `candidates`, of which `count` were asked for.
+
+        More are asked for where those were too few, or where an equal of the last best row may be missing.
+        """
+        rows = candidates[candidates >= 0]
+        scores = score(self._embeddings, rows, query)
+        order = np.lexsort((rows, -scores))
+        last = scores[order[top_k - 1 :]]
+        if count < len(self._embeddings) and (len(last) == 0 or last[-1] > last[0] - ROUNDING):
+            count = self._at_least(2 * count)
+            return self._best(query, self._candidates(query[None], count)[0], count, top_k)
+        return scores[order[:top_k]].clip(-1.0, 1.0), rows[order[:top_k]]
+
+    def _at_least(self, count: int) -> int:
+        size = len(self._embeddings)
+        return count if count * SCAN_SHARE <= size else size
+
+    def _candidates(self, queries: Floats, count: int) -> Rows:
+        if count == len(self._embeddings):
+            return np.broadcast_to(np.arange(count), (len(queries), count))
+        return self._propose(queries, count)
+
+
+class ExactCandidates:
+    """Compares a query with every row. The copy in memory is made when first needed, at the rows' own precision."""
+
+    def __init__(self, embeddings: Embeddings) -> None:
+        self._embeddings = embeddings
+
+    def __call__(self, queries: Floats, count: int) -> Rows:
+        """The best `count` rows, but for rounding."""
+        rows: Rows = self._index.search(queries, count)[1]
+        return rows
+
+    @cached_property
+    def _index(self) -> Any:
+        faiss, dimension = load_faiss(), self._embeddings.shape[1]
+        if self._embeddings.dtype == np.float16:
+            kind = faiss.ScalarQuantizer.QT_fp16
+            index = faiss.IndexScalarQuantizer(dimension, kind, faiss.METRIC_INNER_PRODUCT)
+            index.add_sa_codes(self._embeddings.view(np.uint8))
+        else:
+            index = faiss.IndexFlatIP(dimension)
+            index.add(self._embeddings)
+        return index
+
+
+def load_faiss() -> Any:
+    """FAISS, imported when first needed; its type stubs do not know half of it."""
+    import faiss
+
+    return faiss
+
+
+def normalised(vectors: Floats) -> Floats:
+    """Rows of unit norm; a row of zeros stays as it is."""
+    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: Floats = vectors / np.maximum(norms, np.finfo(np.float32).tiny)
+    return unit
+
+
+def score(embeddings: Embeddings, rows: Rows, query: Floats) -> Floats:
+    """Inner products (C,) of `rows` of `embeddings` with `query` (D,).
+
+    Summed row by row: a matrix product rounds equal rows differently, depending on where they stand.
+    """
+    blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
+    products = [(embeddings[block].astype(np.float32) * query).sum(axis=1) for block in blocks]
+    return np.concatenate(products) if products else np.empty(0, np.float32)

@@ -1,0 +1,91 @@
+"""Pictures that come from elsewhere than a prepared dataset: folders of files, uploads, thumbnails."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from irra.data.decoding import MAX_PIXELS, _to_rgb
+from irra.errors import UserError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+THUMBNAIL_QUALITY = 85
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class PictureFile:
+    """A file below a folder: its path relative to it, with slashes, and what tells that it has changed."""
+
+    path: str
+    file_bytes: int
+    modified_ns: int
+
+
+def find_pictures(folder: Path) -> tuple[list[PictureFile], list[dict[str, str]]]:
+    """Files below `folder` that are named like pictures, by path; and those left out, as path and reason.
+
+    Hidden files and folders are not looked at. Links to folders are followed, each folder once.
+    UserError when there is no such folder.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder of pictures")
+    found: list[PictureFile] = []
+    skipped: list[dict[str, str]] = []
+    for path in _walk(folder, skipped):
+        if not path.lower().endswith(SUFFIXES):
+            continue
+        try:
+            path.encode()
+            status = os.stat(folder / path)
+        except UnicodeEncodeError:
+            skipped.append({"path": os.fsencode(path).decode(errors="replace"), "reason": "a name that is no UTF-8"})
+        except OSError as error:
+            skipped.append({"path": path, "reason": error.strerror or type(error).__name__})
+        else:
+            found.append(PictureFile(path, status.st_size, status.st_mtime_ns))
+    return sorted(found, key=lambda file: file.path), skipped
+
+
+def _walk(folder: Path, skipped: list[dict[str, str]]) -> Iterator[str]:
+    """Relative paths of all files; folders that cannot be read are noted in `skipped`."""
+
+    def note(error: OSError) -> None:
+        skipped.append({"path": os.path.relpath(error.filename, folder), "reason": error.strerror or "unreadable"})
+
+    seen: set[tuple[int, int]] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=note):
+        status = os.stat(parent)
+        if (status.st_dev, status.st_ino) in seen:  # a link that leads back, or a second way to the same folder
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (os.path.relpath(os.path.join(parent, name), folder) for name in files if not name.startswith("."))
+
+
+def to_pixels(image: Image.Image, size: tuple[int, int]) -> Pixels:
+    """uint8 (H, W, 3) of an opened image at `size` = (H, W), as irra.data.decoding.load_image gives for a file.
+
+    UserError when it is too large or damaged.
+    """
+    if image.width * image.height > MAX_PIXELS:
+        raise UserError(f"the picture has {image.width} x {image.height} pixels, more than the {MAX_PIXELS} allowed")
+    try:
+        rgb = _to_rgb(ImageOps.exif_transpose(image))
+    except Exception as error:  # on malformed data Pillow's plugins raise nearly everything there is
+        raise UserError(f"the picture cannot be read: {error or type(error).__name__}") from None
+    return np.array(rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+
+
+def jpeg(pixels: Pixels) -> bytes:
+    """JPEG of pixels (H, W, 3)."""
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=THUMBNAIL_QUALITY)
+    return buffer.getvalue()

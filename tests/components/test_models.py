@@ -1,0 +1,94 @@
+"""Models by path and by MLflow address, from a real store."""
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from components import register
+from components.mlflow_runs import MODEL_FINGERPRINT_TAG, tracking_uri
+from components.models import resolve_model
+from components.tracking import open_run
+from irra.checkpoint import load_model, model_fingerprint
+from irra.errors import UserError
+from tests.components.test_registry import irra, project  # noqa: F401
+from tests.components.test_tracking import NOWHERE, clean_environment  # noqa: F401
+
+pytestmark = pytest.mark.xdist_group("mlflow")
+
+
+@pytest.fixture
+def registered(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> register.Inputs:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    inputs: register.Inputs = request.getfixturevalue("irra")
+    return inputs
+
+
+def log_model(folder: Path, fingerprint: str) -> str:
+    """Log a model folder as training does; its address."""
+    with open_run("train") as tracker:
+        tracker.log_folder(folder, "model")
+        tracker.set_tags({MODEL_FINGERPRINT_TAG: fingerprint})
+    return f"runs:/{tracker.run_id}/model"
+
+
+def test_a_folder_is_itself(registered: register.Inputs) -> None:
+    assert resolve_model(str(registered.model)) == registered.model
+
+
+@pytest.mark.parametrize("address", ["models:/irra@champion", "models:/irra/1"])
+def test_a_registered_model_is_downloaded(registered: register.Inputs, address: str) -> None:
+    folder = resolve_model(address)
+    assert model_fingerprint(folder) == model_fingerprint(registered.model)
+    assert load_model(folder).spec == load_model(registered.model).spec
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "weights.safetensors"]
+
+
+def test_the_model_of_a_run_is_downloaded_once(registered: register.Inputs, tmp_path: Path) -> None:
+    address = log_model(registered.model, model_fingerprint(registered.model))
+    folder = resolve_model(address)
+    weights = (folder / "weights.safetensors").stat()
+    assert resolve_model(address) == folder
+    assert folder.is_relative_to(tmp_path / "cache")
+    assert (folder / "weights.safetensors").stat().st_ino == weights.st_ino
+
+
+def test_weights_that_are_not_those_of_the_tag_are_refused(registered: register.Inputs, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not those that MLflow's tag names"):
+        resolve_model(log_model(registered.model, "f" * 64))
+    assert list((tmp_path / "cache").rglob("*.safetensors")) == []
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("no such folder", "no model folder"),
+        ("models:/irra@nobody", "nothing of this name"),
+        ("models:/nothing@champion", "nothing of this name"),
+        ("models:/irra/99", "nothing of this name"),
+        ("runs:/0123456789abcdef0123456789abcdef/model", "nothing of this name"),
+        ("models:/irra", "expected models:/<name>@<alias>"),
+        ("runs:/0123456789abcdef0123456789abcdef", "expected models:/<name>@<alias>"),
+    ],
+)
+def test_what_is_not_there_is_the_users_mistake(registered: register.Inputs, address: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        resolve_model(address)
+
+
+def test_a_run_without_a_model_is_the_users_mistake(registered: register.Inputs) -> None:
+    with open_run("train") as tracker:
+        pass
+    with pytest.raises(UserError, match="no model of this project"):
+        resolve_model(f"runs:/{tracker.run_id}/model")
+    MlflowClient(tracking_uri()).set_tag(tracker.run_id, MODEL_FINGERPRINT_TAG, "e" * 64)
+    with pytest.raises(UserError, match=f"runs:/{tracker.run_id}/model"):
+        resolve_model(f"runs:/{tracker.run_id}/model")
+
+
+def test_a_server_that_is_down_is_the_users_mistake(
+    registered: register.Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
+    with pytest.raises(UserError, match="Connection refused"):
+        resolve_model("models:/irra@champion")

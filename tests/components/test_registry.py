@@ -1,0 +1,388 @@
+"""The gate and the register stage against a real MLflow store in SQLite."""
+
+import json
+import socket
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+from components import gate, register, tracking
+from components.mlflow_runs import MODEL_FINGERPRINT_TAG, tracking_uri
+from components.registry import Candidate, Champion, Registry
+from components.stage import main
+from components.tracking import open_run
+from irra.checkpoint import model_fingerprint, save_model, save_weights
+from irra.config import RegistryConfig
+from irra.data.store import PreparedStore
+from irra.errors import UserError
+from irra.search.building import index_split
+from irra.search.encoding import Encoder
+from tests.components.test_tracking import NOWHERE, clean_environment  # noqa: F401
+from tests.models import small_model
+
+pytestmark = pytest.mark.xdist_group("mlflow")
+METRIC = "val/t2i/R1"
+DATA = "d" * 64
+
+
+@pytest.fixture
+def project(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[Path]:
+    """A folder with a store that the tests of a process share; each has its own names in it."""
+    request.getfixturevalue("clean_environment")
+    folder = tmp_path_factory.getbasetemp() / "a registry"
+    folder.mkdir(exist_ok=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))  # loading a model puts its code in front
+    mlflow.set_tracking_uri(tracking_uri())
+    yield folder
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture
+def irra(project: Path, store: PreparedStore) -> register.Inputs:
+    """What was registered as champion of `irra`, with R1 50."""
+    return register_champion(project, store)
+
+
+@cache
+def register_champion(project: Path, store: PreparedStore) -> register.Inputs:
+    inputs = make_inputs(project / "first", store, seed=0, r1=50.0)
+    with open_run("train") as tracker:
+        tracker.set_tags({MODEL_FINGERPRINT_TAG: model_fingerprint(inputs.model)})
+    register.run(inputs, outputs(project), config("irra"))
+    return inputs
+
+
+def make_inputs(folder: Path, store: PreparedStore, seed: int, r1: float, data: str = DATA) -> register.Inputs:
+    """A model, its index and a report that says `r1` of it."""
+    inputs = register.Inputs(folder / "best model", folder / "index", folder / "report")
+    model = small_model(seed).eval()
+    weights = folder / "weights"
+    save_weights(model, weights)
+    facts = {"dataset": "toy", "data_fingerprint": data, "selected": {"best_epoch": 1}}
+    save_model(inputs.model, weights, model.spec, facts)
+    fingerprint = model_fingerprint(inputs.model)
+    index_split(store, "test", Encoder(model), fingerprint, inputs.index, "float16", 8)
+    write_report(inputs.report, {"fingerprint": fingerprint, **facts}, {"val": {"t2i": {"R1": r1}}})
+    return inputs
+
+
+def write_report(folder: Path, facts: dict[str, Any], metrics: dict[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.json").write_text(json.dumps(facts))
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+
+
+def config(model_name: str = "irra", threshold: float = 20.0) -> RegistryConfig:
+    return RegistryConfig(model_name=model_name, metric=METRIC, threshold=threshold)
+
+
+def outputs(folder: Path) -> register.Outputs:
+    return register.Outputs(folder / "registration.json")
+
+
+def candidate(r1: float, fingerprint: str = "new", data: str = DATA) -> Candidate:
+    return Candidate(fingerprint, data, "toy", {METRIC: r1})
+
+
+def add_champion(name: str, model: Candidate) -> str:
+    """Make `model` the champion of `name`, without any files, as somebody else may have done; its version."""
+    client = MlflowClient(tracking_uri())
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name)
+    version = str(client.create_model_version(name, "s3://elsewhere/model", tags=model.as_tags()).version)
+    client.set_registered_model_alias(name, "champion", version)
+    return version
+
+
+def versions(name: str) -> list[str]:
+    return [str(found.version) for found in MlflowClient(tracking_uri()).search_model_versions(f"name = '{name}'")]
+
+
+def champion_of(name: str) -> str | None:
+    aliases = MlflowClient(tracking_uri()).get_registered_model(name).aliases
+    return str(aliases["champion"]) if "champion" in aliases else None
+
+
+# ---- the rule ----
+
+
+@pytest.mark.parametrize(
+    ("r1", "best", "passed", "reason"),
+    [
+        (20.0, None, True, "no champion yet"),
+        (19.9, None, False, "19.9 is below registry.threshold 20"),
+        (50.1, 50.0, True, "better than 50 of the champion of irra (version 3)"),
+        (50.0, 50.0, False, "not better than 50"),
+        (30.0, 50.0, False, "30 is not better than 50 of the champion of irra (version 3)"),
+        (19.0, 10.0, False, "below registry.threshold"),
+    ],
+)
+def test_a_model_passes_at_the_threshold_and_above_the_champion(
+    r1: float, best: float | None, passed: bool, reason: str
+) -> None:
+    champion = None if best is None else Champion("3", candidate(best, "old"))
+    decision = gate.decide(candidate(r1), champion, config())
+    assert decision.passed == passed
+    assert reason in decision.reason
+
+
+def test_a_champion_of_other_data_is_not_compared_and_the_reason_says_what_to_do() -> None:
+    decision = gate.decide(candidate(90.0), Champion("3", candidate(10.0, "old", data="e" * 64)), config())
+    assert not decision.passed
+    for part in ("other data (toy eeeeeeeeeeee, here toy dddddddddddd)", "registry.model_name", "delete the alias"):
+        assert part in decision.reason
+
+
+def test_a_champion_registered_by_hand_is_not_compared() -> None:
+    decision = gate.decide(candidate(90.0), Champion("3", Candidate.from_tags({})), config())
+    assert not decision.passed
+    assert "other data (unknown, here" in decision.reason
+
+
+def test_a_champion_measured_by_another_metric_is_not_compared() -> None:
+    rival = Champion("3", Candidate("old", DATA, "toy", {"test/t2i/R1": 10.0}))
+    decision = gate.decide(candidate(90.0), rival, config())
+    assert not decision.passed
+    assert "not measured by val/t2i/R1" in decision.reason
+
+
+def test_tags_say_the_same_as_the_model() -> None:
+    model = Candidate("f", "d", "toy", {METRIC: 46.713003888186925, "test/i2t/mAP": 1e-3})
+    assert Candidate.from_tags(model.as_tags()) == model
+
+
+# ---- the report ----
+
+
+@pytest.mark.parametrize(
+    ("facts", "metrics", "message"),
+    [
+        ("{}", "{}", "not a report of `evaluate`"),
+        ('{"fingerprint": "f", "data_fingerprint": "d", "dataset": "toy"}', '{"test": {"t2i": {"R1": 1}}}', "no val"),
+        ("{", "{}", "model.json: damaged"),
+        (None, "{}", "model.json: missing"),
+        ("{}", "[1]", "not a report of `evaluate`"),
+    ],
+)
+def test_a_report_that_does_not_tell_is_the_users_mistake(
+    tmp_path: Path, facts: str | None, metrics: str, message: str
+) -> None:
+    if facts is not None:
+        (tmp_path / "model.json").write_text(facts)
+    (tmp_path / "metrics.json").write_text(metrics)
+    with pytest.raises(UserError, match=message):
+        gate.read_candidate(tmp_path, METRIC)
+
+
+def test_a_report_of_another_model_is_refused(irra: register.Inputs, tmp_path: Path) -> None:
+    facts = json.loads((irra.report / "model.json").read_text())
+    write_report(tmp_path, facts | {"fingerprint": "a" * 64}, {"val": {"t2i": {"R1": 99.0}}})
+    with pytest.raises(UserError, match="is of model aaaaaaaaaaaa"):
+        register.run(register.Inputs(irra.model, irra.index, tmp_path), outputs(tmp_path), config("irra-stale"))
+
+
+def test_a_model_folder_without_weights_is_the_users_mistake(irra: register.Inputs, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"weights\.safetensors: missing; train"):
+        register.run(register.Inputs(tmp_path, irra.index, irra.report), outputs(tmp_path), config())
+
+
+# ---- the gate as a stage ----
+
+
+def test_the_gate_writes_and_prints_its_verdict(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = {"fingerprint": "f" * 64, "data_fingerprint": DATA, "dataset": "toy"}
+    verdicts = []
+    for r1 in (10.0, 30.0):
+        write_report(tmp_path, facts, {"val": {"t2i": {"R1": r1}}})
+        result = gate.run(gate.Inputs(tmp_path), gate.Outputs(tmp_path / "decision.json"), config("irra-gate"))
+        assert json.loads((tmp_path / "decision.json").read_text()) == result
+        verdicts.append(result["verdict"])
+    assert verdicts == ["fail", "pass"]
+    assert capsys.readouterr().out.splitlines() == [
+        "fail: val/t2i/R1 10 is below registry.threshold 20",
+        "pass: val/t2i/R1 30 reaches 20, and irra-gate has no champion yet",
+    ]
+
+
+def test_a_model_that_is_registered_already_does_not_pass_again(irra: register.Inputs, tmp_path: Path) -> None:
+    result = register.run(irra, outputs(tmp_path), config(threshold=0.0))
+    assert result["verdict"] == "fail"
+    assert "is version 1 of irra already" in result["reason"]
+    assert versions("irra") == ["1"]
+
+
+# ---- registering ----
+
+
+def test_the_first_model_becomes_the_champion_with_all_that_the_gate_needs(irra: register.Inputs) -> None:
+    client = MlflowClient(tracking_uri())
+    version = client.get_model_version_by_alias("irra", "champion")
+    fingerprint = model_fingerprint(irra.model)
+    assert Candidate.from_tags(version.tags) == candidate(50.0, fingerprint)
+    assert client.get_run(version.run_id).data.tags[MODEL_FINGERPRINT_TAG] == fingerprint
+    (output,) = client.get_run(version.run_id).outputs.model_outputs
+    assert version.source == f"models:/{output.model_id}"
+
+
+def test_a_better_model_takes_the_alias_and_is_logged_to_the_attached_run(
+    project: Path, store: PreparedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_champion("irra-better", candidate(40.0, "old"))
+    with open_run("train") as tracker:
+        pass
+    assert tracker.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", tracker.run_id)
+    inputs = make_inputs(tmp_path, store, seed=1, r1=45.0)
+    result = register.run(inputs, outputs(tmp_path), config("irra-better"))
+    assert (result["verdict"], result["version"], result["run_id"]) == ("pass", "2", tracker.run_id)
+    assert json.loads((tmp_path / "registration.json").read_text()) == result
+    assert (champion_of("irra-better"), sorted(versions("irra-better"))) == ("2", ["1", "2"])
+
+
+def test_a_worse_model_is_not_registered_and_that_is_no_error(
+    irra: register.Inputs,
+    store: PreparedStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    inputs = make_inputs(tmp_path, store, seed=2, r1=25.0)
+    params = (Path(__file__).parents[2] / "presets" / "tiny.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(params)
+    paths = {"params": tmp_path / "params.yaml", "registration": tmp_path / "registration.json", **vars(inputs)}
+    monkeypatch.setattr(sys, "argv", ["register", *(f"--{name}={path}" for name, path in paths.items())])
+    capsys.readouterr()
+    assert main("register", register.run, register.Inputs, register.Outputs, section="registry") == 0
+    assert capsys.readouterr().out.startswith("not registered: val/t2i/R1 25 is not better than")
+    assert (champion_of("irra"), versions("irra")) == ("1", ["1"])
+
+
+def test_an_index_of_another_model_stops_before_anything_is_logged(
+    irra: register.Inputs, store: PreparedStore, tmp_path: Path
+) -> None:
+    other = make_inputs(tmp_path, store, seed=3, r1=90.0)
+    with pytest.raises(UserError, match="make the index again"):
+        register.run(register.Inputs(other.model, irra.index, other.report), outputs(tmp_path), config("irra-index"))
+    assert versions("irra-index") == []
+
+
+def test_a_champion_that_came_during_the_upload_keeps_the_alias(
+    project: Path, store: PreparedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = make_inputs(tmp_path, store, seed=4, r1=45.0)
+    monkeypatch.setattr(register, "upload", lambda *_: add_champion("irra-race", candidate(60.0, "faster")))
+    result = register.run(inputs, outputs(tmp_path), config("irra-race"))
+    assert result["verdict"] == "fail"
+    assert "not better than 60" in result["reason"]
+    assert (champion_of("irra-race"), versions("irra-race")) == ("1", ["1"])
+
+
+@contextmanager
+def failing(event: str, table: str) -> Iterator[None]:
+    """A store that refuses an event on one of its tables."""
+    execute(f"CREATE TRIGGER failing_{table} BEFORE {event} ON {table} BEGIN SELECT RAISE(ABORT, 'on fire'); END")
+    try:
+        yield
+    finally:
+        execute(f"DROP TRIGGER failing_{table}")
+
+
+def execute(statement: str) -> None:
+    with closing(sqlite3.connect(tracking_uri().removeprefix("sqlite:///"))) as connection:
+        connection.execute(statement)
+        connection.commit()
+
+
+def logged_models() -> int:
+    client = MlflowClient(tracking_uri())
+    return len(client.search_logged_models([client.get_experiment_by_name("irra").experiment_id]))
+
+
+@pytest.mark.parametrize("event", ["INSERT", "UPDATE"])
+def test_an_alias_that_cannot_be_moved_leaves_everything_as_it_was(
+    irra: register.Inputs, store: PreparedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, event: str
+) -> None:
+    name = f"irra-fire-{event}"
+    if event == "UPDATE":
+        add_champion(name, candidate(30.0, "old"))
+    inputs = make_inputs(tmp_path, store, seed=5, r1=45.0)
+    monkeypatch.setattr(register, "upload", lambda *_: None)
+    before = logged_models()
+    with failing(event, "registered_model_aliases"), pytest.raises(UserError, match=r"champion failed.*on fire"):
+        register.run(inputs, outputs(tmp_path), config(name))
+    assert (champion_of(name), versions(name)) == (("1", ["1"]) if event == "UPDATE" else (None, []))
+    assert logged_models() == before
+    assert not (tmp_path / "registration.json").exists()
+
+
+def test_an_alias_that_moved_although_the_answer_was_lost_moves_back(
+    project: Path, store: PreparedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_champion("irra-lost", candidate(30.0, "old"))
+    inputs = make_inputs(tmp_path, store, seed=7, r1=45.0)
+    set_champion = Registry.set_champion
+
+    def lose_first_answer(registry: Registry, version: str) -> None:
+        set_champion(registry, version)
+        monkeypatch.setattr(Registry, "set_champion", set_champion)
+        raise UserError("no answer")
+
+    monkeypatch.setattr(register, "upload", lambda *_: None)
+    monkeypatch.setattr(Registry, "set_champion", lose_first_answer)
+    with pytest.raises(UserError, match="no answer"):
+        register.run(inputs, outputs(tmp_path), config("irra-lost"))
+    assert (champion_of("irra-lost"), versions("irra-lost")) == ("1", ["1"])
+
+
+def test_a_version_that_cannot_be_removed_is_named(
+    project: Path,
+    store: PreparedStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    inputs = make_inputs(tmp_path, store, seed=6, r1=45.0)
+    monkeypatch.setattr(register, "upload", lambda *_: None)
+    with (
+        failing("INSERT", "registered_model_aliases"),
+        failing("UPDATE", "model_versions"),
+        pytest.raises(UserError, match="moving the champion"),
+    ):
+        register.run(inputs, outputs(tmp_path), config("irra-left"))
+    assert "a version of irra-left may be left; delete it" in capsys.readouterr().err
+    assert champion_of("irra-left") is None
+
+
+# ---- a server that does not serve ----
+
+
+def test_a_server_that_is_down_is_the_users_mistake(
+    irra: register.Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE.replace("//", "//me:secret@"))
+    with pytest.raises(UserError, match=r"MLflow at http://127\.0\.0\.1:9: .*Connection refused") as caught:
+        register.run(irra, outputs(tmp_path), config())
+    assert "secret" not in str(caught.value)
+
+
+def test_a_server_that_never_answers_is_given_up(
+    irra: register.Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "ANSWER_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(UserError, match=r"no answer within 0\.5 s"):
+            gate.run(gate.Inputs(irra.report), gate.Outputs(tmp_path / "decision.json"), config())

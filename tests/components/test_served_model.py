@@ -1,0 +1,162 @@
+"""The model that MLflow serves: in this process, and over HTTP where nothing of the project is installed."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from mlflow import pyfunc
+from mlflow.exceptions import MlflowException
+
+from components import register
+from components.mlflow_runs import tracking_uri
+from irra.search.engine import Hit, SearchEngine
+from tests.components.test_registry import irra, project  # noqa: F401
+from tests.components.test_tracking import clean_environment, eventually  # noqa: F401
+from tests.imports import ROOT, import_closure, imported_names
+
+pytestmark = pytest.mark.xdist_group("mlflow")
+QUERIES = ["a person in red and blue", "green above yellow in a park"]
+MODULES = {"PIL": "pillow", "faiss": "faiss-cpu", "open_clip": "open_clip_torch", "yaml": "pyyaml"}  # named otherwise
+
+
+@pytest.fixture
+def registered(request: pytest.FixtureRequest) -> register.Inputs:
+    inputs: register.Inputs = request.getfixturevalue("irra")
+    return inputs
+
+
+def champion() -> Any:
+    return pyfunc.load_model("models:/irra@champion")
+
+
+def as_dicts(hits: list[Hit]) -> list[dict[str, Any]]:
+    return [{"rank": hit.rank, "score": hit.score, "path": hit.path, "pid": hit.pid} for hit in hits]
+
+
+def test_the_champion_finds_what_the_engine_finds(registered: register.Inputs) -> None:
+    expected = SearchEngine.open(registered.model, registered.index).search(QUERIES, 3)
+    found = champion().predict(pd.DataFrame({"text": QUERIES, "top_k": [3, 1]}))
+    assert found.hits.tolist() == [as_dicts(expected[0]), as_dicts(expected[1][:1])]
+
+
+def test_top_k_may_be_left_out_and_exceed_the_gallery(registered: register.Inputs) -> None:
+    frames = [pd.DataFrame([row]) for row in ({"text": "a"}, {"text": "a", "top_k": 99})]
+    model = champion()
+    lengths = [len(model.predict(frame).hits[0]) for frame in frames]
+    assert lengths == [8, 8]
+
+
+def test_no_query_gives_no_hits(registered: register.Inputs) -> None:
+    assert champion().predict(pd.DataFrame({"text": pd.Series([], dtype=str)})).hits.tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({"text": ["a", " \n"]}, "query 2 is empty"),
+        ({"text": ["a", None]}, "query 2: expected a text"),
+        ({"text": ["a" * 3000]}, "query 1 has 3000 characters"),
+        ({"text": ["a"], "top_k": [0]}, "query 1: top_k is 0"),
+        ({"text": ["a"], "top_k": [1.5]}, "Incompatible input types for column top_k"),
+        ({"text": [7]}, "Incompatible input types for column text"),
+        ({"query": ["a"]}, r"missing inputs \['text'\]"),
+    ],
+)
+def test_a_bad_query_is_named(registered: register.Inputs, rows: dict[str, Any], message: str) -> None:
+    with pytest.raises(MlflowException, match=message) as caught:
+        champion().predict(pd.DataFrame(rows))
+    assert caught.value.get_http_status_code() == 400
+
+
+def test_every_package_that_serving_imports_is_pinned() -> None:
+    files = {"components/served_model.py"} | import_closure(ROOT / "irra" / "search" / "engine.py")
+    imported = {name.split(".")[0] for file in files for name in imported_names(ROOT / file)}
+    needed = {MODULES.get(name, name) for name in imported - set(sys.stdlib_module_names) - {"irra"}}
+    assert needed <= set(register.PACKAGES)
+    assert all(line.count("==") == 1 and "+" not in line for line in register.requirements())
+
+
+# ---- over HTTP ----
+
+# Runs before anything else in every Python process below it: the checkout and its installation are not there.
+NOT_INSTALLED = f"""
+import importlib.util, sys
+sys.path = [entry for entry in sys.path if entry != {str(ROOT)!r}]
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__module__", "")]
+if importlib.util.find_spec("irra") or importlib.util.find_spec("components"):
+    sys.exit("the project is still there")
+"""
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve the champion by MLflow's own command, away from the project; the address for queries."""
+    (folder / "site").mkdir()
+    (folder / "site" / "sitecustomize.py").write_text(NOT_INSTALLED)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-P", "-m", "mlflow", "models", "serve", "--model-uri", "models:/irra@champion"]
+    command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
+    environment = os.environ | {
+        "MLFLOW_TRACKING_URI": tracking_uri(),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(folder / "site"),
+        "OMP_NUM_THREADS": "1",
+    }
+    log = folder / "log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=file, stderr=file, start_new_session=True
+        )
+    try:
+        assert eventually(lambda: answers(port) or process.poll() is not None, 200), log.read_text()
+        assert process.poll() is None, log.read_text()
+        yield f"http://127.0.0.1:{port}/invocations"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=1) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def post(address: str, body: Any) -> tuple[int, Any]:
+    """Status and JSON of an answer."""
+    request = urllib.request.Request(address, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_mlflow_serves_the_champion_where_the_project_is_not_installed(
+    registered: register.Inputs, tmp_path: Path
+) -> None:
+    expected = champion().predict(pd.DataFrame({"text": QUERIES})).hits.tolist()
+    bad = [{"text": ""}, {"text": None}, {"text": ["a"]}, {"query": "a"}, {"text": "a", "top_k": 0}]
+    with served(tmp_path) as address:
+        statuses = [post(address, {"dataframe_records": [row]})[0] for row in bad]
+        statuses += [post(address, body)[0] for body in ("a", {"text": "a"}, {"inputs": "a"})]
+        status, found = post(address, {"dataframe_records": [{"text": text} for text in QUERIES]})
+        _, message = post(address, {"dataframe_records": [{"text": "  "}]})
+    assert statuses == [400] * 8
+    assert (status, [row["hits"] for row in found["predictions"]]) == (200, expected)
+    assert "query 1 is empty" in message["message"]

@@ -1,0 +1,57 @@
+"""What the files of the image promise, without building it."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.imports import ROOT, imported_names
+
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+
+
+def value(pattern: str, text: str) -> str:
+    match = re.search(pattern, text, re.MULTILINE)
+    assert match, pattern
+    return match[1]
+
+
+def copied() -> set[str]:
+    lines = re.findall(r"^COPY (.+) \S+$", DOCKERFILE, re.MULTILINE)
+    return {name for line in lines for name in line.split()}
+
+
+def own_packages(*files: Path) -> set[str]:
+    roots = {name.split(".")[0] for file in files for name in imported_names(file)}
+    return {name for name in roots if (ROOT / name / "__init__.py").is_file()}
+
+
+@pytest.mark.parametrize("name", ["UV_VERSION", "BASE_IMAGE"])
+def test_the_makefile_and_the_dockerfile_agree(name: str) -> None:
+    assert value(rf"^ARG {name}=(\S+)", DOCKERFILE) == value(rf"^{name} [:?]= (\S+)", (ROOT / "Makefile").read_text())
+
+
+def test_the_labels_agree_with_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for label, key in (("title", "name"), ("version", "version"), ("licenses", "license")):
+        assert value(rf'image\.{label}="(.+?)"', DOCKERFILE) == project[key]
+
+
+def test_everything_that_is_copied_and_nothing_else_goes_to_the_engine() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    assert lines[1] == "*"
+    assert {line[1:] for line in lines if line.startswith("!")} == copied()
+
+
+def test_every_package_that_tasks_and_stages_import_is_copied() -> None:
+    stages = own_packages(*(ROOT / "components").rglob("*.py"), *(ROOT / "irra").rglob("*.py"))
+    tasks = own_packages(ROOT / "pipeline" / "tasks.py")
+    assert {"irra", "components"} <= stages | tasks <= copied()
+
+
+def test_an_image_is_tagged_with_its_commit() -> None:
+    command = subprocess.run(["make", "--dry-run", "image"], cwd=ROOT, capture_output=True, text=True, check=True)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert re.search(rf"--tag irra-python-pipeline:{commit.stdout[:12]}(-dirty)? ", command.stdout)

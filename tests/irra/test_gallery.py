@@ -1,0 +1,267 @@
+"""The index folder: search against a slow reference, changes against fresh builds, and what is refused."""
+
+import json
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from irra.errors import UserError
+from irra.files import replace_folder
+from irra.search import building
+from irra.search.approximate import rows_of
+from irra.search.building import change_entries
+from irra.search.gallery import Gallery
+from irra.search.pictures import jpeg
+from irra.search.writing import GalleryWriter, Picture
+
+SIZE = (16, 8)
+MODEL = "a" * 64
+Floats = NDArray[np.float32]
+
+
+def pictures(count: int, first: int = 0) -> list[Picture]:
+    colours = np.random.default_rng(first).integers(0, 256, (count, 3), dtype=np.uint8)
+    return [
+        Picture(f"{first + i:05d}.png", jpeg(np.broadcast_to(colour, (*SIZE, 3)).copy()), i % 7 if i % 3 else None)
+        for i, colour in enumerate(colours)
+    ]
+
+
+def write(
+    folder: Path, embeddings: Floats, dtype: str = "float16", captions: Floats | None = None, exact_limit: int = 10**6
+) -> Gallery:
+    with replace_folder(folder) as target:
+        writer = GalleryWriter(target, MODEL, SIZE, dtype, exact_limit)
+        for start in range(0, len(embeddings), 1000):
+            batch = embeddings[start : start + 1000]
+            writer.add(pictures(len(batch), start), batch)
+        if captions is not None:
+            writer.add_captions([f"caption {i}" for i in range(len(captions))], captions)
+        writer.finish("test", [])
+    return Gallery.open(folder)
+
+
+def change(folder: Path, removed: NDArray[np.int64], added: Floats, exact_limit: int = 10**6) -> Gallery:
+    previous = Gallery.open(folder)
+    with replace_folder(folder) as target:
+        writer = GalleryWriter(target, MODEL, SIZE, previous.info.dtype, exact_limit)
+        writer.keep(previous, np.setdiff1d(np.arange(previous.size), removed))
+        if len(added):
+            writer.add(pictures(len(added), 90_000), added)
+        writer.finish("test", [])
+    return Gallery.open(folder)
+
+
+def slow_search(gallery: Gallery, queries: Floats, top_k: int) -> tuple[Floats, NDArray[np.int64]]:
+    unit = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+    scores = np.stack([(gallery.embeddings.astype(np.float32) * query).sum(axis=1) for query in unit])
+    rows = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
+    return np.take_along_axis(scores, rows, axis=1), rows
+
+
+def clusters(count: int, seed: int = 0) -> Floats:
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).standard_normal((40, 32))
+    return (centres[rng.integers(0, 40, count)] + 0.5 * rng.standard_normal((count, 32))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
+    """A gallery that is searched approximately, for its limit is low."""
+    return write(tmp_path_factory.mktemp("large") / "index", clusters(4000), exact_limit=1000)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_exact_search_equals_a_full_sort(tmp_path: Path, dtype: str) -> None:
+    gallery = write(tmp_path / "index", clusters(2000), dtype)
+    queries = 3 * clusters(20, seed=1)
+    scores, rows = gallery.search(queries, 10)
+    expected_scores, expected_rows = slow_search(gallery, queries, 10)
+    assert gallery.kind == "exact"
+    np.testing.assert_array_equal(rows, expected_rows)
+    np.testing.assert_allclose(scores, expected_scores, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_equal_pictures_rank_by_row(tmp_path: Path, dtype: str) -> None:
+    different = clusters(12)
+    gallery = write(tmp_path / "index", different[np.random.default_rng(0).integers(0, 12, 2000)], dtype)
+    _, rows = gallery.search(different[:3], 400)
+    np.testing.assert_array_equal(rows, slow_search(gallery, different[:3], 400)[1])
+
+
+def test_all_pictures_come_where_more_are_asked_for(tmp_path: Path) -> None:
+    gallery = write(tmp_path / "index", clusters(30))
+    scores, rows = gallery.search(clusters(2, seed=1), 100)
+    assert scores.shape == (2, 30)
+    assert sorted(rows[1].tolist()) == list(range(30))
+
+
+def test_scores_are_cosines_whatever_the_norm_of_a_query(tmp_path: Path) -> None:
+    gallery = write(tmp_path / "index", clusters(30), "float32")
+    queries = np.stack([1e-3 * clusters(30)[4], 1e6 * clusters(30)[5], np.zeros(32, np.float32)])
+    scores, rows = gallery.search(queries, 1)
+    assert rows[:2, 0].tolist() == [4, 5]
+    np.testing.assert_allclose(scores[:, 0], [1, 1, 0], atol=1e-6)
+
+
+def test_approximate_search_finds_nearly_all_of_the_best_with_their_exact_scores(large: Gallery) -> None:
+    queries = clusters(100, seed=1)
+    scores, rows = large.search(queries, 10)
+    expected_scores, expected_rows = slow_search(large, queries, 10)
+    assert large.kind == "hnsw"
+    found = [len(set(a) & set(b)) for a, b in zip(rows.tolist(), expected_rows.tolist(), strict=True)]
+    assert sum(found) / expected_rows.size >= 0.99
+    right = [i for i, count in enumerate(found) if count == 10]
+    np.testing.assert_array_equal(rows[right], expected_rows[right])
+    np.testing.assert_allclose(scores[right], expected_scores[right], rtol=1e-6)
+
+
+def test_approximate_search_gives_as_many_as_asked_for(large: Gallery) -> None:
+    queries = clusters(2, seed=1)
+    _, rows = large.search(queries, 3000)
+    np.testing.assert_array_equal(rows, slow_search(large, queries, 3000)[1])
+
+
+def test_a_changed_gallery_equals_a_fresh_one(tmp_path: Path) -> None:
+    embeddings, removed = clusters(1500), np.array([0, 7, 8, 600, 1199])
+    write(tmp_path / "changed", embeddings[:1200], captions=clusters(5))
+    changed = change(tmp_path / "changed", removed, embeddings[1200:])
+    fresh = write(tmp_path / "fresh", np.delete(embeddings, removed, axis=0))
+    queries = clusters(10, seed=1)
+    for mine, theirs in zip(changed.search(queries, 20), fresh.search(queries, 20), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    paths = [changed.entry(row).path for row in (0, 5, 1194, 1195)]
+    assert paths == ["00001.png", "00006.png", "01198.png", "90000.png"]
+    assert changed.entry(0) == write(tmp_path / "first", embeddings[:2]).entry(1)
+    assert changed.caption_count == 5
+
+
+@pytest.mark.parametrize("removed", [300, 1500])  # the graph goes on, or is made anew
+def test_a_removed_picture_is_never_found_again(tmp_path: Path, removed: int) -> None:
+    embeddings, extra = clusters(4000), clusters(100, seed=2)
+    write(tmp_path / "index", embeddings, exact_limit=1000)
+    order = np.argsort(-embeddings @ embeddings[0])  # the nearest to a query go: a hole in the graph
+    gallery = change(tmp_path / "index", order[:removed], extra, exact_limit=1000)
+    assert gallery.kind == "hnsw"
+    rest = np.concatenate([np.delete(embeddings, order[:removed], axis=0), extra])
+    fresh = write(tmp_path / "fresh", rest)
+    queries = np.concatenate([embeddings[order[:10]], extra[:10]])
+    rows = gallery.search(queries, 10)[1].tolist()
+    expected = fresh.search(queries, 10)[1].tolist()
+    assert sum(len(set(a) & set(b)) for a, b in zip(rows, expected, strict=True)) >= 0.99 * 200
+
+
+def test_ids_stay_and_are_never_given_again(tmp_path: Path) -> None:
+    write(tmp_path / "index", clusters(10))
+    change_entries(tmp_path / "index", np.array([0, 8, 9]))
+    change_entries(tmp_path / "index", np.array([1]), pictures(2), clusters(2, seed=3))
+    assert Gallery.open(tmp_path / "index").ids.tolist() == [1, 3, 4, 5, 6, 7, 10, 11]
+
+
+def test_rows_of_ids_that_are_gone_are_marked() -> None:
+    found = np.array([[2, 9, -1, 5], [7, 3, 2, 8]])
+    assert rows_of(found, np.array([2, 3, 7, 9])).tolist() == [[0, 3, -1, -1], [2, 1, 0, -1]]
+
+
+def test_entries_hold_path_person_and_picture(tmp_path: Path) -> None:
+    gallery = write(tmp_path / "index", clusters(5))
+    entry = gallery.entry(4)
+    assert (entry.path, entry.pid) == ("00004.png", 4)
+    assert gallery.entry(3).pid is None
+    with Image.open(BytesIO(entry.thumbnail)) as image:
+        assert (image.height, image.width) == SIZE
+    assert entry.thumbnail == pictures(5)[4].thumbnail
+
+
+def test_captions_are_searched_as_pictures_are(tmp_path: Path) -> None:
+    captions = clusters(300, seed=4)
+    gallery = write(tmp_path / "index", clusters(5), captions=captions)
+    expected = write(tmp_path / "other", captions).search(captions[7:9], 6)
+    for mine, theirs in zip(gallery.nearest_captions(captions[7:9], 6), expected, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert gallery.caption(int(expected[1][0, 0])) == "caption 7"
+
+
+def test_a_gallery_without_captions_finds_none(tmp_path: Path) -> None:
+    gallery = write(tmp_path / "index", clusters(5))
+    assert gallery.caption_count == 0
+    assert gallery.nearest_captions(clusters(2), 3)[1].shape == (2, 0)
+
+
+def test_an_open_gallery_outlives_its_folder_s_replacement(tmp_path: Path) -> None:
+    before = write(tmp_path / "index", clusters(50))
+    expected = before.search(clusters(3), 5)[1], before.entry(49)
+    write(tmp_path / "index", clusters(20, seed=5))
+    np.testing.assert_array_equal(before.search(clusters(3), 5)[1], expected[0])
+    assert before.entry(49) == expected[1]
+
+
+def test_a_failed_change_leaves_the_index_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "index", clusters(50))
+    with pytest.raises(UserError, match="not finite"):
+        change_entries(tmp_path / "index", np.array([3]), pictures(1), np.full((1, 32), np.nan, np.float32))
+    assert Gallery.open(tmp_path / "index").size == 50
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]
+
+
+def test_an_index_without_pictures_is_not_written(tmp_path: Path) -> None:
+    write(tmp_path / "index", clusters(2))
+    with pytest.raises(UserError, match="no usable picture"):
+        change_entries(tmp_path / "index", np.array([0, 1]))
+
+
+def test_a_missing_index_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no index of pictures.*irra index"):
+        Gallery.open(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "name", ["embeddings.npy", "entries.parquet", "thumbnails.bin", "captions.parquet", "caption_embeddings.npy"]
+)
+def test_a_truncated_or_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "index", clusters(5), captions=clusters(5))
+    path = tmp_path / "index" / name
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match=rf"{name}: \d+ bytes where info.json says \d+; make the index again"):
+        Gallery.open(tmp_path / "index")
+    path.unlink()
+    with pytest.raises(UserError, match=rf"{name}: missing"):
+        Gallery.open(tmp_path / "index")
+
+
+@pytest.mark.parametrize("name", ["embeddings.npy", "entries.parquet"])
+def test_a_file_of_the_right_length_and_wrong_contents_is_named(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "index", clusters(5))
+    path = tmp_path / "index" / name
+    path.write_bytes(b"\0" * path.stat().st_size)
+    with pytest.raises(UserError, match=rf"{name}: damaged"):
+        Gallery.open(tmp_path / "index")
+
+
+def test_another_format_version_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "index", clusters(5))
+    info = tmp_path / "index" / "info.json"
+    info.write_text(json.dumps(json.loads(info.read_text()) | {"format_version": 99}))
+    with pytest.raises(UserError, match="format version 99, this code reads 1"):
+        Gallery.open(tmp_path / "index")
+    info.write_text("{")
+    with pytest.raises(UserError, match=r"info.json: damaged"):
+        Gallery.open(tmp_path / "index")
+
+
+def test_another_model_is_refused_with_both_fingerprints(tmp_path: Path) -> None:
+    gallery = write(tmp_path / "index", clusters(5))
+    gallery.check_model(MODEL)
+    with pytest.raises(UserError, match=f"{'a' * 12}.*{'b' * 12}"):
+        gallery.check_model("b" * 64)
+
+
+def test_what_is_no_index_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="exists and is no index"):
+        building.check_target(tmp_path)

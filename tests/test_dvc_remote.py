@@ -1,0 +1,58 @@
+"""DVC with S3, as a user types it: a dataset there is a dependency, and results are pushed and pulled."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.components.test_prepare_from_s3 import NAME, dataset
+from tests.projects import Project, commit, new_project
+from tests.s3 import BUCKET, Server, read_files
+
+pytest_plugins = ["tests.s3"]
+pytestmark = pytest.mark.xdist_group("storage")
+
+
+def keep_first_stage(project: Project) -> None:
+    """Leave only prepare, with its dataset in S3."""
+    graph, path = project.folder / "dvc.yaml", project.folder / "params.yaml"
+    graph.write_text(yaml.safe_dump({"stages": {"prepare": yaml.safe_load(graph.read_text())["stages"]["prepare"]}}))
+    params = yaml.safe_load(path.read_text())
+    params["prepare"] |= {"dataset_name": NAME, "root_dir": f"s3://{BUCKET}/raw", "synthetic": None}
+    path.write_text(yaml.safe_dump(params))
+
+
+@pytest.fixture(scope="module")
+def origin(s3_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project that has run on a dataset in S3, committed and pushed."""
+    s3_server.fill({f"raw/{NAME}/{name}": content for name, content in dataset().items()})
+    project = new_project(tmp_path_factory.mktemp("origin"))
+    project.environment |= s3_server.environment
+    keep_first_stage(project)
+    assert project.stages_run("dvc", "repro") == {"prepare"}
+    project.run("dvc", "remote", "add", "--default", "storage", f"s3://{BUCKET}/dvc")
+    commit(project)
+    project.run("dvc", "push", "--run-cache")
+    return project
+
+
+@pytest.fixture(scope="module")
+def clone(origin: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = Project(tmp_path_factory.mktemp("clone") / "project")
+    project.environment = origin.environment
+    origin.run("git", "clone", "--quiet", str(origin.folder), str(project.folder))
+    project.run("dvc", "pull", "--run-cache")
+    return project
+
+
+def test_a_clone_pulls_what_was_pushed_and_has_nothing_to_run(origin: Project, clone: Project) -> None:
+    prepared = Path("data") / "prepared"
+    assert read_files(clone.folder / prepared) == read_files(origin.folder / prepared)
+    assert clone.stages_run("dvc", "repro") == set()
+
+
+def test_a_changed_object_is_a_changed_dependency(clone: Project, s3_server: Server) -> None:
+    s3_server.fill({f"raw/{NAME}/imgs/0.png": b"another picture"})
+    status = json.loads(clone.run("dvc", "status", "--json"))
+    assert status["prepare"] == [{"changed deps": {f"s3://{BUCKET}/raw/{NAME}": "modified"}}]
