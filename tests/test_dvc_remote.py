@@ -11,7 +11,7 @@ from tests.projects import Project, commit, new_project
 from tests.s3 import BUCKET, Server, read_files
 
 pytest_plugins = ["tests.s3"]
-pytestmark = pytest.mark.xdist_group("storage")
+pytestmark = [pytest.mark.system, pytest.mark.xdist_group("storage")]
 
 
 def keep_first_stage(project: Project) -> None:

@@ -147,6 +147,7 @@ def post(address: str, body: Any) -> tuple[int, Any]:
         return error.code, json.load(error)
 
 
+@pytest.mark.system
 def test_mlflow_serves_the_champion_where_the_project_is_not_installed(
     registered: register.Inputs, tmp_path: Path
 ) -> None:

@@ -30,7 +30,7 @@ def first_run(project: Project) -> Path:
 def run_local(project: Project, *options: str) -> Path:
     """The folder of the run."""
     shown = project.run("python", "-m", "pipeline", "run-local", *options)
-    return Path(shown.rpartition("outputs: ")[2].splitlines()[0])
+    return project.folder / shown.rpartition("outputs: ")[2].splitlines()[0]
 
 
 def client(project: Project) -> MlflowClient:
