@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.xdist_group("pipeline"), pytest.mark.timeout(600)]
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = new_project(tmp_path_factory.mktemp("project"))
-    assert project.stages_run("dvc", "repro") == {"prepare", "tokenize", "train", "evaluate"}
+    assert project.stages_run("dvc", "repro") == {"prepare", "tokenize", "train", "evaluate", "index"}
     commit(project)
     return project
 
@@ -100,7 +100,7 @@ def test_an_edited_learning_rate_reruns_training_and_a_reverted_one_is_restored(
     before = model_fingerprint(project.folder / "model")
     original = (project.folder / "params.yaml").read_text()
     project.set(lr=5e-4)
-    assert project.stages_run("dvc", "repro") == {"train", "evaluate"}
+    assert project.stages_run("dvc", "repro") == {"train", "evaluate", "index"}
     assert model_fingerprint(project.folder / "model") != before
     assert "train.lr" in project.run("dvc", "params", "diff")
     (project.folder / "params.yaml").write_text(original)
@@ -109,7 +109,10 @@ def test_an_edited_learning_rate_reruns_training_and_a_reverted_one_is_restored(
 
 
 def test_edited_code_reruns_the_stages_that_import_it(project: Project) -> None:
-    for name, stages in (("irra/losses.py", {"train"}), ("irra/masking.py", {"tokenize", "train", "evaluate"})):
+    for name, stages in (
+        ("irra/losses.py", {"train"}),
+        ("irra/masking.py", {"tokenize", "train", "evaluate", "index"}),
+    ):
         path = project.folder / name
         source = path.read_text()
         path.write_text(source + "\n# edited\n")
