@@ -1,4 +1,4 @@
-"""The command line `irra`: search, index, import, describe.
+"""The command line `irra`: search, index, import, export, describe.
 
 irra search "a woman in a red coat with a white handbag"
 
@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from components.cli.console import command
+from components.cli.export import export
 from components.cli.import_official import import_official
 from components.cli.index import index
 from components.cli.info import info
@@ -20,7 +21,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]}, rich_markup_mode=None, pretty_exceptions_enable=False
 )
 app.command()(command(search, print_hits))
-for work in (index, import_official, info):
+for work in (index, import_official, export, info):
     app.command()(command(work))
 
 

@@ -53,12 +53,15 @@ def word_importance(model: IRRA, picture: Tensor, pieces: list[list[int]]) -> Te
     It is the mean of what the score loses without the word and of what the word alone brings: the word's first and
     last place in the orders over which Shapley values average. The loss alone overlooks words that say the same.
     """
+    seen = [i for i, word in enumerate(pieces) if word]  # a word behind the cut changes nothing
     with torch.no_grad():
         image = model.encode_image(normalise(picture))
-        without = [pieces[:i] + pieces[i + 1 :] for i in range(len(pieces))]
+        without = [pieces[:i] + pieces[i + 1 :] for i in seen]
         whole = F.cosine_similarity(encode(model, [pieces, *without]), image)
-        alone = F.cosine_similarity(encode(model, [[], *([word] for word in pieces)]), image)
-    return (whole[0] - whole[1:] + alone[1:] - alone[0]) / 2
+        alone = F.cosine_similarity(encode(model, [[], *([pieces[i]] for i in seen)]), image)
+    importance = torch.zeros(len(pieces), device=image.device)
+    importance[seen] = (whole[0] - whole[1:] + alone[1:] - alone[0]) / 2
+    return importance
 
 
 def picture_heat(model: IRRA, picture: Tensor, pieces: list[list[int]]) -> Tensor:

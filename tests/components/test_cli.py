@@ -36,7 +36,7 @@ def test_version_is_shown() -> None:
     assert irra("--version").stdout.startswith("irra 0.")
 
 
-@pytest.mark.parametrize("name", ["search", "index", "import-official", "info"])
+@pytest.mark.parametrize("name", ["search", "index", "import-official", "export", "info"])
 def test_help_of_every_command_has_an_example_and_json(name: str) -> None:
     shown = irra(name, "--help").stdout
     assert f"Example: irra {name} " in shown
@@ -59,7 +59,9 @@ def test_the_shell_completes_commands() -> None:
     assert done.stdout.split() == ["index", "info"]
 
 
-@pytest.mark.parametrize("arguments", [("index", "--images", "."), ("import-official", __file__)])
+@pytest.mark.parametrize(
+    "arguments", [("index", "--images", "."), ("import-official", __file__), ("export", "anything")]
+)
 def test_no_command_replaces_a_folder_of_something_else(arguments: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     assert "holds other files" in mistake(*arguments, "--out", tmp_path)
@@ -82,6 +84,12 @@ def test_a_released_checkpoint_becomes_a_model_like_others(tmp_path: Path) -> No
 
 def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert "nowhere.pth: no such file" in mistake("import-official", "nowhere.pth", "--out", tmp_path / "model")
+
+
+def test_a_model_is_exported_and_says_which_it_was(model: Path, tmp_path: Path) -> None:
+    facts = answer("export", model, "--out", tmp_path / "onnx")
+    assert facts["model_fingerprint"] == model_fingerprint(model)
+    assert facts["files"].keys() == {"image_encoder.onnx", "text_encoder.onnx"}
 
 
 def test_info_describes_a_model(model: Path) -> None:
