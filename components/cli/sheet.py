@@ -7,8 +7,9 @@ from pathlib import Path
 from PIL import Image
 
 from components.pictures import RetrievalRow, retrieval_sheet
+from components.pictures.canvas import Pixels
 from components.pictures.explanation import ExplanationRow, explanation_sheet
-from components.pictures.sheets import TOP_RESULTS, Pixels
+from components.pictures.sheets import TOP_RESULTS
 from irra.progress import progress
 from irra.search.engine import Hit, SearchEngine
 from irra.search.explain import explain

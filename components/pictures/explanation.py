@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from components.pictures.sheets import COLOURS, GAP, MARGIN, WIDTH, Pixels, _Canvas, _size
+from components.pictures.canvas import COLOURS, GAP, MARGIN, WIDTH, Canvas, Pixels, fitted
 from components.pictures.style import INK, Colour, save_png
 from components.pictures.text import Face, load_face
 
@@ -36,9 +36,9 @@ class ExplanationRow:
 def explanation_sheet(path: Path, rows: Sequence[ExplanationRow]) -> None:
     """Write found pictures in two columns, each plain, under its heat map, and beside the query's shaded words."""
     assert rows, "no explanation to draw"
-    size = _size(rows[0].pixels, IMAGE_WIDTH)
+    size = fitted(rows[0].pixels, IMAGE_WIDTH)
     cell_height = load_face(16, bold=True).line_height + 6 + size[1] + MARGIN
-    canvas = _Canvas(MARGIN + (len(rows) + 1) // 2 * cell_height)
+    canvas = Canvas(MARGIN + (len(rows) + 1) // 2 * cell_height)
     for index, row in enumerate(rows):
         corner = (MARGIN + index % 2 * (CELL_WIDTH + MARGIN), MARGIN + index // 2 * cell_height)
         _explanation(canvas, corner, row, size)
@@ -60,7 +60,7 @@ def shade(importance: float) -> Colour:
     return red, green, blue
 
 
-def _explanation(canvas: _Canvas, corner: tuple[int, int], row: ExplanationRow, size: tuple[int, int]) -> None:
+def _explanation(canvas: Canvas, corner: tuple[int, int], row: ExplanationRow, size: tuple[int, int]) -> None:
     """One cell of the sheet, with images of `size`."""
     (left, top), title = corner, load_face(16, bold=True)
     y = canvas.text((left, top), title.wrap(row.title, CELL_WIDTH, 1), title, INK) + 6
@@ -72,7 +72,7 @@ def _explanation(canvas: _Canvas, corner: tuple[int, int], row: ExplanationRow, 
     _words(canvas, (x, y, left + CELL_WIDTH, y + size[1]), row.words, load_face(15))
 
 
-def _words(canvas: _Canvas, box: tuple[int, int, int, int], words: Sequence[tuple[str, float]], face: Face) -> None:
+def _words(canvas: Canvas, box: tuple[int, int, int, int], words: Sequence[tuple[str, float]], face: Face) -> None:
     """Write shaded words into `box` (left, top, right, bottom); those that do not fit are left out."""
     left, y, right, bottom = box
     x, line_height = left, face.line_height + 2 * PADDING

@@ -4,28 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageDraw
-
-from components.pictures.style import INK, MUTED, RIGHT, RULE, WHITE, WRONG, Colour, save_png
+from components.pictures.canvas import COLOURS, FRAME, GAP, MARGIN, MARK, WIDTH, Canvas, Pixels, fitted
+from components.pictures.style import INK, MUTED, RIGHT, RULE, save_png
 from components.pictures.text import Face, load_face
 
-Pixels = npt.NDArray[np.uint8]  # (H, W, 3)
-
-WIDTH = 1200
-MARGIN = 28
-GAP = 8
 SHEET_IMAGE_WIDTH = 72
 RESULT_WIDTH = 64
-FRAME = 4
-THIN_FRAME = 2  # of wrong results, so that the right ones stand out
-MARK = 18
 TOP_RESULTS = 10
 RESULT_STEP = RESULT_WIDTH + 2 * FRAME + GAP // 2
 SHEET_IMAGES = 4
 TEXT_HEIGHT = 120  # that captions have at least, beside images that are lower
-COLOURS = (WHITE, INK, MUTED, RULE, RIGHT, WRONG)
 
 
 @dataclass(frozen=True)
@@ -50,67 +38,20 @@ class RetrievalRow:
     rank: int | None  # of the first right result, from 1
 
 
-class _Canvas:
-    """A white sheet that is drawn on in pixels."""
-
-    def __init__(self, height: int) -> None:
-        self.picture = Image.new("RGB", (WIDTH, height), WHITE)
-        self.draw = ImageDraw.Draw(self.picture)
-
-    def text(self, at: tuple[int, int], lines: list[str], face: Face, colour: Colour, anchor: str = "la") -> int:
-        """Write `lines` from the point `at` downwards; the y below them."""
-        x, y = at
-        for line in lines:
-            self.draw.text((x, y), line, font=face.font, fill=colour, anchor=anchor)
-            y += face.line_height
-        return y
-
-    def image(self, at: tuple[int, int], pixels: Pixels, size: tuple[int, int]) -> None:
-        """Put an image, resized to `size` (width, height), with its top left corner at `at`."""
-        assert pixels.dtype == np.uint8, f"images are uint8, not {pixels.dtype}"
-        assert pixels.shape[2:] == (3,), f"images are (H, W, 3), not {pixels.shape}"
-        self.picture.paste(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS), at)
-
-    def frame(self, at: tuple[int, int], size: tuple[int, int], right: bool) -> None:
-        """A frame around the image of `size` at `at`, which it leaves uncovered."""
-        (x, y), width = at, FRAME if right else THIN_FRAME
-        box = (x - width, y - width, x + size[0] + width - 1, y + size[1] + width - 1)
-        self.draw.rectangle(box, outline=RIGHT if right else WRONG, width=width)
-
-    def mark(self, at: tuple[int, int], right: bool) -> None:
-        """A check or a cross on a disc, MARK pixels wide: drawn, since no font is sure to have them."""
-        scale = 8
-        disc = Image.new("RGBA", (MARK * scale, MARK * scale))
-        draw = ImageDraw.Draw(disc)
-        draw.ellipse((0, 0, MARK * scale - 1, MARK * scale - 1), fill=RIGHT if right else WRONG)
-        check = [[(0.27, 0.53), (0.44, 0.69), (0.74, 0.34)]]
-        cross = [[(0.32, 0.32), (0.68, 0.68)], [(0.32, 0.68), (0.68, 0.32)]]
-        for stroke in check if right else cross:
-            points = [(x * MARK * scale, y * MARK * scale) for x, y in stroke]
-            draw.line(points, fill=WHITE, width=round(0.13 * MARK * scale), joint="curve")
-        disc = disc.resize((MARK, MARK), Image.Resampling.LANCZOS)
-        self.picture.paste(disc, at, disc)
-
-
-def _size(pixels: Pixels, width: int) -> tuple[int, int]:
-    """Width and height of an image as wide as `width`."""
-    return width, round(width * int(pixels.shape[0]) / int(pixels.shape[1]))
-
-
 def contact_sheet(path: Path, rows: list[SheetRow]) -> None:
     """Write a sheet of identities in two columns, each with up to four images and its captions beside them."""
     assert min((len(row.images) for row in rows), default=0) > 0, "a contact sheet needs identities with images"
-    size = _size(rows[0].images[0], SHEET_IMAGE_WIDTH)
+    size = fitted(rows[0].images[0], SHEET_IMAGE_WIDTH)
     cell_height = load_face(16, bold=True).line_height + 6 + max(size[1], TEXT_HEIGHT) + MARGIN
     cell_width = (WIDTH - 3 * MARGIN) // 2
-    canvas = _Canvas(MARGIN + (len(rows) + 1) // 2 * cell_height)
+    canvas = Canvas(MARGIN + (len(rows) + 1) // 2 * cell_height)
     for index, row in enumerate(rows):
         corner = (MARGIN + index % 2 * (cell_width + MARGIN), MARGIN + index // 2 * cell_height)
         _identity(canvas, corner, cell_width, row, size)
     save_png(path, canvas.picture, COLOURS)
 
 
-def _identity(canvas: _Canvas, corner: tuple[int, int], width: int, row: SheetRow, size: tuple[int, int]) -> None:
+def _identity(canvas: Canvas, corner: tuple[int, int], width: int, row: SheetRow, size: tuple[int, int]) -> None:
     """One cell of the contact sheet, `width` wide, with images of `size`; captions that do not fit are left out."""
     (left, top), title, face = corner, load_face(16, bold=True), load_face(14)
     y = canvas.text((left, top), title.wrap(row.title, width, 1), title, INK) + 6
@@ -133,11 +74,11 @@ def retrieval_sheet(path: Path, title: str, rows: list[RetrievalRow]) -> None:
     assert min((len(row.results) for row in rows), default=0) > 0, "a retrieval sheet needs queries with results"
     judged = rows[0].truth is not None
     assert all((row.truth is not None) == judged for row in rows), "free queries share no sheet with others"
-    size = _size(rows[0].results[0][0], RESULT_WIDTH)
+    size = fitted(rows[0].results[0][0], RESULT_WIDTH)
     heading, small = load_face(22, bold=True), load_face(13)
     top = MARGIN + heading.line_height + 12 + small.line_height + 12
     row_height = max(size[1], TEXT_HEIGHT) + 58
-    canvas = _Canvas(top + len(rows) * row_height + MARGIN // 2)
+    canvas = Canvas(top + len(rows) * row_height + MARGIN // 2)
     canvas.text((MARGIN, MARGIN), heading.wrap(title, WIDTH - 2 * MARGIN, 1), heading, INK)
     _column_names(canvas, top - 12 - small.line_height, small, judged)
     for index, row in enumerate(rows):
@@ -154,7 +95,7 @@ def _truth_x() -> int:
     return _result_x(0) - RESULT_WIDTH - 28
 
 
-def _column_names(canvas: _Canvas, y: int, face: Face, judged: bool) -> None:
+def _column_names(canvas: Canvas, y: int, face: Face, judged: bool) -> None:
     canvas.text((MARGIN, y), ["query"], face, MUTED)
     if judged:
         canvas.text((_truth_x() + RESULT_WIDTH // 2, y), ["its image"], face, MUTED, "ma")
@@ -163,7 +104,7 @@ def _column_names(canvas: _Canvas, y: int, face: Face, judged: bool) -> None:
         canvas.text((_result_x(index) + RESULT_WIDTH // 2, y), [name], face, MUTED, "ma")
 
 
-def _query(canvas: _Canvas, top: int, row: RetrievalRow, size: tuple[int, int]) -> None:
+def _query(canvas: Canvas, top: int, row: RetrievalRow, size: tuple[int, int]) -> None:
     """One row of the retrieval sheet, from `top` downwards."""
     canvas.draw.line((MARGIN, top, WIDTH - MARGIN, top), fill=RULE, width=1)
     y = top + 16

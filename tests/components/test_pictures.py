@@ -17,8 +17,9 @@ from components.pictures import (
     retrieval_sheet,
     validation_curves,
 )
+from components.pictures.canvas import FRAME, MARGIN, WIDTH
 from components.pictures.plots import spread
-from components.pictures.sheets import FRAME, MARGIN, RESULT_STEP, RESULT_WIDTH, WIDTH
+from components.pictures.sheets import RESULT_STEP, RESULT_WIDTH
 from components.pictures.style import RIGHT, WHITE, WRONG, save_png
 from components.pictures.text import ELLIPSIS, MISSING, load_face
 

@@ -1,0 +1,58 @@
+"""Sheets that say why pictures were found."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.pictures.explanation import SHADE, ExplanationRow, explanation_sheet, heat_map, shade
+
+GREY = np.full((64, 32, 3), 128, np.uint8)
+
+
+def row(heat: np.ndarray, words: list[tuple[str, float]]) -> ExplanationRow:
+    return ExplanationRow("rank 1", GREY, heat.astype(np.float32), words)
+
+
+def drawn(path: Path, *rows: ExplanationRow) -> np.ndarray:
+    explanation_sheet(path / "why.png", rows)
+    return np.asarray(Image.open(path / "why.png").convert("RGB"))
+
+
+def test_a_picture_without_heat_stays_as_it_is() -> None:
+    np.testing.assert_array_equal(heat_map(GREY, np.zeros((64, 32), np.float32)), GREY)
+
+
+def test_heat_is_yellow_where_it_is_strongest() -> None:
+    heat = np.zeros((64, 32), np.float32)
+    heat[10, 20] = 1.0
+    red, green, blue = heat_map(GREY, heat)[10, 20].tolist()
+    assert red > green > blue
+    np.testing.assert_array_equal(heat_map(GREY, heat)[11], GREY[11])
+
+
+def test_a_heat_of_another_size_is_refused() -> None:
+    with pytest.raises(AssertionError, match="heat is"):
+        heat_map(GREY, np.zeros((32, 32), np.float32))
+
+
+@pytest.mark.parametrize(("importance", "colour"), [(0.0, (255, 255, 255)), (1.0, SHADE)])
+def test_words_are_shaded_by_importance(importance: float, colour: tuple[int, int, int]) -> None:
+    assert shade(importance) == colour
+
+
+def test_only_words_that_mattered_are_shaded(tmp_path: Path) -> None:
+    nothing = np.zeros((64, 32))
+    plain = drawn(tmp_path, row(nothing, [("a", 0.0), ("red", 0.0), ("coat", 0.0)]))
+    marked = drawn(tmp_path, row(nothing, [("a", 0.0), ("red", 1.0), ("coat", 0.0)]))
+    changed = (plain != marked).any(axis=2)
+    assert 200 < changed.sum() < 3000
+    assert (marked[changed] == SHADE).all(axis=1).mean() > 0.5
+
+
+def test_a_long_query_stays_inside_its_cell(tmp_path: Path) -> None:
+    short = drawn(tmp_path, *[row(np.zeros((64, 32)), [("coat", 0.0)])] * 2)
+    endless = drawn(tmp_path, *[row(np.zeros((64, 32)), [("coat", 0.0)] * 500)] * 2)
+    assert short.shape == endless.shape
+    assert (endless[-10:] == 255).all()
