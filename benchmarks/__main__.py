@@ -6,7 +6,7 @@ On a machine with a GPU, `python -m benchmarks.training` measures training there
 import subprocess
 import sys
 
-NAMES = ("prepare", "tokenize", "evaluation")
+NAMES = ("prepare", "tokenize", "evaluation", "search")
 
 
 def main() -> None:

@@ -1,26 +1,20 @@
 """Images per second and core of the prepare stage, on JPEG files of CUHK-PEDES's size.
 
-    python -m benchmarks.prepare
-
-The files are made on the spot: smooth shapes with texture and noise, quality 90, in the heights and widths of SIZES.
+python -m benchmarks.prepare
 """
 
 import json
 import os
-import shutil
 import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from benchmarks.machine import describe
+from benchmarks.photographs import SIZES, write_pictures
 from irra.config import PrepareConfig
 from irra.cores import available_cores
 from irra.data.preparation import prepare
 
-SIZES = ((256, 96), (320, 120), (400, 150), (400, 150), (400, 150), (500, 190), (600, 225), (800, 300))
 PICTURES = 512  # different ones
 IMAGES = 4096  # files, so that starting the processes weighs little
 IMAGE_SIZE = [384, 128]
@@ -64,29 +58,13 @@ def _measure(source: Path, target: Path, workers: int) -> tuple[float, float]:
 
 def _write_dataset(root: Path) -> float:
     """Write the dataset into `root`; the mean size of its files in kB."""
-    (root / "imgs").mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    entries = []
-    for number in range(IMAGES):
-        path = root / "imgs" / f"{number:04d}.jpg"
-        if number < PICTURES:
-            Image.fromarray(_picture(rng, *SIZES[number % len(SIZES)])).save(path, quality=90)
-        else:
-            shutil.copyfile(root / "imgs" / f"{number % PICTURES:04d}.jpg", path)
-        entries.append({"id": number, "file_path": path.name, "captions": ["A person."] * 2, "split": "train"})
+    paths = write_pictures(root / "imgs", IMAGES, PICTURES)
+    entries = [
+        {"id": number, "file_path": path.name, "captions": ["A person."] * 2, "split": "train"}
+        for number, path in enumerate(paths)
+    ]
     (root / "annotations.json").write_text(json.dumps(entries))
-    return sum(path.stat().st_size for path in (root / "imgs").iterdir()) / IMAGES / 1000
-
-
-def _picture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Random fields of ever finer grain and smaller amplitude, as in a photograph; uint8 (height, width, 3)."""
-    total = np.full((height, width, 3), 128.0)
-    for cells in (2, 4, 8, 16, 32, 64):
-        field = rng.integers(0, 256, (cells * 3, cells, 3), dtype=np.uint8)
-        smooth = Image.fromarray(field).resize((width, height), Image.Resampling.BICUBIC)
-        total += (np.asarray(smooth) - 128.0) / cells**0.7
-    total += rng.normal(0.0, 3.0, total.shape)  # the sensor's noise
-    return total.clip(0, 255).astype(np.uint8)
+    return sum(path.stat().st_size for path in paths) / IMAGES / 1000
 
 
 if __name__ == "__main__":

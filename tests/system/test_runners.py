@@ -84,7 +84,7 @@ def test_artifacts_carry_what_the_user_interface_shows(first_run: Path) -> None:
 
 
 def test_a_model_that_fails_the_gate_is_not_registered(project: Project, first_run: Path) -> None:
-    second = run_local(project, "--set", "registry.threshold=100")
+    second = run_local(project, "--set", "train.seed=1", "--set", "registry.threshold=100")
     assert not (second / "register").exists()
     assert "below registry.threshold" in (second / "gate" / "reason").read_text()
     assert len(client(project).search_model_versions("name='irra'")) == 1
