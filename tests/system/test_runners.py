@@ -9,17 +9,9 @@ import pytest
 from mlflow import MlflowClient
 
 from irra.checkpoint import model_fingerprint
-from tests.projects import Project, new_project
+from tests.projects import Project
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """With the tiny preset, and what `dvc repro` made of it."""
-    project = new_project(tmp_path_factory.mktemp("project"))
-    project.run("dvc", "repro")
-    return project
 
 
 @pytest.fixture(scope="module")
