@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -74,8 +75,9 @@ def _run(pipeline: Pipeline, root: Path, values: Mapping[str, Any]) -> Path:
     before = set(root.iterdir())
     try:
         pipeline(**values)
-    except RuntimeError as error:  # kfp's word for a failed task, whose log is above
-        raise UserError(f"{error}; its log is above") from None
+    except RuntimeError as error:  # kfp's word for a failed task, in colours
+        message = re.sub(r"\x1b\[\d+m", "", str(error)).rstrip(".")
+        raise UserError(f"{message}; its log is above") from None
     (folder,) = {path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")} - before
     check_finished(folder)
     return folder
@@ -83,11 +85,18 @@ def _run(pipeline: Pipeline, root: Path, values: Mapping[str, Any]) -> Path:
 
 def check_finished(run: Path) -> None:
     """UserError when a task of the run left nothing: kfp takes a container that vanished at once for a success."""
-    silent = [
-        task.name for task in sorted(run.iterdir()) if task.is_dir() and not (task / "executor_output.json").exists()
-    ]
+    silent = [str(task.relative_to(run)) for task in _tasks(run) if not (task / "executor_output.json").exists()]
     if silent:
         raise UserError(f"{', '.join(silent)}: ended without a result; its log is above")
+
+
+def _tasks(folder: Path) -> Iterator[Path]:
+    """The folders of the tasks; those of a loop lie in one for each of its iterations."""
+    for path in sorted(folder.iterdir()):
+        if re.fullmatch(r"for-loop-\d+-iteration-\d+", path.name):
+            yield from _tasks(path)
+        elif path.is_dir():
+            yield path
 
 
 @contextlib.contextmanager

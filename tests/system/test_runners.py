@@ -94,6 +94,6 @@ def test_a_failed_task_fails_the_run_and_shows_its_log(project: Project) -> None
     command += ["--set", "prepare.synthetic=null", "--set", "prepare.root_dir=nowhere"]
     done = subprocess.run(command, cwd=project.folder, env=project.environment, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "nowhere/CUHK-PEDES" in done.stdout
+    assert "error: nowhere: no such folder" in done.stdout
     assert "'prepare'" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stdout + done.stderr
