@@ -101,4 +101,4 @@ lock: setup ## pin the newest versions that fit into requirements.txt
 		--output-file requirements.txt
 
 clean: ## remove the environment and everything that runs have made, MLflow's store excepted
-	rm -rf $(VENV) data/prepared data/tokens data/rankings.parquet model checkpoints .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build data/downloads data/prepared data/tokens data/index data/rankings.parquet model checkpoints .mypy_cache .ruff_cache .pytest_cache
