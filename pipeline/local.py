@@ -78,8 +78,16 @@ def _run(pipeline: Pipeline, root: Path, values: Mapping[str, Any]) -> Path:
     except RuntimeError as error:  # kfp's word for a failed task, in colours
         message = re.sub(r"\x1b\[\d+m", "", str(error)).rstrip(".")
         raise UserError(f"{message}; its log is above") from None
-    (folder,) = {path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")} - before
+    except ValueError:  # it may miss what a task without a result should have left
+        check_finished(_new_folder(root, before))
+        raise
+    folder = _new_folder(root, before)
     check_finished(folder)
+    return folder
+
+
+def _new_folder(root: Path, before: set[Path]) -> Path:
+    (folder,) = {path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")} - before
     return folder
 
 
