@@ -151,11 +151,13 @@ def run_local(options: argparse.Namespace) -> None:
 def run_docker(options: argparse.Namespace) -> None:
     """Run the tasks in the real image; a dataset of this machine is mounted where it is."""
     from pipeline.local import run_in_containers
+    from pipeline.package import check_image
 
+    check_image(options.image)
     chosen = choose(options)
     raw = Path(chosen.params.prepare.root_dir).resolve()
     mounts = [raw] if chosen.params.prepare.synthetic is None and raw.is_dir() else []
-    _say_where(run_in_containers(chosen.pipeline, options.runs, chosen.values, mounts))
+    _say_where(run_in_containers(chosen.pipeline, options.runs, chosen.values, options.image, mounts))
 
 
 def _say_where(folder: Path) -> None:

@@ -30,15 +30,17 @@ def run_in_subprocesses(pipeline: Pipeline, root: Path, values: Mapping[str, Any
     return _run(pipeline, root, values)
 
 
-def run_in_containers(pipeline: Pipeline, root: Path, values: Mapping[str, Any], mounts: list[Path]) -> Path:
-    """Run `pipeline` with the image of its tasks; returns the folder of the run. UserError when a task fails.
+def run_in_containers(
+    pipeline: Pipeline, root: Path, values: Mapping[str, Any], image: str, mounts: list[Path]
+) -> Path:
+    """Run `pipeline`, whose tasks all have `image`; returns the folder of the run. UserError when a task fails.
 
     Containers share this machine's network and user, and see `root` (to write) and `mounts` (to read) where they are.
     MLflow's project store is served to them while they run.
     """
     from docker.types import Mount
 
-    check_engine()
+    check_engine(image)
     root.mkdir(parents=True, exist_ok=True)
     artifacts = Path("mlartifacts").resolve()  # where the default store keeps files
     artifacts.mkdir(exist_ok=True)
@@ -55,16 +57,33 @@ def run_in_containers(pipeline: Pipeline, root: Path, values: Mapping[str, Any],
         return _run(pipeline, root, values)
 
 
-def check_engine() -> None:
-    """UserError when no Docker engine answers."""
+def check_engine(image: str) -> None:
+    """UserError when no Docker engine answers, or it has no such image and can pull none."""
     import docker
 
     try:
         client = docker.from_env()
         client.ping()
-        client.close()
     except (docker.errors.DockerException, OSError) as error:
         raise UserError(f"no Docker engine answers ({error}); start Docker, or use run-local") from None
+    with contextlib.closing(client):
+        try:
+            client.images.get(image)
+        except docker.errors.ImageNotFound:
+            _pull(client, image)
+
+
+def _pull(client: Any, image: str) -> None:
+    import docker
+
+    print(f"pulling {image}", flush=True)
+    try:
+        client.images.pull(image)
+    except docker.errors.APIError as error:
+        reason = error.explanation or error
+        raise UserError(
+            f"image {image} is not here, and cannot be pulled ({reason}); make it by `make image`"
+        ) from None
 
 
 def _environment() -> dict[str, str]:

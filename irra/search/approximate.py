@@ -14,8 +14,8 @@ from irra.progress import progress
 from irra.search.neighbours import Embeddings, Floats, Rows, load_faiss
 
 LINKS = 32  # of a row to its neighbours, twice as many on the lowest level
-EF_CONSTRUCTION = 64  # rows looked at to find a new row's neighbours
-EF_SEARCH = 256  # rows looked at to answer a query
+EF_CONSTRUCTION = 160  # rows looked at to find a new row's neighbours: with 64, one of fifty is never found
+EF_SEARCH = 512  # rows looked at to answer a query
 TRAINING_ROWS = 65_536  # from which the range of every dimension's 8 bits is taken
 ADD_ROWS = 16_384  # added at once: 33 MB as float32 at 512 dimensions
 MAX_STALE_SHARE = 0.2  # of rows in the graph that have left the gallery, above which it is made anew

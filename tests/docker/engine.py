@@ -59,11 +59,9 @@ def image(base_image: str) -> str:
 
 
 def build(folder: Path, tag: str, base: str) -> str:
-    """Run `make image` in `folder`; an older image of that tag is removed."""
-    previous = image_id(tag)
+    """Run `make image` in `folder`; older images of that tag go, as far as nothing is built on them."""
     subprocess.run(["make", "image", f"IMAGE={tag}", f"BASE_IMAGE={base}"], cwd=folder, check=True)
-    if previous and previous != image_id(tag):
-        docker("rmi", previous)
+    docker("image", "prune", "--force", "--filter", "label=org.opencontainers.image.title=irra-pipeline")
     return tag
 
 

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,11 @@ def run(project: Project, image: str) -> Path:
 
 
 @pytest.fixture
-def dead_image(image: str, tmp_path: Path) -> str:
+def dead_image(image: str, tmp_path: Path) -> Iterator[str]:
     (tmp_path / "Dockerfile").write_text(DEAD.format(image=image))
     docker("build", "--quiet", "--tag", "irra-python-pipeline:dead", str(tmp_path))
-    return "irra-python-pipeline:dead"
+    yield "irra-python-pipeline:dead"
+    docker("rmi", "irra-python-pipeline:dead")
 
 
 def fail(project: Project, *options: str) -> str:
@@ -70,4 +72,5 @@ def test_a_failed_task_fails_the_run(project: Project, image: str) -> None:
 
 
 def test_an_image_that_is_not_there_is_named(project: Project) -> None:
-    assert "irra-python-pipeline:missing" in fail(project, "--image", "irra-python-pipeline:missing").splitlines()[-1]
+    shown = fail(project, "--image", "irra-python-pipeline:missing")
+    assert "image irra-python-pipeline:missing is not here, and cannot be pulled" in shown.splitlines()[-1]
