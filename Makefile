@@ -39,7 +39,7 @@ repro: setup ## run the pipeline of dvc.yaml with params.yaml, then show its res
 	@$(BIN)/python -m components.summary
 
 test: setup ## run the tests
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not system and not docker"
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not system and not docker"
 
 test-system: setup ## run whole pipelines with every runner, the image, and an S3 server (half an hour; needs Docker)
 	@$(BIN)/python -m pytest -m "system or docker"

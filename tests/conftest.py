@@ -20,7 +20,10 @@ torch.set_num_threads(1)  # pytest runs one process a core
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the longest chain of tests, so that the other process does all the rest meanwhile."""
+    """Start with the longest chain of tests, so that the other process does all the rest meanwhile.
+
+    pytest-xdist keeps this order only with `--no-loadscope-reorder`: the Makefile passes it.
+    """
     items.sort(key=lambda item: "test_pipeline" not in item.nodeid)
 
 
