@@ -26,11 +26,12 @@ help: ## list these targets
 
 setup: $(INSTALLED) ## install the pinned requirements into .venv (TORCH_BACKEND=cpu for a machine without CUDA)
 
+# Compiled once here: left to the first import, it is done again by every process where Python may write no bytecode.
 $(INSTALLED): requirements.txt pyproject.toml
 	@sh tools/check_python.sh "$(PYTHON)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python $(addprefix --torch-backend=,$(TORCH_BACKEND)) \
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(addprefix --torch-backend=,$(TORCH_BACKEND)) \
 		--constraint requirements.txt --editable '.[stages,pipeline,search,dev]'
 	@rm -f $(VENV)/.installed* && touch $@
 
