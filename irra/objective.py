@@ -95,9 +95,9 @@ def mlm_logits(model: IRRA, features: Features, mlm_labels: Tensor) -> tuple[Ten
     """Vocabulary logits (N, V) at the N chosen positions alone, and their labels (N,)."""
     assert model.interaction is not None, "the model has no cross-modal branch"
     assert features.mlm_tokens is not None
-    fused = model.interaction(features.mlm_tokens, features.image_tokens)
     chosen = mlm_labels != 0
-    return model.interaction.mlm_head(fused[chosen]).float(), mlm_labels[chosen]
+    fused = model.interaction(features.mlm_tokens, features.image_tokens, chosen)
+    return model.interaction.mlm_head(fused).float(), mlm_labels[chosen]
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -97,17 +97,20 @@ def _run(pipeline: Pipeline, root: Path, values: Mapping[str, Any]) -> Path:
     except RuntimeError as error:  # kfp's word for a failed task, in colours
         message = re.sub(r"\x1b\[\d+m", "", str(error)).rstrip(".")
         raise UserError(f"{message}; its log is above") from None
-    except ValueError:  # it may miss what a task without a result should have left
-        check_finished(_new_folder(root, before))
+    except ValueError as error:  # it may miss what a task without a result should have left
+        folders = _new_folders(root, before)
+        for folder in folders:
+            check_finished(folder)
+        if not folders:  # not even the first task has begun to write
+            raise UserError(f"a task ended without a result ({error}); its log is above") from None
         raise
-    folder = _new_folder(root, before)
+    (folder,) = _new_folders(root, before)
     check_finished(folder)
     return folder
 
 
-def _new_folder(root: Path, before: set[Path]) -> Path:
-    (folder,) = {path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")} - before
-    return folder
+def _new_folders(root: Path, before: set[Path]) -> set[Path]:
+    return {path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")} - before
 
 
 def check_finished(run: Path) -> None:

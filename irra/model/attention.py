@@ -4,6 +4,9 @@ The modules and their weights stay open_clip's. Only the call differs: a causal 
 would keep attention off the fast kernels, and no mask where there is none.
 """
 
+from collections.abc import Iterable
+
+import torch
 import torch.nn.functional as F
 from open_clip.transformer import Transformer
 from torch import Tensor, nn
@@ -24,9 +27,37 @@ def attend(attention: nn.MultiheadAttention, query: Tensor, memory: Tensor, caus
     return output
 
 
+def run_blocks_at(transformer: Transformer, x: Tensor, chosen: Tensor) -> Tensor:
+    """All residual blocks of `transformer` over `x` (B, N, D), read out at `chosen` (B, N) bool: (chosen, D).
+
+    The last block computes those positions alone, row by row; the others serve it as keys and values.
+    """
+    *first, last = transformer.resblocks
+    x = _run(first, x, causal=False)
+    normed = last.ln_1(x)
+    columns, present = _packed(chosen)
+    index = columns[:, :, None].expand(-1, -1, x.shape[2])
+    attended = attend(last.attn, normed.gather(1, index), normed)
+    y = (x.gather(1, index) + last.ls_1(attended))[present]
+    output: Tensor = y + last.ls_2(last.mlp(last.ln_2(y)))
+    return output
+
+
+def _packed(chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """The chosen columns of each row moved to its front (B, M), M the longest row, and where there are any (B, M)."""
+    counts = chosen.sum(dim=1)
+    longest = int(counts.max())
+    columns = chosen.long().argsort(dim=1, descending=True, stable=True)[:, :longest]
+    return columns, torch.arange(longest, device=chosen.device) < counts[:, None]
+
+
 def run_blocks(transformer: Transformer, x: Tensor, causal: bool = False) -> Tensor:
     """All residual blocks of `transformer` over `x` (B, N, D)."""
-    for block in transformer.resblocks:
+    return _run(transformer.resblocks, x, causal)
+
+
+def _run(blocks: Iterable[nn.Module], x: Tensor, causal: bool) -> Tensor:
+    for block in blocks:
         normed = block.ln_1(x)
         x = x + block.ls_1(attend(block.attn, normed, normed, causal))
         x = x + block.ls_2(block.mlp(block.ln_2(x)))

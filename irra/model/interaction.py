@@ -5,7 +5,7 @@ from collections import OrderedDict
 from open_clip.transformer import LayerNorm, QuickGELU, Transformer
 from torch import Tensor, nn
 
-from irra.model.attention import attend, run_blocks
+from irra.model.attention import attend, run_blocks_at
 
 HEAD_WIDTH = 64
 
@@ -36,11 +36,11 @@ class Interaction(nn.Module):
             nn.init.normal_(block.mlp.c_fc.weight, std=inner_std)
             nn.init.normal_(block.mlp.c_proj.weight, std=output_std)
 
-    def forward(self, text_tokens: Tensor, image_tokens: Tensor) -> Tensor:
-        """Text tokens (B, L, D) that have looked at image tokens (B, P, D); (B, L, D).
+    def forward(self, text_tokens: Tensor, image_tokens: Tensor, chosen: Tensor) -> Tensor:
+        """Text tokens (B, L, D) that have looked at image tokens (B, P, D), at `chosen` (B, L) bool; (chosen, D).
 
         All L positions attend to each other, padding included, so that L must not be trimmed.
         """
         x = attend(self.cross_attn, self.ln_pre_t(text_tokens), self.ln_pre_i(image_tokens))
-        fused: Tensor = self.ln_post(run_blocks(self.cross_modal_transformer, x))
+        fused: Tensor = self.ln_post(run_blocks_at(self.cross_modal_transformer, x, chosen))
         return fused

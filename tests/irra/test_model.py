@@ -113,14 +113,16 @@ def test_global_features_are_float32_and_not_normalised() -> None:
 
 
 def test_interaction_equals_a_plain_composition_of_modules() -> None:
-    model = small_model()
+    model = small_model(cmt_depth=2)
     branch = model.interaction
-    text, image = torch.randn(2, 16, 16), torch.randn(2, 9, 16)
+    text, image = torch.randn(3, 16, 16), torch.randn(3, 9, 16)
+    chosen = torch.zeros(3, 16, dtype=torch.bool)
+    chosen[0, [1, 5, 15]] = chosen[2, 7] = True  # rows with some, none and one
     memory = branch.ln_pre_i(image)
     x, _ = branch.cross_attn(branch.ln_pre_t(text), memory, memory, need_weights=False)
     for block in branch.cross_modal_transformer.resblocks:
         x = block(x)
-    torch.testing.assert_close(branch(text, image), branch.ln_post(x))
+    torch.testing.assert_close(branch(text, image, chosen), branch.ln_post(x)[chosen])
 
 
 def test_new_parts_start_with_the_published_deviations() -> None:

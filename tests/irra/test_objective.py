@@ -50,8 +50,9 @@ def test_logits_at_chosen_positions_equal_the_full_computation_with_gradients(
     chosen_gradients = torch.autograd.grad(chosen_loss, [weight, model.clip.token_embedding.weight])
 
     features = encode(model, batch, True, True)
-    full = model.interaction.mlm_head(model.interaction(features.mlm_tokens, features.image_tokens))
-    full_loss = losses.mlm(full.flatten(0, 1), batch["mlm_labels"].flatten())
+    everywhere = torch.ones_like(batch["mlm_labels"], dtype=torch.bool)
+    full = model.interaction.mlm_head(model.interaction(features.mlm_tokens, features.image_tokens, everywhere))
+    full_loss = losses.mlm(full, batch["mlm_labels"].flatten())
     full_gradients = torch.autograd.grad(full_loss, [weight, model.clip.token_embedding.weight])
 
     torch.testing.assert_close(chosen_loss, full_loss)
