@@ -5,6 +5,7 @@ would keep attention off the fast kernels, and no mask where there is none.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +33,8 @@ def run_blocks_at(transformer: Transformer, x: Tensor, chosen: Tensor) -> Tensor
 
     The last block computes those positions alone, row by row; the others serve it as keys and values.
     """
-    *first, last = transformer.resblocks
+    blocks: list[Any] = list(transformer.resblocks)
+    *first, last = blocks
     x = _run(first, x, causal=False)
     normed = last.ln_1(x)
     columns, present = _packed(chosen)
@@ -56,7 +58,7 @@ def run_blocks(transformer: Transformer, x: Tensor, causal: bool = False) -> Ten
     return _run(transformer.resblocks, x, causal)
 
 
-def _run(blocks: Iterable[nn.Module], x: Tensor, causal: bool) -> Tensor:
+def _run(blocks: Iterable[Any], x: Tensor, causal: bool) -> Tensor:
     for block in blocks:
         normed = block.ln_1(x)
         x = x + block.ls_1(attend(block.attn, normed, normed, causal))
