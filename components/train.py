@@ -94,6 +94,7 @@ def model_spec(store: PreparedStore, tokens: TokenStore, config: TrainConfig) ->
         check_image_size(config.backbone, store.image_size)
     except ValueError as error:
         raise UserError(str(error)) from None
+    predicts_captions_alone = "mlm" in config.losses and config.mlm_vocabulary == "captions"
     return ModelSpec(
         architecture=read_config(config.backbone),
         image_size=store.image_size,
@@ -102,6 +103,7 @@ def model_spec(store: PreparedStore, tokens: TokenStore, config: TrainConfig) ->
         temperature=config.temperature,
         num_classes=store.num_classes if "id" in config.losses else None,
         cmt_depth=config.cmt_depth if "mlm" in config.losses else None,
+        mlm_ids=tokens.vocabulary(store.caption_ids("train")) if predicts_captions_alone else None,
     )
 
 

@@ -82,8 +82,10 @@ class TrainConfig(Section):
     pretrained: str | None  # an open_clip tag such as `openai`, a local weights file, or null: from scratch
     stride_size: Count
     cmt_depth: Count
+    mlm_vocabulary: Literal["all", "captions"]  # what MLM predicts: any token, or those of the training captions alone
     loss_names: str
     temperature: Positive
+    temperature_start: Positive | None  # of the first epoch, from which it falls to `temperature`; null: constant
     soft_labels: bool
     mask_global_text: bool
     id_loss_weight: NonNegative

@@ -92,12 +92,15 @@ def objective(
 
 
 def mlm_logits(model: IRRA, features: Features, mlm_labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Vocabulary logits (N, V) at the N chosen positions alone, and their labels (N,)."""
+    """Logits (N, classes) at the N chosen positions alone, and their labels (N,) among the tokens that MLM predicts."""
     assert model.interaction is not None, "the model has no cross-modal branch"
     assert features.mlm_tokens is not None
     chosen = mlm_labels != 0
     fused = model.interaction(features.mlm_tokens, features.image_tokens, chosen)
-    return model.interaction.mlm_head(fused).float(), mlm_labels[chosen]
+    labels = mlm_labels[chosen]
+    if model.mlm_class_of is not None:
+        labels = model.mlm_class_of[labels]
+    return model.interaction.mlm_head(fused).float(), labels
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Parameter groups, optimizers and the learning-rate schedule of IRRA's recipe."""
+"""Parameter groups, optimizers and the schedules of IRRA's recipe."""
 
 import math
 from bisect import bisect_right
@@ -42,6 +42,14 @@ def group_of(name: str) -> str:
 def learning_rates(config: TrainConfig, epoch: int) -> dict[str, float]:
     """Learning rate of every group in `epoch` (from 1): warm-up, then the schedule, stepped per epoch."""
     return {name: _scheduled(config, config.lr * factor, epoch - 1) for name, (factor, _) in _rules(config).items()}
+
+
+def temperature(config: TrainConfig, epoch: int) -> float:
+    """Temperature of the similarities in `epoch` (from 1): geometric from temperature_start to temperature."""
+    if config.temperature_start is None or config.num_epoch == 1:
+        return config.temperature
+    done = (epoch - 1) / (config.num_epoch - 1)
+    return config.temperature_start * math.pow(config.temperature / config.temperature_start, done)
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:

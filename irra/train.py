@@ -16,7 +16,7 @@ from irra.data.batches import Batch, TrainingData
 from irra.errors import Interrupted, UserError
 from irra.model import IRRA
 from irra.objective import Objective, encode, objective
-from irra.optim import build_optimizer, learning_rates
+from irra.optim import build_optimizer, learning_rates, temperature
 from irra.progress import progress as show
 from irra.runtime import StopRequest, autocast, stop_on_signals
 
@@ -88,6 +88,8 @@ def train_epoch(trainer: Trainer, state: StateFolder, at: Progress, reporter: Re
     rates = learning_rates(config, at.epoch)
     for group in trainer.optimizer.param_groups:
         group["lr"] = rates[group["name"]]
+    schedule = {f"lr/{name}": rate for name, rate in rates.items()} | {"temperature": temperature(config, at.epoch)}
+    trainer.model.logit_scale = 1.0 / schedule["temperature"]
     steps = len(trainer.data.epoch(at.epoch))
     window = Window(trainer.device, at.window)
     saved = time.monotonic()
@@ -97,7 +99,7 @@ def train_epoch(trainer: Trainer, state: StateFolder, at: Progress, reporter: Re
         at.step += 1
         window.add(result, len(batch["images"]))
         if at.step % config.log_period == 0 or at.step == steps:
-            report_window(window, at, steps, rates, reporter)
+            report_window(window, at, steps, schedule, reporter)
         stop = request.signum is not None and at.step < steps
         if stop or time.monotonic() - saved > 60.0 * config.checkpoint_minutes:
             at.window = window.sums()
@@ -156,10 +158,10 @@ def save_state(trainer: Trainer, state: StateFolder, at: Progress) -> None:
     state.save(at, trainer.model, trainer.optimizer, trainer.scaler.state_dict())
 
 
-def report_window(window: "Window", at: Progress, steps: int, rates: dict[str, float], reporter: Reporter) -> None:
+def report_window(window: "Window", at: Progress, steps: int, schedule: dict[str, float], reporter: Reporter) -> None:
     """Close a window: its means become a row of the history and go to the reporter."""
     means = window.means()
-    row = {"epoch": at.epoch - 1 + at.step / steps, **means, **{f"lr/{name}": rate for name, rate in rates.items()}}
+    row = {"epoch": at.epoch - 1 + at.step / steps, **means, **schedule}
     at.losses.append(row)
     reporter.step({**row, "images_per_second": window.speed()}, (at.epoch - 1) * steps + at.step)
     window.reset()

@@ -112,6 +112,11 @@ class TokenStore:
         labels = np.where(chosen, self.caption_ids[caption_ids], np.uint16(0))
         return MaskedRows(self._mlm_ids[variant, rows], labels)
 
+    def vocabulary(self, caption_ids: NDArray[np.int64]) -> list[int]:
+        """Token ids that occur in some captions, ascending: padding 0 first, start and end left out."""
+        used = np.unique(self.caption_ids[caption_ids])
+        return [0, *(int(i) for i in used if 0 < i < MASK_ID)]
+
 
 def write_tokens(store: PreparedStore, config: TokenizeConfig, target: Path) -> dict[str, Any]:
     """Tokenize all captions and draw the masking cache of the training ones; returns what tokens.json says."""

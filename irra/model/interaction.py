@@ -7,15 +7,15 @@ from torch import Tensor, nn
 
 from irra.model.attention import attend, run_blocks_at
 
-HEAD_WIDTH = 64
+HEADS, HEAD_WIDTH = 8, 64  # of attention: as in the paper at width 512; wider models have more heads, none has fewer
 
 
 class Interaction(nn.Module):
-    """One cross-attention from text to image tokens, `depth` transformer blocks, and a head over the vocabulary."""
+    """One cross-attention from text to image tokens, `depth` transformer blocks, a head over `vocabulary` tokens."""
 
     def __init__(self, width: int, depth: int, vocabulary: int) -> None:
         super().__init__()
-        heads = max(1, width // HEAD_WIDTH)
+        heads = max(HEADS, width // HEAD_WIDTH)
         self.cross_attn = nn.MultiheadAttention(width, heads, batch_first=True)
         self.cross_modal_transformer = Transformer(width, depth, heads, act_layer=QuickGELU)
         self.ln_pre_t = LayerNorm(width)

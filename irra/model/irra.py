@@ -19,7 +19,8 @@ class ModelSpec:
     """All sizes of a model, enough to build it again; its weights are kept elsewhere.
 
     architecture is an open_clip model configuration; image_size is (height, width) in pixels.
-    num_classes and cmt_depth are None for a model without ID classifier or cross-modal branch.
+    num_classes and cmt_depth are None for a model without ID classifier or cross-modal branch. mlm_ids are the token
+    ids that the latter predicts, ascending from padding 0; None for the whole vocabulary.
     """
 
     architecture: dict[str, Any]
@@ -29,6 +30,12 @@ class ModelSpec:
     temperature: float
     num_classes: int | None
     cmt_depth: int | None
+    mlm_ids: list[int] | None = None
+
+    @property
+    def mlm_classes(self) -> int:
+        """How many tokens MLM tells apart."""
+        return self.architecture["text_cfg"]["vocab_size"] if self.mlm_ids is None else len(self.mlm_ids)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -43,13 +50,16 @@ class ModelSpec:
 class IRRA(nn.Module):
     """CLIP encoders with the cross-modal branch (for `mlm`) and the ID classifier (for `id`), where present."""
 
+    mlm_class_of: Tensor | None
+
     def __init__(self, clip: open_clip.CLIP, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
         self.logit_scale = 1.0 / spec.temperature
         self.clip = clip
         width = clip.text_projection.shape[1]
-        self.interaction = None if spec.cmt_depth is None else Interaction(width, spec.cmt_depth, clip.vocab_size)
+        self.interaction = None if spec.cmt_depth is None else Interaction(width, spec.cmt_depth, spec.mlm_classes)
+        self.register_buffer("mlm_class_of", _mlm_class_of(spec), persistent=False)
         self.classifier = None if spec.num_classes is None else _classifier(width, spec.num_classes)
 
     def image_tokens(self, images: Tensor) -> Tensor:
@@ -79,6 +89,15 @@ def build_model(spec: ModelSpec, clip_weights: Path | None = None) -> IRRA:
     """A model with random new parts and, where given, pretrained CLIP weights; seed torch before for equal weights."""
     clip = create_clip(spec.architecture, spec.image_size, spec.stride_size, spec.text_length, clip_weights)
     return IRRA(clip, spec)
+
+
+def _mlm_class_of(spec: ModelSpec) -> Tensor | None:
+    """The class of each token id (V,) for MLM, 0 for one that it never predicts; None where they are the same."""
+    if spec.mlm_ids is None:
+        return None
+    class_of = torch.zeros(spec.architecture["text_cfg"]["vocab_size"], dtype=torch.long)
+    class_of[spec.mlm_ids] = torch.arange(len(spec.mlm_ids))
+    return class_of
 
 
 def _classifier(width: int, classes: int) -> nn.Linear:

@@ -60,6 +60,20 @@ def test_logits_at_chosen_positions_equal_the_full_computation_with_gradients(
         torch.testing.assert_close(chosen, expected)
 
 
+def test_a_head_over_some_tokens_equals_the_full_one_without_the_others(batch: dict[str, Tensor]) -> None:
+    labels = batch["mlm_labels"]
+    ids = sorted({0, *labels.flatten().tolist(), 77, 4711})
+    full, small = small_model(), small_model(mlm_ids=ids)
+    weights = full.state_dict()
+    for name in ("interaction.mlm_head.fc.weight", "interaction.mlm_head.fc.bias"):
+        weights[name] = weights[name][ids]
+    small.load_state_dict(weights)
+    logits, classes = mlm_logits(small, encode(small, batch, True, True), labels)
+    expected, tokens = mlm_logits(full, encode(full, batch, True, True), labels)
+    torch.testing.assert_close(logits, expected[:, ids])
+    assert [ids[i] for i in classes.tolist()] == tokens.tolist()
+
+
 def test_mask_global_text_feeds_the_masked_caption_to_sdm(model: IRRA, batch: dict[str, Tensor]) -> None:
     image, pids = model.encode_image(batch["images"]), batch["pids"]
     masked = losses.sdm(image, model.encode_text(batch["mlm_ids"]), pids, model.logit_scale)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from irra.config import TrainConfig, load_params
-from irra.optim import build_optimizer, group_of, learning_rates, parameter_groups
+from irra.optim import build_optimizer, group_of, learning_rates, parameter_groups, temperature
 from tests.conftest import ROOT
 from tests.models import small_model
 
@@ -14,6 +14,12 @@ from tests.models import small_model
 @pytest.fixture(scope="module")
 def published() -> TrainConfig:
     return load_params(ROOT / "presets" / "cuhk-pedes.yaml").train
+
+
+def test_temperature_falls_geometrically_and_is_constant_without_a_start(published: TrainConfig) -> None:
+    falling = published.model_copy(update={"temperature": 0.05, "temperature_start": 0.2, "num_epoch": 3})
+    assert [temperature(falling, epoch) for epoch in (1, 2, 3)] == pytest.approx([0.2, 0.1, 0.05])
+    assert temperature(published, 1) == temperature(published, 60) == 0.02
 
 
 def test_groups_have_the_published_rates_and_decays(published: TrainConfig) -> None:
