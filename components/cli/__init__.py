@@ -12,7 +12,7 @@ import typer
 from components.cli.console import command
 from components.cli.export import export
 from components.cli.import_official import import_official
-from components.cli.index import index
+from components.cli.index import index, print_update
 from components.cli.info import info
 from components.cli.search import print_hits, search
 
@@ -21,7 +21,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]}, rich_markup_mode=None, pretty_exceptions_enable=False
 )
 app.command()(command(search, print_hits))
-for work in (index, import_official, export, info):
+app.command()(command(index, print_update))
+for work in (import_official, export, info):
     app.command()(command(work))
 
 

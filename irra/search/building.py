@@ -18,7 +18,7 @@ from irra.files import replace_folder
 from irra.progress import progress
 from irra.search.encoding import Encoder
 from irra.search.gallery import Gallery
-from irra.search.layout import INFO, Info
+from irra.search.layout import FILES, INFO, Info
 from irra.search.pictures import PictureFile, find_pictures, jpeg
 from irra.search.writing import GalleryWriter, Picture
 
@@ -121,8 +121,9 @@ def change_entries(
 
 
 def check_target(target: Path) -> None:
-    """UserError rather than replacing what is no index."""
-    if target.is_file() or (target.is_dir() and any(target.iterdir()) and not (target / INFO).is_file()):
+    """UserError rather than replacing a folder that holds anything else than the files of an index."""
+    found = {path.name for path in target.iterdir()} if target.is_dir() else set()
+    if target.is_file() or (found and not {INFO} <= found <= set(FILES)):
         raise UserError(f"{target}: exists and is no index of pictures; name another folder, or remove it first")
 
 

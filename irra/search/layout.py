@@ -26,6 +26,7 @@ INFO = "info.json"
 EMBEDDINGS, ENTRIES, THUMBNAILS = "embeddings.npy", "entries.parquet", "thumbnails.bin"
 CAPTIONS, CAPTION_EMBEDDINGS = "captions.parquet", "caption_embeddings.npy"
 NEIGHBOURS = "neighbours.faiss"
+FILES = (INFO, EMBEDDINGS, ENTRIES, THUMBNAILS, CAPTIONS, CAPTION_EMBEDDINGS, NEIGHBOURS)
 EXACT, HNSW = "exact", "hnsw"  # kinds of search
 AGAIN = "make the index again"
 

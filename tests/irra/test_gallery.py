@@ -261,7 +261,9 @@ def test_another_model_is_refused_with_both_fingerprints(tmp_path: Path) -> None
         gallery.check_model("b" * 64)
 
 
-def test_what_is_no_index_is_not_replaced(tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("years of work")
+@pytest.mark.parametrize("names", [["thesis.txt"], ["thesis.txt", "info.json"], ["thumbnails.bin"]])
+def test_what_is_no_index_is_not_replaced(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        (tmp_path / name).write_text("years of work")
     with pytest.raises(UserError, match="exists and is no index"):
         building.check_target(tmp_path)
