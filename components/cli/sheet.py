@@ -1,10 +1,7 @@
 """What free queries found, drawn: the pictures themselves, or why each of them was found."""
 
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
-
-from PIL import Image
 
 from components.pictures import RetrievalRow, retrieval_sheet
 from components.pictures.canvas import Pixels
@@ -13,7 +10,6 @@ from components.pictures.sheets import TOP_RESULTS
 from irra.progress import progress
 from irra.search.engine import Hit, SearchEngine
 from irra.search.explain import explain
-from irra.search.pictures import to_pixels
 
 
 def draw_results(path: Path, engine: SearchEngine, texts: Sequence[str], rankings: Sequence[Sequence[Hit]]) -> None:
@@ -42,5 +38,4 @@ def draw_explanations(
 
 def pixels_of(engine: SearchEngine, hit: Hit) -> Pixels:
     """A hit's picture, uint8 (H, W, 3) at the model's image size."""
-    with Image.open(BytesIO(engine.gallery.entry(hit.row).thumbnail)) as picture:
-        return to_pixels(picture, engine.model.spec.image_size)
+    return engine.gallery.pixels(hit.row, engine.model.spec.image_size)

@@ -5,7 +5,6 @@ Work on the model runs on as many threads as there are cores, so that the event 
 
 import base64
 import hashlib
-import io
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated, Any, BinaryIO, TypeVar
@@ -13,15 +12,13 @@ from typing import Annotated, Any, BinaryIO, TypeVar
 import numpy as np
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, HTTPException, Query, Request, Response
-from PIL import Image
 from starlette.datastructures import UploadFile
 
 from components.web.uploads import MAX_UPLOAD_BYTES, limit_body, open_picture
 from irra.cores import available_cores
 from irra.search.engine import MAX_QUERY_CHARACTERS, CaptionHit, Hit, SearchEngine, clean_query
 from irra.search.explain import Explanation, explain
-from irra.search.gallery import Entry, Gallery
-from irra.search.pictures import to_pixels
+from irra.search.gallery import Gallery
 
 T = TypeVar("T")
 MAX_TOP = 100  # results on a page
@@ -88,9 +85,10 @@ class Api:
 
     async def thumbnail(self, row: int, v: str = "") -> Response:
         """A picture of the gallery as JPEG, to be kept for good where `v` is this gallery's version."""
-        entry = self._entry(row)
+        self._check_row(row)
+        thumbnail = self._engine.gallery.entry(row).thumbnail
         headers = {"Cache-Control": A_YEAR} if v == self._version else {}
-        return Response(entry.thumbnail, media_type="image/jpeg", headers=headers)
+        return Response(thumbnail, media_type="image/jpeg", headers=headers)
 
     async def captions(self, request: Request) -> dict[str, Any]:
         """The captions of the gallery that are nearest to an uploaded picture, the field `picture` of a form."""
@@ -108,11 +106,12 @@ class Api:
 
         `heat` is H x W bytes in base64, row by row, 255 where the picture mattered most.
         """
-        query, entry = clean_query(q), self._entry(row)
+        query = clean_query(q)
+        self._check_row(row)
         async with self._explanations:
             if await request.is_disconnected():  # has gone on to another picture meanwhile
                 raise HTTPException(499, "nobody waits for this any more")
-            explanation = await self._on_thread(self._explain, entry, query)
+            explanation = await self._on_thread(self._explain, row, query)
         height, width = explanation.heat.shape
         heat = (explanation.heat * 255).round().astype(np.uint8)
         return {
@@ -123,20 +122,18 @@ class Api:
     async def _on_thread(self, work: Callable[..., T], *arguments: Any) -> T:
         return await to_thread.run_sync(work, *arguments, limiter=self._threads)
 
-    def _entry(self, row: int) -> Entry:
+    def _check_row(self, row: int) -> None:
         size = self._engine.gallery.size
         if not 0 <= row < size:
             raise HTTPException(404, f"no picture {row}; the gallery has {size}, counted from 0")
-        return self._engine.gallery.entry(row)
 
     def _captions_of(self, file: BinaryIO) -> list[CaptionHit]:
         with open_picture(file) as picture:
             return self._engine.captions_of(picture, CAPTIONS)
 
-    def _explain(self, entry: Entry, query: str) -> Explanation:
-        with Image.open(io.BytesIO(entry.thumbnail)) as picture:
-            pixels = to_pixels(picture, self._engine.model.spec.image_size)
-        return explain(self._engine.model, pixels, query)
+    def _explain(self, row: int, query: str) -> Explanation:
+        model = self._engine.model
+        return explain(model, self._engine.gallery.pixels(row, model.spec.image_size), query)
 
 
 def example_queries(gallery: Gallery) -> list[str]:

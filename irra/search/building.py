@@ -132,6 +132,7 @@ def _previous(target: Path, fingerprint: str, dtype: str) -> Gallery | None:
     try:
         gallery = Gallery.open(target)
         gallery.check_model(fingerprint)
+        gallery.check_thumbnails()
     except UserError:
         return None
     return gallery if gallery.info.dtype == dtype else None

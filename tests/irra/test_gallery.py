@@ -5,6 +5,8 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
@@ -234,12 +236,71 @@ def test_a_truncated_or_missing_file_is_named(tmp_path: Path, name: str) -> None
         Gallery.open(tmp_path / "index")
 
 
-@pytest.mark.parametrize("name", ["embeddings.npy", "entries.parquet"])
+@pytest.mark.parametrize(
+    "name",
+    ["embeddings.npy", "entries.parquet", "captions.parquet", "caption_embeddings.npy", "neighbours.faiss"],
+)
 def test_a_file_of_the_right_length_and_wrong_contents_is_named(tmp_path: Path, name: str) -> None:
-    write(tmp_path / "index", clusters(5))
+    write(tmp_path / "index", clusters(50), captions=clusters(5), exact_limit=20)
     path = tmp_path / "index" / name
     path.write_bytes(b"\0" * path.stat().st_size)
     with pytest.raises(UserError, match=rf"{name}: damaged"):
+        Gallery.open(tmp_path / "index")
+
+
+def test_a_damaged_thumbnail_is_named(tmp_path: Path) -> None:
+    gallery = write(tmp_path / "index", clusters(5))
+    gallery.check_thumbnails()
+    assert gallery.pixels(4, SIZE).shape == (*SIZE, 3)
+    path = tmp_path / "index" / "thumbnails.bin"
+    path.write_bytes(path.read_bytes()[:-40] + bytes(40))
+    damaged = Gallery.open(tmp_path / "index")
+    with pytest.raises(UserError, match=r"thumbnails.bin: damaged; make the index again"):
+        damaged.check_thumbnails()
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(UserError, match=r"thumbnails.bin: damaged \(at picture 4\); make the index again"):
+        Gallery.open(tmp_path / "index").pixels(4, SIZE)
+
+
+def test_a_table_of_something_else_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "index", clusters(5))
+    path, info = tmp_path / "index" / "entries.parquet", tmp_path / "index" / "info.json"
+    pq.write_table(pa.table({"name": ["a"] * 5}), path)
+    facts = json.loads(info.read_text())
+    facts["file_bytes"]["entries.parquet"] = path.stat().st_size
+    info.write_text(json.dumps(facts))
+    with pytest.raises(UserError, match=r"entries.parquet: 5 rows of \['name'\], expected"):
+        Gallery.open(tmp_path / "index")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"file_bytes": []},
+        {"file_bytes": {}},
+        {"file_bytes": {"../secret": 1}},
+        {"size": "5"},
+        {"size": None},
+        {"image_size": [64]},
+        {"skipped": 3},
+        {"kind": "hnsw"},
+        {"captions": 5},
+    ],
+    ids=str,
+)
+def test_facts_that_cannot_be_are_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    write(tmp_path / "index", clusters(5))
+    info = tmp_path / "index" / "info.json"
+    info.write_text(json.dumps(json.loads(info.read_text()) | change))
+    with pytest.raises(UserError, match=r"info.json: damaged; make the index again"):
+        Gallery.open(tmp_path / "index")
+
+
+@pytest.mark.parametrize("facts", ["{}", "[]", "3", "null"])
+def test_facts_of_something_else_are_refused(tmp_path: Path, facts: str) -> None:
+    write(tmp_path / "index", clusters(5))
+    (tmp_path / "index" / "info.json").write_text(facts)
+    with pytest.raises(UserError, match=r"info.json: damaged"):
         Gallery.open(tmp_path / "index")
 
 

@@ -154,6 +154,15 @@ def test_content_that_changes_under_the_same_size_is_seen(photos: Path, encoder:
     assert update(photos, encoder).added == 1
 
 
+@pytest.mark.parametrize("name", ["embeddings.npy", "entries.parquet", "thumbnails.bin"])
+def test_a_damaged_index_is_made_anew(photos: Path, encoder: CountingEncoder, name: str) -> None:
+    update(photos, encoder)
+    path = photos.parent / "index" / name
+    path.write_bytes(b"\0" * path.stat().st_size)
+    assert update(photos, encoder).added == 5
+    opened(photos).check_thumbnails()
+
+
 @pytest.mark.parametrize("how", ["another model", "damaged"])
 def test_an_index_that_cannot_be_continued_is_made_anew(photos: Path, encoder: CountingEncoder, how: str) -> None:
     update(photos, encoder)
