@@ -16,13 +16,12 @@ from starlette.datastructures import UploadFile
 
 from components.web.uploads import MAX_UPLOAD_BYTES, limit_body, open_picture
 from irra.cores import available_cores
-from irra.search.engine import MAX_QUERY_CHARACTERS, CaptionHit, Hit, SearchEngine, clean_query
+from irra.search.engine import MAX_QUERY_CHARACTERS, MAX_RESULTS, CaptionHit, Hit, SearchEngine, clean_query
 from irra.search.explain import Explanation, explain
 from irra.search.gallery import Gallery
 
 T = TypeVar("T")
 MAX_TOP = 100  # results on a page
-MAX_RESULTS = 1000  # results on all pages
 CAPTIONS = 10
 EXAMPLES = 6
 PLAIN_EXAMPLES = (
@@ -73,7 +72,10 @@ class Api:
         top: Annotated[int, Query(ge=1, le=MAX_TOP)] = 24,
         page: Annotated[int, Query(ge=1)] = 1,
     ) -> dict[str, Any]:
-        """A page of the pictures that fit a sentence, best first; `total` counts those on all pages."""
+        """A page of the pictures that fit a sentence, best first; `total` counts those on all pages.
+
+        `gallery` is the version of the gallery whose rows these are.
+        """
         query = clean_query(q)
         total = min(self._engine.gallery.size, MAX_RESULTS)
         start, stop = (page - 1) * top, min(page * top, total)
@@ -81,7 +83,7 @@ class Api:
         if start < stop:
             hits = (await self._on_thread(self._engine.search, [query], stop))[0]
         shown = [asdict(hit) for hit in hits[start:]]
-        return {"query": query, "page": page, "top": top, "total": total, "hits": shown}
+        return {"gallery": self._version, "query": query, "page": page, "top": top, "total": total, "hits": shown}
 
     async def thumbnail(self, row: int, v: str = "") -> Response:
         """A picture of the gallery as JPEG, to be kept for good where `v` is this gallery's version."""
@@ -101,12 +103,14 @@ class Api:
             hits = await self._on_thread(self._captions_of, picture.file)
         return {"captions": [asdict(hit) for hit in hits]}
 
-    async def explain(self, request: Request, row: int, q: str = "") -> dict[str, Any]:
-        """Which words and which parts of the picture made their score.
+    async def explain(self, request: Request, row: int, q: str = "", v: str = "") -> dict[str, Any]:
+        """Which words and which parts of the picture made their score; 409 where `v` is another gallery's version.
 
         `heat` is H x W bytes in base64, row by row, 255 where the picture mattered most.
         """
         query = clean_query(q)
+        if v not in ("", self._version):
+            raise HTTPException(409, "the gallery has changed since this search; search again")
         self._check_row(row)
         async with self._explanations:
             if await request.is_disconnected():  # has gone on to another picture meanwhile

@@ -216,6 +216,14 @@ def test_an_explanation_covers_words_and_picture(client: TestClient) -> None:
     assert (answer["heat"]["height"], answer["heat"]["width"], heat.size) == (64, 32, 64 * 32)
 
 
+def test_rows_of_another_gallery_are_not_explained(client: TestClient) -> None:
+    version = client.get("/api/search?q=red").json()["gallery"]
+    assert version == client.get("/api/gallery").json()["version"]
+    assert client.get("/api/explain", params={"q": "red", "row": 0, "v": version}).status_code == 200
+    answer = client.get("/api/explain", params={"q": "red", "row": 0, "v": "other"})
+    assert (answer.status_code, "search again" in answer.json()["error"]) == (409, True)
+
+
 def test_a_damaged_picture_is_not_explained(tmp_path: Path) -> None:
     engine = toy.toy_engine(tmp_path / "engine", small_model(), toy.write_people(tmp_path / "prepared"))
     engine.gallery.thumbnails = np.zeros_like(engine.gallery.thumbnails)
