@@ -15,7 +15,6 @@ from irra.errors import UserError
 from irra.files import replace_folder
 from irra.search import building
 from irra.search.approximate import rows_of
-from irra.search.building import change_entries
 from irra.search.gallery import Gallery
 from irra.search.pictures import jpeg
 from irra.search.writing import GalleryWriter, Picture
@@ -23,6 +22,7 @@ from irra.search.writing import GalleryWriter, Picture
 SIZE = (16, 8)
 MODEL = "a" * 64
 Floats = NDArray[np.float32]
+NOTHING = np.empty((0, 32), np.float32)
 
 
 def pictures(count: int, first: int = 0) -> list[Picture]:
@@ -47,7 +47,9 @@ def write(
     return Gallery.open(folder)
 
 
-def change(folder: Path, removed: NDArray[np.int64], added: Floats, exact_limit: int = 10**6) -> Gallery:
+def change(
+    folder: Path, removed: list[int] | NDArray[np.int64], added: Floats = NOTHING, exact_limit: int = 10**6
+) -> Gallery:
     previous = Gallery.open(folder)
     with replace_folder(folder) as target:
         writer = GalleryWriter(target, MODEL, SIZE, previous.info.dtype, exact_limit)
@@ -140,7 +142,7 @@ def test_a_changed_gallery_equals_a_fresh_one(tmp_path: Path) -> None:
     paths = [changed.entry(row).path for row in (0, 5, 1194, 1195)]
     assert paths == ["00001.png", "00006.png", "01198.png", "90000.png"]
     assert changed.entry(0) == write(tmp_path / "first", embeddings[:2]).entry(1)
-    assert changed.caption_count == 5
+    assert changed.caption_count == 0
 
 
 @pytest.mark.parametrize("removed", [300, 1500])  # the graph goes on, or is made anew
@@ -160,9 +162,8 @@ def test_a_removed_picture_is_never_found_again(tmp_path: Path, removed: int) ->
 
 def test_ids_stay_and_are_never_given_again(tmp_path: Path) -> None:
     write(tmp_path / "index", clusters(10))
-    change_entries(tmp_path / "index", np.array([0, 8, 9]))
-    change_entries(tmp_path / "index", np.array([1]), pictures(2), clusters(2, seed=3))
-    assert Gallery.open(tmp_path / "index").ids.tolist() == [1, 3, 4, 5, 6, 7, 10, 11]
+    change(tmp_path / "index", [0, 8, 9])
+    assert change(tmp_path / "index", [1], clusters(2, seed=3)).ids.tolist() == [1, 3, 4, 5, 6, 7, 10, 11]
 
 
 def test_rows_of_ids_that_are_gone_are_marked() -> None:
@@ -206,7 +207,7 @@ def test_an_open_gallery_outlives_its_folder_s_replacement(tmp_path: Path) -> No
 def test_a_failed_change_leaves_the_index_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "index", clusters(50))
     with pytest.raises(UserError, match="not finite"):
-        change_entries(tmp_path / "index", np.array([3]), pictures(1), np.full((1, 32), np.nan, np.float32))
+        change(tmp_path / "index", [3], np.full((1, 32), np.nan, np.float32))
     assert Gallery.open(tmp_path / "index").size == 50
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
 
@@ -214,7 +215,7 @@ def test_a_failed_change_leaves_the_index_as_it_was(tmp_path: Path, monkeypatch:
 def test_an_index_without_pictures_is_not_written(tmp_path: Path) -> None:
     write(tmp_path / "index", clusters(2))
     with pytest.raises(UserError, match="no usable picture"):
-        change_entries(tmp_path / "index", np.array([0, 1]))
+        change(tmp_path / "index", [0, 1])
 
 
 def test_a_missing_index_says_how_to_make_one(tmp_path: Path) -> None:
