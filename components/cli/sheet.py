@@ -1,11 +1,12 @@
 """What free queries found, drawn: the pictures themselves, or why each of them was found."""
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 from components.pictures import RetrievalRow, retrieval_sheet
 from components.pictures.canvas import Pixels
-from components.pictures.explanation import ExplanationRow, explanation_sheet
+from components.pictures.explanation import ExplainedQuery, ExplanationRow, explanation_sheet
 from components.pictures.sheets import TOP_RESULTS
 from irra.progress import progress
 from irra.search.engine import Hit, SearchEngine
@@ -26,14 +27,20 @@ def draw_explanations(
 ) -> None:
     """Draw each query's best ten pictures with the words and the places that carry their scores."""
     found = [(text, hit) for text, hits in zip(texts, rankings, strict=True) for hit in hits[:TOP_RESULTS]]
-    rows = []
-    for text, hit in progress(found, "explain", len(found), "pictures"):
-        pixels = pixels_of(engine, hit)
-        explanation = explain(engine.model, pixels, text)
-        person = "" if hit.pid is None else f", person {hit.pid}"
-        title = f"rank {hit.rank}: {hit.score:.3f}{person}"
-        rows.append(ExplanationRow(title, pixels, explanation.heat, explanation.words))
-    explanation_sheet(path, rows)
+    rows = iter([explained(engine, *each) for each in progress(found, "explain", len(found), "pictures")])
+    queries = [
+        ExplainedQuery(text, list(islice(rows, len(hits[:TOP_RESULTS]))))
+        for text, hits in zip(texts, rankings, strict=True)
+    ]
+    explanation_sheet(path, queries)
+
+
+def explained(engine: SearchEngine, text: str, hit: Hit) -> ExplanationRow:
+    """Why one picture was found."""
+    pixels = pixels_of(engine, hit)
+    explanation = explain(engine.model, pixels, text)
+    person = "" if hit.pid is None else f", person {hit.pid}"
+    return ExplanationRow(f"rank {hit.rank}: {hit.score:.3f}{person}", pixels, explanation.heat, explanation.words)
 
 
 def pixels_of(engine: SearchEngine, hit: Hit) -> Pixels:
