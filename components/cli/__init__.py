@@ -45,6 +45,11 @@ def irra(
     """Find the pictures of people that a sentence describes.
 
     Example: irra search "a woman in a red coat with a white handbag"
+
+    Exit status: 0 when done, 1 where nothing can be written (no room, no permission), 2 for a mistake in options, files
+    or queries, 130 when interrupted. Messages go to standard error, answers alone to standard output.
+
+    Shell completion: run irra --install-completion once, then open a new shell.
     """
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())

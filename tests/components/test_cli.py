@@ -32,6 +32,12 @@ def test_without_a_command_there_is_help() -> None:
     assert "import-official" in done.stdout
 
 
+def test_help_says_what_exit_statuses_mean_and_how_completion_is_installed() -> None:
+    shown = " ".join(irra("--help").stdout.split())
+    assert "Exit status: 0 when done" in shown
+    assert "run irra --install-completion once" in shown
+
+
 def test_version_is_shown() -> None:
     assert irra("--version").stdout.startswith("irra 0.")
 

@@ -1,5 +1,6 @@
 """irra index and irra search: what people get, what scripts read, and what is refused."""
 
+import json
 from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
@@ -54,6 +55,12 @@ def test_a_file_of_queries_is_answered_in_its_order(search: tuple[object, ...], 
     results = answer(*search, "--queries", tmp_path / "queries.txt")["results"]
     assert [result["query"] for result in results] == texts
     assert results[1:2] == answer(*search, texts[1])["results"]
+
+
+def test_many_queries_show_their_progress(search: tuple[object, ...]) -> None:
+    done = irra(*search, "--queries", "-", "--json", stdin=f"{QUERY}\n" * 130)
+    assert "search: 3/3 batches" in done.stderr
+    assert [result["query"] for result in json.loads(done.stdout)["results"]] == [QUERY] * 130
 
 
 def test_queries_come_from_standard_input_too(search: tuple[object, ...]) -> None:
