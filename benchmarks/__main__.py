@@ -1,12 +1,14 @@
 """All benchmarks that need no GPU, one after the other: `make bench`.
 
+The last one, of the search page, takes the model and the index that `dvc repro` made.
+
 On a machine with a GPU, `python -m benchmarks.training` measures training there.
 """
 
 import subprocess
 import sys
 
-NAMES = ("prepare", "tokenize", "evaluation", "search")
+NAMES = ("prepare", "tokenize", "evaluation", "search", "web")
 
 
 def main() -> None:

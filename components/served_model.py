@@ -12,7 +12,8 @@ hits: `pandas.DataFrame(output.hits[0])`.
     curl http://127.0.0.1:5001/invocations --json '{"dataframe_records": [{"text": "a man in a red coat", "top_k": 5}]}'
 
 MLflow copies this file into the model and runs it there beside the package `irra`, without the rest of the project.
-A query that is empty or no text, a missing column and a top_k below 1 raise MlflowException; over HTTP, status 400.
+A query that is empty or no text, a missing column and a top_k outside 1..1000 raise MlflowException; over HTTP, status
+400.
 """
 
 from pathlib import Path
@@ -24,7 +25,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
 from irra.errors import UserError
-from irra.search.engine import Hit, SearchEngine
+from irra.search.engine import MAX_RESULTS, Hit, SearchEngine, clean_query
 
 TOP_K = 10
 
@@ -37,25 +38,35 @@ class SearchModel(PythonModel):  # type: ignore[misc]
         self._engine = SearchEngine.open(Path(context.artifacts["model"]), Path(context.artifacts["index"]))
 
     def predict(self, model_input: pd.DataFrame) -> pd.DataFrame:
-        """Search every row's `text` for its `top_k` pictures; MlflowException names the row (from 1) that cannot be."""
+        """Search every row's `text` for its `top_k` pictures; MlflowException names the row (from 1) that cannot be.
+
+        Rows that ask for equally many are searched together, so that one which asks for many slows no other.
+        """
         texts = model_input["text"].tolist()
         counts = model_input["top_k"].tolist() if "top_k" in model_input else [TOP_K] * len(texts)
         try:
-            check_rows(texts, counts)
-            rankings = self._engine.search(texts, max(counts, default=TOP_K))
+            queries = checked_rows(texts, counts)
         except UserError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
-        hits = [[as_dict(hit) for hit in ranking[:count]] for ranking, count in zip(rankings, counts, strict=True)]
+        hits: list[list[dict[str, Any]]] = [[] for _ in queries]
+        for count in sorted(set(counts)):
+            rows = [row for row, wanted in enumerate(counts) if wanted == count]
+            rankings = self._engine.search([queries[row] for row in rows], count)
+            for row, ranking in zip(rows, rankings, strict=True):
+                hits[row] = [as_dict(hit) for hit in ranking]
         return pd.DataFrame({"hits": hits}, dtype=object)
 
 
-def check_rows(texts: list[Any], counts: list[Any]) -> None:
-    """UserError for a row that is no text, or asks for less than one picture."""
+def checked_rows(texts: list[Any], counts: list[Any]) -> list[str]:
+    """The queries, cleaned; UserError for a row that is no text, or asks for too few or too many pictures."""
+    queries = []
     for row, (text, count) in enumerate(zip(texts, counts, strict=True), 1):
         if not isinstance(text, str):
             raise UserError(f"query {row}: expected a text, found {text!r}")
-        if count < 1:
-            raise UserError(f"query {row}: top_k is {count}; ask for at least 1 picture")
+        if not 1 <= count <= MAX_RESULTS:
+            raise UserError(f"query {row}: top_k is {count}; ask for 1 to {MAX_RESULTS} pictures")
+        queries.append(clean_query(text, f"query {row}"))
+    return queries
 
 
 def as_dict(hit: Hit) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def describe(model: IRRA, fingerprint: str | None) -> dict[str, Any]:
             "file": IMAGE_ENCODER,
             "image_size": list(model.spec.image_size),
             "resize": "to height and width of image_size, bilinear with antialiasing",
-            "normalisation_inside": {"scale": 1 / 255, "mean": CLIP_MEAN, "std": CLIP_STD},
+            "normalisation_inside": {"scale": 1 / 255, "mean": list(CLIP_MEAN), "std": list(CLIP_STD)},
         },
         "text_encoder": {
             "file": TEXT_ENCODER,

@@ -12,7 +12,7 @@ import typer
 from components.cli.console import command
 from components.cli.export import export
 from components.cli.import_official import import_official
-from components.cli.index import index
+from components.cli.index import index, print_update
 from components.cli.info import info
 from components.cli.search import print_hits, search
 
@@ -21,7 +21,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]}, rich_markup_mode=None, pretty_exceptions_enable=False
 )
 app.command()(command(search, print_hits))
-for work in (index, import_official, export, info):
+app.command()(command(index, print_update))
+for work in (import_official, export, info):
     app.command()(command(work))
 
 
@@ -44,6 +45,11 @@ def irra(
     """Find the pictures of people that a sentence describes.
 
     Example: irra search "a woman in a red coat with a white handbag"
+
+    Exit status: 0 when done, 1 where nothing can be written (no room, no permission), 2 for a mistake in options, files
+    or queries, 130 when interrupted. Messages go to standard error, answers alone to standard output.
+
+    Shell completion: run irra --install-completion once, then open a new shell.
     """
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())

@@ -4,7 +4,7 @@ import functools
 import inspect
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, TextIO
@@ -68,7 +68,7 @@ def _flat(facts: Document, prefix: str = "") -> list[tuple[str, Any]]:
 def _shown(value: Any) -> str:
     match value:
         case list():
-            return " x ".join(map(_shown, value))
+            return (" x " if all(isinstance(item, int) for item in value) else ", ").join(map(_shown, value))
         case float():
             return f"{value:.4g}"
         case bool() | str():
@@ -91,12 +91,19 @@ def check_output_file(option: str, path: Path, suffix: str) -> None:
     _check_parents(option, path)
 
 
-def check_output_folder(option: str, path: Path, marker: str) -> None:
-    """UserError unless the folder `path` is new, empty, or one to be replaced, which a file called `marker` tells."""
+def check_output_folder(option: str, path: Path, names: Sequence[str]) -> None:
+    """UserError unless the folder `path` is new, empty, or one to be replaced.
+
+    Such a one holds nothing but files called `names`, and the first of these at least.
+    """
     if path.exists() and not path.is_dir():
         raise UserError(f"{option}: {path} is a file; name a folder")
-    if path.is_dir() and not (path / marker).is_file() and any(path.iterdir()):
-        raise UserError(f"{option}: {path} holds other files, which would be lost; name a new folder")
+    found = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+    lost = found.difference(names) if names[0] in found else found
+    if lost:
+        raise UserError(
+            f"{option}: {path} holds other files, which would be lost ({printable(min(lost))}); name a new folder"
+        )
     _check_parents(option, path)
 
 

@@ -8,7 +8,7 @@ import typer
 from components.cli.console import MODEL_HELP, Document, check_output_folder
 from components.cli.info import sha256
 
-FACTS = "encoders.json"
+FILES = ("encoders.json", "image_encoder.onnx", "text_encoder.onnx")
 
 
 def export(
@@ -21,7 +21,7 @@ def export(
 
     Example: irra export model --out onnx
     """
-    check_output_folder("--out", out, FACTS)
+    check_output_folder("--out", out, FILES)
     from components.models import resolve_model
     from irra.checkpoint import load_model, model_fingerprint
     from irra.export import export_onnx

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from components.cli.console import Document, check_output_folder
-from components.cli.info import WEIGHTS, describe_model, sha256
+from components.cli.info import CONFIG, WEIGHTS, describe_model, sha256
 from irra.errors import UserError
 
 
@@ -26,7 +26,7 @@ def import_official(
     """
     if not checkpoint.is_file():
         raise UserError(f"{checkpoint}: no such file")
-    check_output_folder("--out", out, WEIGHTS)
+    check_output_folder("--out", out, (WEIGHTS, CONFIG))
     write_model(checkpoint, out, image_size)
     return describe_model(out)
 

@@ -4,13 +4,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
-from components.cli.console import MODEL_HELP, Document, check_output_folder
-from components.cli.info import INDEX_INFO
+from components.cli.console import MODEL_HELP, Document, check_output_folder, print_facts, printable
 from irra.errors import UserError
+
+SHOWN_SKIPPED = 10  # files left out that are named; --json names them all
 
 
 def index(
@@ -24,7 +25,10 @@ def index(
 
     Example: irra index --images photos --out photos-index
     """
-    check_output_folder("--out", out, INDEX_INFO)
+    from irra.search.layout import FILES
+
+    check_apart(images, out)
+    check_output_folder("--out", out, FILES)
     with local_folder(images) as (folder, source):
         from components.models import resolve_model
         from irra.checkpoint import load_model, model_fingerprint
@@ -43,6 +47,27 @@ def index(
         "removed": update.removed,
         "skipped": update.skipped,
     }
+
+
+def check_apart(images: str, out: Path) -> None:
+    """UserError where the index would replace the pictures, or lie among them."""
+    from components.s3 import is_remote
+
+    folder, target = Path(images).resolve(), out.resolve()
+    if is_remote(images):
+        return
+    if folder == target or folder in target.parents or target in folder.parents:
+        raise UserError(f"--out: {out} and the pictures of --images {images} lie in each other; name another folder")
+
+
+def print_update(answer: Document, stream: TextIO) -> None:
+    """How many pictures there are and what has changed, then the first of those left out, with the reason."""
+    skipped = answer["skipped"]
+    print_facts({**answer, "skipped": len(skipped)}, stream)
+    for item in skipped[:SHOWN_SKIPPED]:
+        print(f"skipped  {printable(item['path'])}: {printable(item['reason'])}", file=stream)
+    if len(skipped) > SHOWN_SKIPPED:
+        print(f"skipped  {len(skipped) - SHOWN_SKIPPED:,} more, which --json names", file=stream)
 
 
 @contextmanager

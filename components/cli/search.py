@@ -3,12 +3,15 @@
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
 from components.cli.console import MODEL_HELP, Document, check_output_file, printable
 from irra.errors import UserError
+
+if TYPE_CHECKING:
+    from irra.search.engine import Hit, SearchEngine
 
 MAX_SHEET_QUERIES = 20
 COLUMNS = {"rank": "rank", "score": "score", "pid": "person", "path": "path"}
@@ -22,7 +25,9 @@ def search(
         str | None, typer.Option(metavar="FILE", help="One query a line instead; - reads standard input.")
     ] = None,
     top: Annotated[int, typer.Option(metavar="N", min=1, help="How many pictures; all where there are fewer.")] = 10,
-    index: Annotated[Path, typer.Option(metavar="FOLDER", help="Index to search.")] = Path("data/index"),
+    index: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Index to search, of `dvc repro` or `irra index`.")
+    ] = Path("data/index"),
     model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL_HELP)] = "model",
     sheet: Annotated[Path | None, typer.Option(metavar="PNG", help="Draw each query with its best ten.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Draw why they were found: words and heat maps.")] = False,
@@ -44,7 +49,7 @@ def search(
 
     texts = [clean_query(text, name) for name, text in named.items()]
     engine = SearchEngine.open(resolve_model(model), index)
-    rankings = engine.search(texts, top)
+    rankings = search_all(engine, texts, top)
     if sheet is not None:
         from components.cli.sheet import draw_explanations, draw_results
 
@@ -54,6 +59,16 @@ def search(
         {"query": text, "hits": [asdict(hit) for hit in hits]} for text, hits in zip(texts, rankings, strict=True)
     ]
     return {"index": str(index), "source": engine.gallery.info.source, "results": results}
+
+
+def search_all(engine: "SearchEngine", texts: list[str], top: int) -> list[list["Hit"]]:
+    """The best pictures for each text; progress is shown where there are many."""
+    from irra.progress import progress
+    from irra.search.engine import BATCH
+
+    starts = range(0, len(texts), BATCH)
+    shown = progress(starts, "search", len(starts), "batches") if len(starts) > 1 else starts
+    return [hits for start in shown for hits in engine.search(texts[start : start + BATCH], top)]
 
 
 def named_queries(query: str | None, source: str | None) -> dict[str, str]:

@@ -1,19 +1,16 @@
 """What free queries found, drawn: the pictures themselves, or why each of them was found."""
 
 from collections.abc import Sequence
-from io import BytesIO
+from itertools import islice
 from pathlib import Path
-
-from PIL import Image
 
 from components.pictures import RetrievalRow, retrieval_sheet
 from components.pictures.canvas import Pixels
-from components.pictures.explanation import ExplanationRow, explanation_sheet
+from components.pictures.explanation import ExplainedQuery, ExplanationRow, explanation_sheet
 from components.pictures.sheets import TOP_RESULTS
 from irra.progress import progress
 from irra.search.engine import Hit, SearchEngine
 from irra.search.explain import explain
-from irra.search.pictures import to_pixels
 
 
 def draw_results(path: Path, engine: SearchEngine, texts: Sequence[str], rankings: Sequence[Sequence[Hit]]) -> None:
@@ -30,17 +27,22 @@ def draw_explanations(
 ) -> None:
     """Draw each query's best ten pictures with the words and the places that carry their scores."""
     found = [(text, hit) for text, hits in zip(texts, rankings, strict=True) for hit in hits[:TOP_RESULTS]]
-    rows = []
-    for text, hit in progress(found, "explain", len(found), "pictures"):
-        pixels = pixels_of(engine, hit)
-        explanation = explain(engine.model, pixels, text)
-        person = "" if hit.pid is None else f", person {hit.pid}"
-        title = f"rank {hit.rank}: {hit.score:.3f}{person}"
-        rows.append(ExplanationRow(title, pixels, explanation.heat, explanation.words))
-    explanation_sheet(path, rows)
+    rows = iter([explained(engine, *each) for each in progress(found, "explain", len(found), "pictures")])
+    queries = [
+        ExplainedQuery(text, list(islice(rows, len(hits[:TOP_RESULTS]))))
+        for text, hits in zip(texts, rankings, strict=True)
+    ]
+    explanation_sheet(path, queries)
+
+
+def explained(engine: SearchEngine, text: str, hit: Hit) -> ExplanationRow:
+    """Why one picture was found."""
+    pixels = pixels_of(engine, hit)
+    explanation = explain(engine.model, pixels, text)
+    person = "" if hit.pid is None else f", person {hit.pid}"
+    return ExplanationRow(f"rank {hit.rank}: {hit.score:.3f}{person}", pixels, explanation.heat, explanation.words)
 
 
 def pixels_of(engine: SearchEngine, hit: Hit) -> Pixels:
     """A hit's picture, uint8 (H, W, 3) at the model's image size."""
-    with Image.open(BytesIO(engine.gallery.entry(hit.row).thumbnail)) as picture:
-        return to_pixels(picture, engine.model.spec.image_size)
+    return engine.gallery.pixels(hit.row, engine.model.spec.image_size)

@@ -5,7 +5,6 @@ Work on the model runs on as many threads as there are cores, so that the event 
 
 import base64
 import hashlib
-import io
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated, Any, BinaryIO, TypeVar
@@ -13,19 +12,16 @@ from typing import Annotated, Any, BinaryIO, TypeVar
 import numpy as np
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, HTTPException, Query, Request, Response
-from PIL import Image
 from starlette.datastructures import UploadFile
 
 from components.web.uploads import MAX_UPLOAD_BYTES, limit_body, open_picture
 from irra.cores import available_cores
-from irra.search.engine import MAX_QUERY_CHARACTERS, CaptionHit, Hit, SearchEngine, clean_query
+from irra.search.engine import MAX_QUERY_CHARACTERS, MAX_RESULTS, CaptionHit, Hit, SearchEngine, clean_query
 from irra.search.explain import Explanation, explain
-from irra.search.gallery import Entry, Gallery
-from irra.search.pictures import to_pixels
+from irra.search.gallery import Gallery
 
 T = TypeVar("T")
 MAX_TOP = 100  # results on a page
-MAX_RESULTS = 1000  # results on all pages
 CAPTIONS = 10
 EXAMPLES = 6
 PLAIN_EXAMPLES = (
@@ -76,7 +72,10 @@ class Api:
         top: Annotated[int, Query(ge=1, le=MAX_TOP)] = 24,
         page: Annotated[int, Query(ge=1)] = 1,
     ) -> dict[str, Any]:
-        """A page of the pictures that fit a sentence, best first; `total` counts those on all pages."""
+        """A page of the pictures that fit a sentence, best first; `total` counts those on all pages.
+
+        `gallery` is the version of the gallery whose rows these are.
+        """
         query = clean_query(q)
         total = min(self._engine.gallery.size, MAX_RESULTS)
         start, stop = (page - 1) * top, min(page * top, total)
@@ -84,13 +83,14 @@ class Api:
         if start < stop:
             hits = (await self._on_thread(self._engine.search, [query], stop))[0]
         shown = [asdict(hit) for hit in hits[start:]]
-        return {"query": query, "page": page, "top": top, "total": total, "hits": shown}
+        return {"gallery": self._version, "query": query, "page": page, "top": top, "total": total, "hits": shown}
 
     async def thumbnail(self, row: int, v: str = "") -> Response:
         """A picture of the gallery as JPEG, to be kept for good where `v` is this gallery's version."""
-        entry = self._entry(row)
+        self._check_row(row)
+        thumbnail = self._engine.gallery.entry(row).thumbnail
         headers = {"Cache-Control": A_YEAR} if v == self._version else {}
-        return Response(entry.thumbnail, media_type="image/jpeg", headers=headers)
+        return Response(thumbnail, media_type="image/jpeg", headers=headers)
 
     async def captions(self, request: Request) -> dict[str, Any]:
         """The captions of the gallery that are nearest to an uploaded picture, the field `picture` of a form."""
@@ -103,16 +103,19 @@ class Api:
             hits = await self._on_thread(self._captions_of, picture.file)
         return {"captions": [asdict(hit) for hit in hits]}
 
-    async def explain(self, request: Request, row: int, q: str = "") -> dict[str, Any]:
-        """Which words and which parts of the picture made their score.
+    async def explain(self, request: Request, row: int, q: str = "", v: str = "") -> dict[str, Any]:
+        """Which words and which parts of the picture made their score; 409 where `v` is another gallery's version.
 
         `heat` is H x W bytes in base64, row by row, 255 where the picture mattered most.
         """
-        query, entry = clean_query(q), self._entry(row)
+        query = clean_query(q)
+        if v not in ("", self._version):
+            raise HTTPException(409, "the gallery has changed since this search; search again")
+        self._check_row(row)
         async with self._explanations:
             if await request.is_disconnected():  # has gone on to another picture meanwhile
                 raise HTTPException(499, "nobody waits for this any more")
-            explanation = await self._on_thread(self._explain, entry, query)
+            explanation = await self._on_thread(self._explain, row, query)
         height, width = explanation.heat.shape
         heat = (explanation.heat * 255).round().astype(np.uint8)
         return {
@@ -123,20 +126,18 @@ class Api:
     async def _on_thread(self, work: Callable[..., T], *arguments: Any) -> T:
         return await to_thread.run_sync(work, *arguments, limiter=self._threads)
 
-    def _entry(self, row: int) -> Entry:
+    def _check_row(self, row: int) -> None:
         size = self._engine.gallery.size
         if not 0 <= row < size:
             raise HTTPException(404, f"no picture {row}; the gallery has {size}, counted from 0")
-        return self._engine.gallery.entry(row)
 
     def _captions_of(self, file: BinaryIO) -> list[CaptionHit]:
         with open_picture(file) as picture:
             return self._engine.captions_of(picture, CAPTIONS)
 
-    def _explain(self, entry: Entry, query: str) -> Explanation:
-        with Image.open(io.BytesIO(entry.thumbnail)) as picture:
-            pixels = to_pixels(picture, self._engine.model.spec.image_size)
-        return explain(self._engine.model, pixels, query)
+    def _explain(self, row: int, query: str) -> Explanation:
+        model = self._engine.model
+        return explain(model, self._engine.gallery.pixels(row, model.spec.image_size), query)
 
 
 def example_queries(gallery: Gallery) -> list[str]:

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from irra.cores import available_cores
+from irra.errors import UserError
 from irra.progress import progress
+from irra.search.layout import AGAIN
 from irra.search.neighbours import Embeddings, Floats, Rows, load_faiss
 
 LINKS = 32  # of a row to its neighbours, twice as many on the lowest level
@@ -26,7 +28,10 @@ class GraphCandidates:
 
     def __init__(self, path: Path, ids: Rows) -> None:
         self._faiss = load_faiss()
-        self._index = self._faiss.read_index(str(path), self._faiss.IO_FLAG_MMAP_IFC)
+        try:
+            self._index = self._faiss.read_index(str(path), self._faiss.IO_FLAG_MMAP_IFC)
+        except RuntimeError:
+            raise UserError(f"{path}: damaged; {AGAIN}") from None
         self._ids = ids
 
     def __call__(self, queries: Floats, count: int) -> Rows:

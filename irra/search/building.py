@@ -1,9 +1,12 @@
 """Making an index: from a split of a prepared dataset, or from any folder of pictures."""
 
+import fcntl
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +21,11 @@ from irra.files import replace_folder
 from irra.progress import progress
 from irra.search.encoding import Encoder
 from irra.search.gallery import Gallery
-from irra.search.layout import INFO, Info
+from irra.search.layout import FILES, INFO, Info
 from irra.search.pictures import PictureFile, find_pictures, jpeg
 from irra.search.writing import GalleryWriter, Picture
 
 COMPARED = ("file_bytes", "modified_ns", "sha256")
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -81,49 +82,60 @@ def index_folder(
     """Make the index `target` hold exactly the pictures below a folder; `source` is another name for it to be kept.
 
     Where `target` is an index of the same model, pictures that it holds already, by path and content, are not encoded
-    again. UserError when there is no picture, or `target` is something else than an index.
+    again. Captions are not kept: they belong to a split. UserError when there is no picture, `target` is something else
+    than an index, or another process is writing it.
     """
-    check_target(target)
-    files, skipped = find_pictures(pictures)
-    if not files:
-        raise UserError(f"{pictures}: no pictures in this folder or below it")
-    previous, source = _previous(target, fingerprint, dtype), source or str(pictures.resolve())
-    rows, new = _compare(previous, pictures, files)
-    if previous is not None and not new and len(rows) == previous.size and source == previous.info.source:
-        return Update(previous.info, 0, len(rows), 0, skipped)
-    size = encoder.model.spec.image_size
-    with replace_folder(target) as folder:
-        writer = GalleryWriter(folder, fingerprint, size, dtype)
-        if previous is not None:
-            writer.keep(previous, rows)
-        for batch, pixels in _decode(pictures, new, size, batch_size, skipped):
-            writer.add(batch, encoder.images(pixels))
-        info = writer.finish(source, skipped)
-    removed = 0 if previous is None else previous.size - len(rows)
-    return Update(info, info.size - len(rows), len(rows), removed, skipped)
-
-
-def change_entries(
-    target: Path, removed_rows: NDArray[np.int64], added: Sequence[Picture] = (), embeddings: Floats | None = None
-) -> Info:
-    """Write the index `target` anew, without some rows and with new pictures and their embeddings (B, D).
-
-    All others keep their ids, and the order of their rows. UserError when none is left.
-    """
-    gallery = Gallery.open(target)
-    assert ((removed_rows >= 0) & (removed_rows < gallery.size)).all(), "rows out of range"
-    with replace_folder(target) as folder:
-        writer = GalleryWriter(folder, gallery.model_fingerprint, gallery.image_size, gallery.info.dtype)
-        writer.keep(gallery, np.setdiff1d(np.arange(gallery.size), removed_rows))
-        if embeddings is not None:
-            writer.add(added, embeddings)
-        return writer.finish(gallery.info.source, gallery.info.skipped)
+    with _locked(target):
+        check_target(target)
+        files, skipped = find_pictures(pictures)
+        if not files:
+            raise UserError(f"{pictures}: no pictures in this folder or below it")
+        previous, source = _previous(target, fingerprint, dtype), source or str(pictures.resolve())
+        rows, new = _compare(previous, pictures, files)
+        size = encoder.model.spec.image_size
+        batches = _decode(pictures, new, size, batch_size, skipped)
+        first = next(batches, None)  # none where all that is new is broken: then nothing may have to be written
+        if previous is not None and first is None and _says(previous.info, source, len(rows), skipped):
+            return Update(previous.info, 0, len(rows), 0, skipped)
+        with replace_folder(target) as folder:
+            writer = GalleryWriter(folder, fingerprint, size, dtype)
+            if previous is not None:
+                writer.keep(previous, rows)
+            for batch, pixels in chain([first] if first else [], batches):
+                writer.add(batch, encoder.images(pixels))
+            info = writer.finish(source, skipped)
+        removed = 0 if previous is None else previous.size - len(rows)
+        return Update(info, info.size - len(rows), len(rows), removed, skipped)
 
 
 def check_target(target: Path) -> None:
-    """UserError rather than replacing what is no index."""
-    if target.is_file() or (target.is_dir() and any(target.iterdir()) and not (target / INFO).is_file()):
+    """UserError rather than replacing a folder that holds anything else than the files of an index."""
+    found = {path.name for path in target.iterdir()} if target.is_dir() else set()
+    if target.is_file() or (found and not {INFO} <= found <= set(FILES)):
         raise UserError(f"{target}: exists and is no index of pictures; name another folder, or remove it first")
+
+
+@contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Keep other processes from making the same index meanwhile; UserError where one is at it."""
+    target = target.resolve()
+    path = target.with_name(f".{target.name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{target}: another irra index is writing it; wait for its end") from None
+        if os.fstat(file.fileno()).st_nlink == 0:  # it ended between these two lines, and took its file along
+            raise UserError(f"{target}: another irra index was writing it; try again")
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _says(info: Info, source: str, size: int, skipped: list[dict[str, str]]) -> bool:
+    return (info.source, info.size, info.skipped) == (source, size, skipped)
 
 
 def _previous(target: Path, fingerprint: str, dtype: str) -> Gallery | None:
@@ -131,6 +143,7 @@ def _previous(target: Path, fingerprint: str, dtype: str) -> Gallery | None:
     try:
         gallery = Gallery.open(target)
         gallery.check_model(fingerprint)
+        gallery.check_thumbnails()
     except UserError:
         return None
     return gallery if gallery.info.dtype == dtype else None

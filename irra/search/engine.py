@@ -18,6 +18,7 @@ from irra.search.gallery import Gallery
 from irra.search.pictures import to_pixels
 
 MAX_QUERY_CHARACTERS = 2000
+MAX_RESULTS = 1000  # that a service gives for a query
 BATCH = 64  # queries encoded at once
 SHOWN_CHARACTERS = 40
 BLANK = ("Cc", "Cs", "Zl", "Zp", "Zs")  # control characters, halves of surrogate pairs, separators

@@ -1,21 +1,25 @@
 """An index folder opened for search: embeddings and thumbnails memory-mapped, entries in memory."""
 
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
 
 from irra.errors import UserError
 from irra.search.approximate import GraphCandidates
 from irra.search.layout import (
     AGAIN,
     CAPTION_EMBEDDINGS,
+    CAPTION_SCHEMA,
     CAPTIONS,
     EMBEDDINGS,
     ENTRIES,
+    ENTRY_SCHEMA,
     HNSW,
     NEIGHBOURS,
     THUMBNAILS,
@@ -23,6 +27,9 @@ from irra.search.layout import (
     read_info,
 )
 from irra.search.neighbours import Embeddings, ExactCandidates, Neighbours
+from irra.search.pictures import to_pixels
+
+JPEG_BEGINNING, JPEG_END = (0xFF, 0xD8), (0xFF, 0xD9)
 
 Scores = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -52,14 +59,14 @@ class Gallery:
         self.dimension = info.dimension
         self.kind = info.kind
         self.caption_count = info.captions
-        self.entries = _read_table(folder / ENTRIES, info.size)
+        self.entries = _read_table(folder / ENTRIES, info.size, ENTRY_SCHEMA)
         self.embeddings = _map_embeddings(folder / EMBEDDINGS, info.size, info)
         self.thumbnails = np.asarray(np.memmap(folder / THUMBNAILS, dtype=np.uint8, mode="r"))
         graph = GraphCandidates(folder / NEIGHBOURS, self.ids) if info.kind == HNSW else None
         self._neighbours = Neighbours(self.embeddings, graph or ExactCandidates(self.embeddings))
         self._captions: pa.Table | None = None
         if info.captions:
-            self._captions = _read_table(folder / CAPTIONS, info.captions)
+            self._captions = _read_table(folder / CAPTIONS, info.captions, CAPTION_SCHEMA)
             self.caption_embeddings = _map_embeddings(folder / CAPTION_EMBEDDINGS, info.captions, info)
             self._near_captions = Neighbours(self.caption_embeddings, ExactCandidates(self.caption_embeddings))
 
@@ -104,6 +111,24 @@ class Gallery:
         end = self.entries["thumbnail_end"][row].as_py()
         return Entry(*self.path_and_pid(row), self.thumbnails[start:end].tobytes())
 
+    def pixels(self, row: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """The picture in `row`, decoded, (H, W, 3) at `size`; UserError when it is damaged."""
+        try:
+            with Image.open(BytesIO(self.entry(row).thumbnail)) as picture:
+                return to_pixels(picture, size)
+        except (UnidentifiedImageError, UserError):
+            raise UserError(f"{self.folder / THUMBNAILS}: damaged (at picture {row}); {AGAIN}") from None
+
+    def check_thumbnails(self) -> None:
+        """UserError unless every thumbnail is a whole JPEG by its first and last bytes."""
+        ends = self.entries["thumbnail_end"].to_numpy()
+        starts = np.concatenate([[0], ends[:-1]])
+        whole = ends[-1] == len(self.thumbnails) and (ends - starts >= 4).all()
+        for places, marker in ((starts, JPEG_BEGINNING), (ends - 2, JPEG_END)):
+            whole = whole and (self.thumbnails[places[:, None] + [0, 1]] == marker).all()
+        if not whole:
+            raise UserError(f"{self.folder / THUMBNAILS}: damaged; {AGAIN}")
+
     def path_and_pid(self, row: int) -> tuple[str, int | None]:
         """The path and the person, where known, of the picture in `row`."""
         return self.entries["path"][row].as_py(), self.entries["pid"][row].as_py()
@@ -130,13 +155,15 @@ def _identity(folder: Path) -> tuple[int, int] | None:
     return status.st_ino, status.st_mtime_ns
 
 
-def _read_table(path: Path, size: int) -> pa.Table:
+def _read_table(path: Path, size: int, schema: pa.Schema) -> pa.Table:
     try:
         table = pq.ParquetFile(path).read().combine_chunks()
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: damaged ({error}); {AGAIN}") from None
-    if len(table) != size:
-        raise UserError(f"{path}: {len(table)} rows, expected {size}; {AGAIN}")
+    if len(table) != size or table.schema != schema:
+        raise UserError(
+            f"{path}: {len(table)} rows of {table.schema.names}, expected {size} of {schema.names}; {AGAIN}"
+        )
     return table
 
 

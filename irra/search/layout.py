@@ -13,10 +13,11 @@ ascend with the rows.
 """
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow as pa
+from pydantic import TypeAdapter
 
 from irra.errors import UserError
 from irra.files import write_json
@@ -26,6 +27,7 @@ INFO = "info.json"
 EMBEDDINGS, ENTRIES, THUMBNAILS = "embeddings.npy", "entries.parquet", "thumbnails.bin"
 CAPTIONS, CAPTION_EMBEDDINGS = "captions.parquet", "caption_embeddings.npy"
 NEIGHBOURS = "neighbours.faiss"
+FILES = (INFO, EMBEDDINGS, ENTRIES, THUMBNAILS, CAPTIONS, CAPTION_EMBEDDINGS, NEIGHBOURS)
 EXACT, HNSW = "exact", "hnsw"  # kinds of search
 AGAIN = "make the index again"
 
@@ -79,17 +81,27 @@ def read_info(folder: Path) -> Info:
     if not path.is_file():
         raise UserError(f"{folder}: no index of pictures (no {INFO}); make one with `irra index` or `dvc repro index`")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        version = data["format_version"]
+        text = path.read_text(encoding="utf-8")
+        version = json.loads(text)["format_version"]
         if version != FORMAT_VERSION:
             raise UserError(f"{path}: format version {version}, this code reads {FORMAT_VERSION}; {AGAIN}")
-        info = Info(**{field.name: data[field.name] for field in fields(Info)})
+        info = _parse(text)
     except UserError:
         raise
     except (ValueError, TypeError, KeyError):
         raise UserError(f"{path}: damaged; {AGAIN}") from None
     for name, expected in info.file_bytes.items():
         _check_bytes(folder / name, expected)
+    return info
+
+
+def _parse(text: str) -> Info:
+    """ValueError unless `text` is JSON of the fields of Info, and names exactly the files that such an index has."""
+    info = TypeAdapter(Info).validate_json(text, strict=True)
+    captions = {CAPTIONS, CAPTION_EMBEDDINGS} if info.captions else set()
+    graph = {NEIGHBOURS} if info.kind == HNSW else set()
+    if info.file_bytes.keys() != {EMBEDDINGS, ENTRIES, THUMBNAILS} | captions | graph or len(info.image_size) != 2:
+        raise ValueError("not what an index says about itself")
     return info
 
 

@@ -102,7 +102,7 @@ class GalleryWriter:
         self._previous_graph: Path | None = None
 
     def keep(self, gallery: Gallery, rows: NDArray[np.int64]) -> None:
-        """Copy the pictures in ascending `rows` of another index, ids included, and all of its captions."""
+        """Copy the pictures in ascending `rows` of another index, ids included; captions are not copied."""
         assert not self._columns["id"], "what is kept comes first"
         assert gallery.info.dtype == self._dtype
         self._next_id = gallery.info.next_id
@@ -112,9 +112,6 @@ class GalleryWriter:
             self._embeddings.append(gallery.embeddings[block])
             for row, facts in zip(block.tolist(), gallery.entries.take(block).to_pylist(), strict=True):
                 self._append(facts, gallery.entry(row).thumbnail)
-        if gallery.caption_count:
-            texts = [gallery.caption(row) for row in range(gallery.caption_count)]
-            self._write_captions(texts, gallery.caption_embeddings)
 
     def add(self, pictures: Sequence[Picture], embeddings: Floats) -> None:
         """Append pictures with their un-normalised embeddings (B, D)."""
@@ -127,7 +124,11 @@ class GalleryWriter:
     def add_captions(self, texts: list[str], embeddings: Floats) -> None:
         """Write the captions with their un-normalised embeddings (M, D), once."""
         assert not self._captions
-        self._write_captions(texts, _unit(embeddings))
+        file = EmbeddingFile(self._folder / CAPTION_EMBEDDINGS, self._dtype)
+        file.append(_unit(embeddings))
+        file.close()
+        pq.write_table(pa.table({"text": texts}, schema=CAPTION_SCHEMA), self._folder / CAPTIONS)
+        self._captions = len(texts)
 
     def finish(self, source: str, skipped: list[dict[str, str]]) -> Info:
         """Write what is left; UserError when there is no picture at all."""
@@ -163,13 +164,6 @@ class GalleryWriter:
         facts = facts | {"thumbnail_end": self._thumbnails.tell()}
         for name, column in self._columns.items():
             column.append(facts[name])
-
-    def _write_captions(self, texts: list[str], unit: NDArray[Any]) -> None:
-        file = EmbeddingFile(self._folder / CAPTION_EMBEDDINGS, self._dtype)
-        file.append(unit)
-        file.close()
-        pq.write_table(pa.table({"text": texts}, schema=CAPTION_SCHEMA), self._folder / CAPTIONS)
-        self._captions = len(texts)
 
 
 def _unit(embeddings: Floats) -> Floats:

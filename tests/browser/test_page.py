@@ -217,6 +217,19 @@ def test_a_server_that_does_not_answer_can_be_tried_again(page: Page) -> None:
     expect(page.get_by_role("alert")).to_be_empty()
 
 
+def test_a_gallery_that_was_exchanged_meanwhile_is_introduced_again(page: Page) -> None:
+    def outdated(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, json=answer.json() | {"version": "before", "size": 7})
+
+    page.route("**/api/gallery", outdated, times=1)
+    page.goto("/")
+    expect(page.locator("#facts")).to_contain_text("7 pictures")
+    search(page, sentence("yellow"))
+    expect(page.locator("#facts")).to_contain_text("32 pictures")
+    assert "v=before" not in (page.locator(".card img").first.get_attribute("src") or "")
+
+
 def test_waiting_is_announced(page: Page) -> None:
     held: list[Route] = []
     page.goto("/")

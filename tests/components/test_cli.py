@@ -32,6 +32,12 @@ def test_without_a_command_there_is_help() -> None:
     assert "import-official" in done.stdout
 
 
+def test_help_says_what_exit_statuses_mean_and_how_completion_is_installed() -> None:
+    shown = " ".join(irra("--help").stdout.split())
+    assert "Exit status: 0 when done" in shown
+    assert "run irra --install-completion once" in shown
+
+
 def test_version_is_shown() -> None:
     assert irra("--version").stdout.startswith("irra 0.")
 
@@ -70,12 +76,33 @@ def test_no_command_replaces_a_folder_of_something_else(arguments: tuple[str, ..
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (("index", "--images", "."), ["info.json", "thesis.tex"]),
+        (("index", "--images", "."), ["thumbnails.bin"]),
+        (("import-official", __file__), ["weights.safetensors", "thesis.tex"]),
+        (("import-official", __file__), ["config.json"]),
+        (("export", "anything"), ["encoders.json", "thesis.tex"]),
+    ],
+)
+def test_a_folder_that_resembles_an_output_is_not_replaced(
+    arguments: tuple[str, ...], names: list[str], tmp_path: Path
+) -> None:
+    for name in names:
+        (tmp_path / name).write_text("{}")
+    assert f"would be lost ({names[-1]})" in mistake(*arguments, "--out", tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+
+
 def test_a_released_checkpoint_becomes_a_model_like_others(tmp_path: Path) -> None:
     sizes = architecture(width=128)
     sizes["vision_cfg"]["head_width"] = 64
     torch.save({"model": official_weights(small_model(architecture=sizes)), "epoch": 45}, tmp_path / "best.pth")
     write_model(tmp_path)  # is replaced
-    facts = answer("import-official", tmp_path / "best.pth", "--out", tmp_path / "model", "--image-size", 64, 32)
+    arguments = ("import-official", tmp_path / "best.pth", "--out", tmp_path / "model", "--image-size", 64, 32)
+    assert "imported file" in irra(*arguments).stdout
+    facts = answer(*arguments)
     assert (facts["image_size"], facts["text_length"], facts["imported"]["file"]) == ([64, 32], 16, "best.pth")
     assert load_model(tmp_path / "model").spec.image_size == (64, 32)
     assert read_model_facts(tmp_path / "model")["selected"]["best_epoch"] == 0  # which evaluate asks for
@@ -90,6 +117,13 @@ def test_a_model_is_exported_and_says_which_it_was(model: Path, tmp_path: Path) 
     facts = answer("export", model, "--out", tmp_path / "onnx")
     assert facts["model_fingerprint"] == model_fingerprint(model)
     assert facts["files"].keys() == {"image_encoder.onnx", "text_encoder.onnx"}
+
+
+def test_an_export_is_replaced_and_described_for_people(model: Path, tmp_path: Path) -> None:
+    answer("export", model, "--out", tmp_path / "onnx")
+    lines = irra("export", model, "--out", tmp_path / "onnx").stdout.splitlines()
+    [mean] = [line for line in lines if line.startswith("image encoder normalisation inside mean ")]
+    assert mean.endswith("  0.4815, 0.4578, 0.4082")
 
 
 def test_info_describes_a_model(model: Path) -> None:

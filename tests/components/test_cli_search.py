@@ -1,5 +1,6 @@
 """irra index and irra search: what people get, what scripts read, and what is refused."""
 
+import json
 from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
@@ -54,6 +55,12 @@ def test_a_file_of_queries_is_answered_in_its_order(search: tuple[object, ...], 
     results = answer(*search, "--queries", tmp_path / "queries.txt")["results"]
     assert [result["query"] for result in results] == texts
     assert results[1:2] == answer(*search, texts[1])["results"]
+
+
+def test_many_queries_show_their_progress(search: tuple[object, ...]) -> None:
+    done = irra(*search, "--queries", "-", "--json", stdin=f"{QUERY}\n" * 130)
+    assert "search: 3/3 batches" in done.stderr
+    assert [result["query"] for result in json.loads(done.stdout)["results"]] == [QUERY] * 130
 
 
 def test_queries_come_from_standard_input_too(search: tuple[object, ...]) -> None:
@@ -198,6 +205,31 @@ def test_an_index_is_brought_up_to_date(model: Path, store: PreparedStore, tmp_p
     second = answer("index", "--images", photos, "--model", model, "--out", tmp_path / "index")
     assert (second["added"], second["kept"], second["removed"]) == (1, 3, 1)
     assert [skipped["path"] for skipped in second["skipped"]] == ["broken.png"]
+
+
+def test_people_get_counts_and_the_first_files_left_out(model: Path, store: PreparedStore, tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", store, 2)
+    for number in range(12):
+        (photos / f"broken{number:02}.png").write_bytes(b"no picture")
+    done = irra("index", "--images", photos, "--model", model, "--out", tmp_path / "index")
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if line.startswith(("pictures", "skipped   "))] == ["pictures  2", "skipped   12"]
+    reason = "not a JPEG, PNG, BMP, TIFF, WEBP, GIF image"
+    assert [line for line in lines if line.startswith("skipped  b")] == [
+        f"skipped  broken{number:02}.png: {reason}" for number in range(10)
+    ]
+    assert lines[-1] == "skipped  2 more, which --json names"
+
+
+@pytest.mark.parametrize("out", ["photos", "photos/index", "."])
+def test_an_index_among_the_pictures_is_refused(store: PreparedStore, tmp_path: Path, out: str) -> None:
+    photos = write_photos(tmp_path / "photos", store, 2)
+    assert "lie in each other" in mistake("index", "--images", photos, "--out", tmp_path / out)
+    assert len(list(photos.iterdir())) == 2
+
+
+def test_info_about_an_index_is_for_people_too(index: Path) -> None:
+    assert "pictures           8" in irra("info", index).stdout.splitlines()
 
 
 def test_pictures_in_s3_are_indexed_as_those_in_a_folder(

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.pictures.explanation import SHADE, ExplanationRow, explanation_sheet, heat_map, shade
+from components.pictures.explanation import (
+    SHADE,
+    ExplainedQuery,
+    ExplanationRow,
+    explanation_sheet,
+    heat_map,
+    placed_words,
+    shade,
+)
+from components.pictures.text import load_face
 
 GREY = np.full((64, 32, 3), 128, np.uint8)
 
@@ -16,7 +25,11 @@ def row(heat: np.ndarray, words: list[tuple[str, float]]) -> ExplanationRow:
 
 
 def drawn(path: Path, *rows: ExplanationRow) -> np.ndarray:
-    explanation_sheet(path / "why.png", rows)
+    return sheet(path, ExplainedQuery("a red coat", rows))
+
+
+def sheet(path: Path, *queries: ExplainedQuery) -> np.ndarray:
+    explanation_sheet(path / "why.png", queries)
     return np.asarray(Image.open(path / "why.png").convert("RGB"))
 
 
@@ -49,6 +62,38 @@ def test_only_words_that_mattered_are_shaded(tmp_path: Path) -> None:
     changed = (plain != marked).any(axis=2)
     assert 200 < changed.sum() < 3000
     assert (marked[changed] == SHADE).all(axis=1).mean() > 0.5
+
+
+def test_every_query_stands_above_its_pictures(tmp_path: Path) -> None:
+    pictures = [row(np.zeros((64, 32)), [("coat", 0.0)])] * 2
+    one = sheet(tmp_path, ExplainedQuery("a coat", pictures))
+    two = sheet(tmp_path, ExplainedQuery("a coat", pictures), ExplainedQuery("a long " * 40, pictures))
+    other = sheet(tmp_path, ExplainedQuery("a boot", pictures))
+    assert one.shape[0] < two.shape[0] < 2 * one.shape[0]  # the heading is there once
+    changed = np.flatnonzero((np.abs(one.astype(int) - other) > 100).any(axis=(1, 2)))
+    assert 0 < np.ptp(changed) < 25  # one line of text
+
+
+def test_the_legend_is_as_hot_as_a_heat_map(tmp_path: Path) -> None:
+    picture = drawn(tmp_path, row(np.zeros((64, 32)), []))
+    assert (picture == SHADE).all(axis=2).sum() >= 10
+    red, green, blue = np.moveaxis(picture.astype(int), 2, 0)
+    assert ((red > 200) & (green - blue > 60) & (red > green)).sum() > 100
+
+
+@pytest.mark.parametrize("word", ["coat", "i"])
+def test_words_that_do_not_fit_end_in_an_ellipsis(word: str) -> None:
+    face = load_face(15)
+    *kept, (x, y, last, importance) = placed_words((0, 0, 100, 60), [(word, 1.0)] * 500, face)
+    assert {text for _, _, text, _ in kept} == {word}
+    assert (last, importance) == ("…", 0.0)
+    assert x + face.font.getlength(last) <= 100
+    assert y < 60
+
+
+def test_words_that_fit_are_all_there() -> None:
+    words = [("red", 1.0), ("coat", 0.5)]
+    assert [place[2:] for place in placed_words((0, 0, 100, 60), words, load_face(15))] == words
 
 
 def test_a_long_query_stays_inside_its_cell(tmp_path: Path) -> None:

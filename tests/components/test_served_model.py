@@ -57,6 +57,12 @@ def test_top_k_may_be_left_out_and_exceed_the_gallery(registered: register.Input
     assert lengths == [8, 8]
 
 
+def test_any_language_and_any_characters_are_searched(registered: register.Inputs) -> None:
+    texts = ["🧍‍♀️👗🔴", "穿红色外套的女人", "امرأة ترتدي معطفا أحمر", "<b>'; --"]
+    hits = champion().predict(pd.DataFrame({"text": texts, "top_k": [1, 2, 1, 3]})).hits
+    assert [len(row) for row in hits] == [1, 2, 1, 3]
+
+
 def test_no_query_gives_no_hits(registered: register.Inputs) -> None:
     assert champion().predict(pd.DataFrame({"text": pd.Series([], dtype=str)})).hits.tolist() == []
 
@@ -67,7 +73,9 @@ def test_no_query_gives_no_hits(registered: register.Inputs) -> None:
         ({"text": ["a", " \n"]}, "query 2 is empty"),
         ({"text": ["a", None]}, "query 2: expected a text"),
         ({"text": ["a" * 3000]}, "query 1 has 3000 characters"),
-        ({"text": ["a"], "top_k": [0]}, "query 1: top_k is 0"),
+        ({"text": ["a"], "top_k": [0]}, "query 1: top_k is 0; ask for 1 to 1000 pictures"),
+        ({"text": ["a", "b"], "top_k": [1000, 1001]}, "query 2: top_k is 1001"),
+        ({"text": ["a"], "top_k": [2**62]}, "query 1: top_k is 4611686018427387904"),
         ({"text": ["a"], "top_k": [1.5]}, "Incompatible input types for column top_k"),
         ({"text": [7]}, "Incompatible input types for column text"),
         ({"query": ["a"]}, r"missing inputs \['text'\]"),

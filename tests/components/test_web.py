@@ -216,6 +216,22 @@ def test_an_explanation_covers_words_and_picture(client: TestClient) -> None:
     assert (answer["heat"]["height"], answer["heat"]["width"], heat.size) == (64, 32, 64 * 32)
 
 
+def test_rows_of_another_gallery_are_not_explained(client: TestClient) -> None:
+    version = client.get("/api/search?q=red").json()["gallery"]
+    assert version == client.get("/api/gallery").json()["version"]
+    assert client.get("/api/explain", params={"q": "red", "row": 0, "v": version}).status_code == 200
+    answer = client.get("/api/explain", params={"q": "red", "row": 0, "v": "other"})
+    assert (answer.status_code, "search again" in answer.json()["error"]) == (409, True)
+
+
+def test_a_damaged_picture_is_not_explained(tmp_path: Path) -> None:
+    engine = toy.toy_engine(tmp_path / "engine", small_model(), toy.write_people(tmp_path / "prepared"))
+    engine.gallery.thumbnails = np.zeros_like(engine.gallery.thumbnails)
+    answer = TestClient(create_app(engine), base_url=LOCAL).get("/api/explain", params={"q": "red", "row": 0})
+    assert answer.status_code == 400
+    assert "thumbnails.bin: damaged" in answer.json()["error"]
+
+
 def test_twenty_users_at_once_get_what_each_would_get_alone(client: TestClient, engine: SearchEngine) -> None:
     queries = [f"a person in {colour} {number}" for number in range(5) for colour in ("red", "blue", "pink", "white")]
     alone = [client.get("/api/search", params={"q": query}).json() for query in queries]

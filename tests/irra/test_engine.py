@@ -83,7 +83,7 @@ def test_many_queries_at_once_find_what_each_finds_alone(engine: SearchEngine) -
     together = engine.search(queries, 2)
     alone = [engine.search([query], 2)[0] for query in queries[:4]]
     assert [[hit.row for hit in hits] for hits in together[:4]] == [[hit.row for hit in hits] for hits in alone]
-    assert together[76] == pytest.approx(together[76])
+    assert [hit.row for hit in together[76]] == [hit.row for hit in alone[0]]  # in another batch
     assert len(together) == 80
 
 

@@ -5,6 +5,8 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
@@ -13,7 +15,6 @@ from irra.errors import UserError
 from irra.files import replace_folder
 from irra.search import building
 from irra.search.approximate import rows_of
-from irra.search.building import change_entries
 from irra.search.gallery import Gallery
 from irra.search.pictures import jpeg
 from irra.search.writing import GalleryWriter, Picture
@@ -21,6 +22,7 @@ from irra.search.writing import GalleryWriter, Picture
 SIZE = (16, 8)
 MODEL = "a" * 64
 Floats = NDArray[np.float32]
+NOTHING = np.empty((0, 32), np.float32)
 
 
 def pictures(count: int, first: int = 0) -> list[Picture]:
@@ -45,7 +47,9 @@ def write(
     return Gallery.open(folder)
 
 
-def change(folder: Path, removed: NDArray[np.int64], added: Floats, exact_limit: int = 10**6) -> Gallery:
+def change(
+    folder: Path, removed: list[int] | NDArray[np.int64], added: Floats = NOTHING, exact_limit: int = 10**6
+) -> Gallery:
     previous = Gallery.open(folder)
     with replace_folder(folder) as target:
         writer = GalleryWriter(target, MODEL, SIZE, previous.info.dtype, exact_limit)
@@ -138,7 +142,7 @@ def test_a_changed_gallery_equals_a_fresh_one(tmp_path: Path) -> None:
     paths = [changed.entry(row).path for row in (0, 5, 1194, 1195)]
     assert paths == ["00001.png", "00006.png", "01198.png", "90000.png"]
     assert changed.entry(0) == write(tmp_path / "first", embeddings[:2]).entry(1)
-    assert changed.caption_count == 5
+    assert changed.caption_count == 0
 
 
 @pytest.mark.parametrize("removed", [300, 1500])  # the graph goes on, or is made anew
@@ -158,9 +162,8 @@ def test_a_removed_picture_is_never_found_again(tmp_path: Path, removed: int) ->
 
 def test_ids_stay_and_are_never_given_again(tmp_path: Path) -> None:
     write(tmp_path / "index", clusters(10))
-    change_entries(tmp_path / "index", np.array([0, 8, 9]))
-    change_entries(tmp_path / "index", np.array([1]), pictures(2), clusters(2, seed=3))
-    assert Gallery.open(tmp_path / "index").ids.tolist() == [1, 3, 4, 5, 6, 7, 10, 11]
+    change(tmp_path / "index", [0, 8, 9])
+    assert change(tmp_path / "index", [1], clusters(2, seed=3)).ids.tolist() == [1, 3, 4, 5, 6, 7, 10, 11]
 
 
 def test_rows_of_ids_that_are_gone_are_marked() -> None:
@@ -204,7 +207,7 @@ def test_an_open_gallery_outlives_its_folder_s_replacement(tmp_path: Path) -> No
 def test_a_failed_change_leaves_the_index_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "index", clusters(50))
     with pytest.raises(UserError, match="not finite"):
-        change_entries(tmp_path / "index", np.array([3]), pictures(1), np.full((1, 32), np.nan, np.float32))
+        change(tmp_path / "index", [3], np.full((1, 32), np.nan, np.float32))
     assert Gallery.open(tmp_path / "index").size == 50
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
 
@@ -212,7 +215,7 @@ def test_a_failed_change_leaves_the_index_as_it_was(tmp_path: Path, monkeypatch:
 def test_an_index_without_pictures_is_not_written(tmp_path: Path) -> None:
     write(tmp_path / "index", clusters(2))
     with pytest.raises(UserError, match="no usable picture"):
-        change_entries(tmp_path / "index", np.array([0, 1]))
+        change(tmp_path / "index", [0, 1])
 
 
 def test_a_missing_index_says_how_to_make_one(tmp_path: Path) -> None:
@@ -234,12 +237,71 @@ def test_a_truncated_or_missing_file_is_named(tmp_path: Path, name: str) -> None
         Gallery.open(tmp_path / "index")
 
 
-@pytest.mark.parametrize("name", ["embeddings.npy", "entries.parquet"])
+@pytest.mark.parametrize(
+    "name",
+    ["embeddings.npy", "entries.parquet", "captions.parquet", "caption_embeddings.npy", "neighbours.faiss"],
+)
 def test_a_file_of_the_right_length_and_wrong_contents_is_named(tmp_path: Path, name: str) -> None:
-    write(tmp_path / "index", clusters(5))
+    write(tmp_path / "index", clusters(50), captions=clusters(5), exact_limit=20)
     path = tmp_path / "index" / name
     path.write_bytes(b"\0" * path.stat().st_size)
     with pytest.raises(UserError, match=rf"{name}: damaged"):
+        Gallery.open(tmp_path / "index")
+
+
+def test_a_damaged_thumbnail_is_named(tmp_path: Path) -> None:
+    gallery = write(tmp_path / "index", clusters(5))
+    gallery.check_thumbnails()
+    assert gallery.pixels(4, SIZE).shape == (*SIZE, 3)
+    path = tmp_path / "index" / "thumbnails.bin"
+    path.write_bytes(path.read_bytes()[:-40] + bytes(40))
+    damaged = Gallery.open(tmp_path / "index")
+    with pytest.raises(UserError, match=r"thumbnails.bin: damaged; make the index again"):
+        damaged.check_thumbnails()
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(UserError, match=r"thumbnails.bin: damaged \(at picture 4\); make the index again"):
+        Gallery.open(tmp_path / "index").pixels(4, SIZE)
+
+
+def test_a_table_of_something_else_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "index", clusters(5))
+    path, info = tmp_path / "index" / "entries.parquet", tmp_path / "index" / "info.json"
+    pq.write_table(pa.table({"name": ["a"] * 5}), path)
+    facts = json.loads(info.read_text())
+    facts["file_bytes"]["entries.parquet"] = path.stat().st_size
+    info.write_text(json.dumps(facts))
+    with pytest.raises(UserError, match=r"entries.parquet: 5 rows of \['name'\], expected"):
+        Gallery.open(tmp_path / "index")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"file_bytes": []},
+        {"file_bytes": {}},
+        {"file_bytes": {"../secret": 1}},
+        {"size": "5"},
+        {"size": None},
+        {"image_size": [64]},
+        {"skipped": 3},
+        {"kind": "hnsw"},
+        {"captions": 5},
+    ],
+    ids=str,
+)
+def test_facts_that_cannot_be_are_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    write(tmp_path / "index", clusters(5))
+    info = tmp_path / "index" / "info.json"
+    info.write_text(json.dumps(json.loads(info.read_text()) | change))
+    with pytest.raises(UserError, match=r"info.json: damaged; make the index again"):
+        Gallery.open(tmp_path / "index")
+
+
+@pytest.mark.parametrize("facts", ["{}", "[]", "3", "null"])
+def test_facts_of_something_else_are_refused(tmp_path: Path, facts: str) -> None:
+    write(tmp_path / "index", clusters(5))
+    (tmp_path / "index" / "info.json").write_text(facts)
+    with pytest.raises(UserError, match=r"info.json: damaged"):
         Gallery.open(tmp_path / "index")
 
 
@@ -261,7 +323,9 @@ def test_another_model_is_refused_with_both_fingerprints(tmp_path: Path) -> None
         gallery.check_model("b" * 64)
 
 
-def test_what_is_no_index_is_not_replaced(tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("years of work")
+@pytest.mark.parametrize("names", [["thesis.txt"], ["thesis.txt", "info.json"], ["thumbnails.bin"]])
+def test_what_is_no_index_is_not_replaced(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        (tmp_path / name).write_text("years of work")
     with pytest.raises(UserError, match="exists and is no index"):
         building.check_target(tmp_path)

@@ -1,5 +1,6 @@
 """Making an index of any folder of pictures, and keeping it up to date."""
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from irra.data.store import PreparedStore
 from irra.errors import UserError
-from irra.search.building import Update, index_folder
+from irra.search.building import Update, index_folder, index_split
 from irra.search.encoding import Encoder
 from irra.search.gallery import Gallery
 from irra.search.pictures import find_pictures
@@ -74,11 +76,13 @@ def test_unusable_files_are_left_out_and_listed(photos: Path, encoder: CountingE
     (photos / "cut.jpg").write_bytes((photos / "a.jpg").read_bytes()[:400])
     Image.new("1", (10_000, 8_000)).save(photos / "bomb.png")
     (photos / "gone.jpg").symlink_to(photos / "nowhere.jpg")
+    (photos / "itself.jpg").symlink_to(photos / "itself.jpg")
     done = update(photos, encoder)
     reasons = {item["path"]: item["reason"] for item in done.skipped}
-    assert set(reasons) == {"empty.jpg", "broken.png", "cut.jpg", "bomb.png", "gone.jpg"}
+    assert set(reasons) == {"empty.jpg", "broken.png", "cut.jpg", "bomb.png", "gone.jpg", "itself.jpg"}
     assert reasons["empty.jpg"] == "an empty file"
     assert "more than" in reasons["bomb.png"]
+    assert reasons["itself.jpg"] == "Too many levels of symbolic links"
     assert opened(photos).info.skipped == done.skipped
     assert done.added == 5
 
@@ -119,6 +123,38 @@ def test_an_unchanged_folder_costs_nothing(photos: Path, encoder: CountingEncode
     assert (photos.parent / "index" / "info.json").stat().st_mtime_ns == written
 
 
+def test_a_picture_that_stays_broken_costs_no_writing(photos: Path, encoder: CountingEncoder) -> None:
+    (photos / "broken.jpg").write_bytes(b"no picture")
+    update(photos, encoder)
+    written = (photos.parent / "index" / "info.json").stat().st_mtime_ns
+    assert [item["path"] for item in update(photos, encoder).skipped] == ["broken.jpg"]
+    assert (photos.parent / "index" / "info.json").stat().st_mtime_ns == written
+
+
+def test_a_broken_picture_that_is_gone_is_not_listed_any_more(photos: Path, encoder: CountingEncoder) -> None:
+    (photos / "broken.jpg").write_bytes(b"no picture")
+    update(photos, encoder)
+    (photos / "broken.jpg").unlink()
+    update(photos, encoder)
+    assert opened(photos).info.skipped == []
+
+
+def test_captions_of_another_source_do_not_stay(photos: Path, encoder: CountingEncoder, store: PreparedStore) -> None:
+    index_split(store, "test", encoder, MODEL, photos.parent / "index", "float16", 4)
+    assert opened(photos).caption_count > 0
+    update(photos, encoder)
+    assert (opened(photos).size, opened(photos).caption_count) == (5, 0)
+
+
+def test_only_one_process_makes_an_index(photos: Path, encoder: CountingEncoder) -> None:
+    with (photos.parent / ".index.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="index: another irra index is writing it"):
+            update(photos, encoder)
+    assert update(photos, encoder).added == 5
+    assert sorted(path.name for path in photos.parent.iterdir()) == ["index", "photos"]
+
+
 def test_only_what_changed_is_encoded_and_the_result_is_that_of_a_fresh_index(
     photos: Path, encoder: CountingEncoder
 ) -> None:
@@ -152,6 +188,15 @@ def test_content_that_changes_under_the_same_size_is_seen(photos: Path, encoder:
     draw(photos / "day/d.bmp", 30)
     assert (photos / "day/d.bmp").stat().st_size == size
     assert update(photos, encoder).added == 1
+
+
+@pytest.mark.parametrize("name", ["embeddings.npy", "entries.parquet", "thumbnails.bin"])
+def test_a_damaged_index_is_made_anew(photos: Path, encoder: CountingEncoder, name: str) -> None:
+    update(photos, encoder)
+    path = photos.parent / "index" / name
+    path.write_bytes(b"\0" * path.stat().st_size)
+    assert update(photos, encoder).added == 5
+    opened(photos).check_thumbnails()
 
 
 @pytest.mark.parametrize("how", ["another model", "damaged"])

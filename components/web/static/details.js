@@ -78,7 +78,7 @@ export class Details {
     const why = byId("why");
     why.replaceChildren(element("p", { class: "quiet" }, "Looking for the reasons…"));
     try {
-      const parameters = new URLSearchParams({ q: this.#query, row: hit.row });
+      const parameters = new URLSearchParams({ q: this.#query, row: hit.row, v: this.#gallery.version });
       const explanation = await request(`/api/explain?${parameters}`, { signal: this.#explaining.signal });
       const where = drawHeat(byId("heat"), explanation.heat);
       why.replaceChildren(...reasons(explanation.words, where));

@@ -37,6 +37,7 @@ async function show() {
 
 async function searchByQuery(q, page, signal) {
   const answer = await request("/api/search?" + new URLSearchParams({ q, page, top: PAGE_SIZE }), { signal });
+  if (answer.gallery !== gallery.version) gallery = await introduce(signal); // the server has another index meanwhile
   showHits(gallery, answer, (index) => details.open(gallery, answer.query, answer.hits, index));
 }
 
@@ -79,7 +80,7 @@ function complain(message, canRetry = false) {
   box.removeAttribute("aria-invalid");
 }
 
-/** Learn what the gallery holds, once, and say so on the page. */
+/** Learn what the gallery holds, and say so on the page. */
 async function introduce(signal) {
   const facts = await request("/api/gallery", { signal });
   byId("picture-search").hidden = !facts.captions;
