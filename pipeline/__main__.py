@@ -7,6 +7,7 @@ python -m pipeline submit --host http://localhost:8080 --image registry/irra-pyt
 """
 
 import argparse
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -122,6 +123,9 @@ def submit_(options: argparse.Namespace) -> None:
 
     check_image(options.image)
     chosen, cluster = choose(options), load_cluster(options.cluster)
+    if not cluster.knows_mlflow():
+        lost = "what tasks log ends with their pods, and `register` registers nothing that lasts"
+        print(f"warning: {options.cluster}: environment has no MLFLOW_TRACKING_URI, so {lost}", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder, "pipeline.yaml")
         compile_pipeline(chosen.pipeline, package)

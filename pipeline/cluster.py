@@ -67,6 +67,7 @@ class Backoff(Section):
     factor: Count  # whole: Argo reads nothing else
 
 
+TRACKING = "MLFLOW_TRACKING_URI"
 TASKS = ("prepare", "tokenize", "train", "evaluate", "index", "gate", "register", "compare")
 
 
@@ -97,6 +98,10 @@ class Cluster(Section):
             if re.search(r"SECRET|PASSWORD|TOKEN", name):
                 raise ValueError(f"environment.{name} would be readable in the compiled pipeline; use `secrets`")
         return self
+
+    def knows_mlflow(self) -> bool:
+        """Whether tasks are told of a server; without one, each logs to a file that ends with its pod."""
+        return TRACKING in self.environment or any(TRACKING in secret.environment.values() for secret in self.secrets)
 
 
 def load_cluster(path: Path) -> Cluster:
