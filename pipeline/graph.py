@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from kfp import compiler, dsl
+from kfp.dsl import graph_component
 
 from irra.config import Params, Section, change
 from pipeline import tasks
 from pipeline.cluster import Cluster, place
 
 SECTIONS = ("prepare", "tokenize", "train", "evaluate", "index", "registry")
-Pipeline = Callable[..., Any]
+Pipeline = graph_component.GraphComponent
 
 
 def as_json(section: Section) -> str:
