@@ -52,7 +52,6 @@ def test_a_run_is_finished_with_register_only_where_the_gate_says_pass(
         (ALWAYS, "pass", "register"),
         (ALWAYS, "", "gate"),
         (("prepare",), "", "tokenize"),  # and not those after it, which never began
-        (("prepare", "tokenize", "train"), "", "evaluate, index"),
     ],
 )
 def test_a_task_that_vanished_is_named(tmp_path: Path, tasks: tuple[str, ...], verdict: str, silent: str) -> None:
