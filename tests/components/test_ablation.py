@@ -1,15 +1,19 @@
+import io
 import json
-import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from components import ablation
 from components.ablation import Result, by_losses, read_experiments, read_result, summary, table_row
 from components.pictures.ablation import ablation_chart
+from components.tracking import Tracker
+from irra.errors import UserError
 from irra.metrics import METRIC_NAMES
 from tests.imports import ROOT
 
@@ -34,13 +38,6 @@ def experiment(name: str, losses: str, seed: int, r1: float, state: str = "succe
 def unreadable(name: str) -> dict[str, Any]:
     revision = {"rev": "18282c1", "name": name, "data": None, "error": {"msg": "no such commit", "type": "SCMError"}}
     return {"name": name, "revs": [revision], "executor": None}
-
-
-def run(shown: list[dict[str, Any]], report: Path) -> "subprocess.CompletedProcess[str]":
-    """The command, with what DVC showed on its standard input."""
-    command = [sys.executable, "-m", "components.ablation", "--report", str(report)]
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": "http://127.0.0.1:1"}
-    return subprocess.run(command, input=json.dumps(shown), cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
 def test_mean_and_spread_are_over_seeds() -> None:
@@ -104,17 +101,20 @@ def test_the_chart_opens(tmp_path: Path) -> None:
 
 
 def test_without_experiments_the_command_says_what_to_do(tmp_path: Path) -> None:
-    done = run([], tmp_path / "report")
+    command = [sys.executable, "-m", "components.ablation", "--report", str(tmp_path / "report")]
+    done = subprocess.run(command, input="[]", cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == "error: no finished experiment is named ablation-*; `make ablation` runs them\n"
     assert not (tmp_path / "report").exists()
 
 
-def test_a_comparison_that_lacks_a_training_is_written_and_fails(tmp_path: Path) -> None:
-    failed = experiment("ablation-sdm-0", "sdm", 0, 30.0, "failed")
-    done = run([{"experiments": [experiment("ablation-itc-0", "itc", 0, 50.0), failed]}], tmp_path)
-    assert done.returncode == 2
-    assert "| itc | 1 | 50.0" in (tmp_path / "ablation.md").read_text()
-    assert done.stderr.splitlines()[-1] == (
-        "error: without a result: ablation-sdm-0; `make ablation` trains them again"
-    )
+def test_a_comparison_that_lacks_a_training_is_written_and_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = [experiment("ablation-itc-0", "itc", 0, 50.0), experiment("ablation-sdm-0", "sdm", 0, 30.0, "failed")]
+    monkeypatch.setattr(sys, "argv", ["ablation", "--report", str(tmp_path)])
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps([{"experiments": shown}])))
+    monkeypatch.setattr(ablation, "open_run", lambda *_, **__: nullcontext(Tracker()))  # as without a server
+    with pytest.raises(UserError, match="without a result: ablation-sdm-0; `make ablation` trains them again"):
+        ablation.main()
+    assert "| itc | 1 | 50.0" in capsys.readouterr().out
