@@ -49,7 +49,8 @@ class Inputs:
 class Outputs:
     """The best model; curves and metrics; and the state of an unfinished training, removed when it ends.
 
-    `checkpoints_uri` (s3://bucket/folder; empty: none) keeps that state where another machine can go on with it.
+    `checkpoints_uri` (s3://bucket/folder; empty: none) keeps that state where another machine can go on with it; there
+    a task of Kubeflow leaves its last one.
     """
 
     model: Path = Path("model")

@@ -4,15 +4,19 @@ python -m pipeline compile --image registry/irra-python-pipeline:0123456789ab
 python -m pipeline run-local --set train.num_epoch=2
 python -m pipeline run-docker --image irra-python-pipeline:0123456789ab
 python -m pipeline submit --host http://localhost:8080 --image registry/irra-python-pipeline:0123456789ab
+
+Each command shows all its options: python -m pipeline submit --help
 """
 
 import argparse
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.s3 import is_remote
 from components.stage import guarded
 from irra.config import Params, change, load_params
 from irra.errors import UserError
@@ -28,7 +32,6 @@ class Chosen:
 
     pipeline: Any
     values: Mapping[str, Any]
-    params: Params
 
 
 def parse() -> argparse.Namespace:
@@ -83,13 +86,14 @@ def _add_submission(command: argparse.ArgumentParser) -> None:
     command.add_argument("--wait", action="store_true", help="follow the run, and fail if it fails")
 
 
-def choose(options: argparse.Namespace) -> Chosen:
-    """The pipeline that `options` ask for."""
+def choose(options: argparse.Namespace, params: Params | None = None) -> Chosen:
+    """The pipeline that `options` ask for, with `params` or else those of the options."""
     # imported here: kfp takes a second, and `--help` should not
     from pipeline import graph
     from pipeline.cluster import load_cluster
 
-    params = change(load_params(options.params), options.set)
+    check_checkpoints(options.checkpoints)
+    params = params or read_params(options)
     image, cluster = getattr(options, "image", NO_IMAGE), None
     if "cluster" in options:
         cluster = load_cluster(options.cluster)
@@ -99,7 +103,18 @@ def choose(options: argparse.Namespace) -> Chosen:
         pipeline = graph.ablation_pipeline(params, image, cluster, options.losses, options.seeds)
     else:
         values, pipeline = graph.arguments(params), graph.irra_pipeline(params, image, cluster)
-    return Chosen(pipeline, {**values, **checkpoints}, params)
+    return Chosen(pipeline, {**values, **checkpoints})
+
+
+def read_params(options: argparse.Namespace) -> Params:
+    """The parameters that `options` ask for."""
+    return change(load_params(options.params), options.set)
+
+
+def check_checkpoints(uri: str) -> None:
+    """UserError unless training states can go to `uri`, or it is empty: another machine must find them there."""
+    if uri and not is_remote(uri):
+        raise UserError(f"--checkpoints {uri!r}: an address in S3 is needed, such as s3://bucket/folder")
 
 
 def compile_(options: argparse.Namespace) -> None:
@@ -116,12 +131,19 @@ def submit_(options: argparse.Namespace) -> None:
     """Compile, check and submit; nothing is sent before everything is known to be right."""
     from pipeline.cluster import load_cluster
     from pipeline.graph import compile_pipeline
-    from pipeline.package import check_image
+    from pipeline.package import check_committed, check_image, has_registry
     from pipeline.server import Server
     from pipeline.submit import submit
 
     check_image(options.image)
+    if not options.no_cache:
+        check_committed(options.image)
     chosen, cluster = choose(options), load_cluster(options.cluster)
+    if not has_registry(options.image):
+        _warn(f"image {options.image} names no registry, so the cluster looks for it at docker.io")
+    if not cluster.knows_mlflow():
+        lost = "what tasks log ends with their pods, and `register` registers nothing that lasts"
+        _warn(f"{options.cluster}: environment has no MLFLOW_TRACKING_URI, so {lost}")
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder, "pipeline.yaml")
         compile_pipeline(chosen.pipeline, package)
@@ -149,15 +171,18 @@ def run_local(options: argparse.Namespace) -> None:
 
 
 def run_docker(options: argparse.Namespace) -> None:
-    """Run the tasks in the real image; a dataset of this machine is mounted where it is."""
-    from pipeline.local import run_in_containers
+    """Run the tasks in the real image; dataset and weights of this machine are mounted where they are."""
+    from pipeline.local import on_this_machine, run_in_containers
     from pipeline.package import check_image
 
     check_image(options.image)
-    chosen = choose(options)
-    raw = Path(chosen.params.prepare.root_dir).resolve()
-    mounts = [raw] if chosen.params.prepare.synthetic is None and raw.is_dir() else []
+    params, mounts = on_this_machine(read_params(options))
+    chosen = choose(options, params)
     _say_where(run_in_containers(chosen.pipeline, options.runs, chosen.values, options.image, mounts))
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def _say_where(folder: Path) -> None:

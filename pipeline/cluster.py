@@ -64,10 +64,10 @@ class Backoff(Section):
     """The wait before a failed task is tried again: `duration`, then `factor` times longer each time."""
 
     duration: Duration
-    factor: Annotated[float, Field(ge=1.0)]
-    longest: Duration
+    factor: Count  # whole: Argo reads nothing else
 
 
+TRACKING = "MLFLOW_TRACKING_URI"
 TASKS = ("prepare", "tokenize", "train", "evaluate", "index", "gate", "register", "compare")
 
 
@@ -98,6 +98,10 @@ class Cluster(Section):
             if re.search(r"SECRET|PASSWORD|TOKEN", name):
                 raise ValueError(f"environment.{name} would be readable in the compiled pipeline; use `secrets`")
         return self
+
+    def knows_mlflow(self) -> bool:
+        """Whether tasks are told of a server; without one, each logs to a file that ends with its pod."""
+        return TRACKING in self.environment or any(TRACKING in secret.environment.values() for secret in self.secrets)
 
 
 def load_cluster(path: Path) -> Cluster:
@@ -134,8 +138,18 @@ def _retry(task: dsl.PipelineTask, resources: Resources, backoff: Backoff) -> No
             resources.retries,
             backoff_duration=f"{seconds(backoff.duration)}s",
             backoff_factor=backoff.factor,
-            backoff_max_duration=f"{seconds(backoff.longest)}s",
+            backoff_max_duration=f"{longest(resources, backoff)}s",
         )
+
+
+def longest(resources: Resources, backoff: Backoff) -> int:
+    """Seconds in which all attempts of a task end, with the waits between them.
+
+    To Argo the maximum is a deadline of the whole task, counted from the start of its first attempt: with less, an
+    attempt that fails late would not be followed by another, and a later one would be stopped before its timeout.
+    """
+    waits = sum(seconds(backoff.duration) * backoff.factor**retry for retry in range(resources.retries))
+    return (resources.retries + 1) * seconds(resources.timeout) + waits
 
 
 def _mount(task: dsl.PipelineTask, resources: Resources, cluster: Cluster) -> None:

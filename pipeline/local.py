@@ -1,33 +1,40 @@
 """Run a pipeline on this machine with kfp's own runners: each task a subprocess, or a container of the real image."""
 
 import contextlib
+import json
 import os
 import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from google.protobuf import json_format
 from kfp import local
 
 from components.mlflow_runs import tracking_uri
+from irra.config import Params
 from irra.errors import UserError
 from pipeline.graph import Pipeline
 
 # what a user sets for the stages, and a container does not see by itself
 PASSED_ON = ("AWS_", "MLFLOW_", "OMP_NUM_THREADS")
 SERVER_SECONDS = 60.0
+RESULT = "executor_output.json"  # what every task that ends well leaves in its folder
+CONDITION = re.compile(r"'pipelinechannel--(?P<task>[\w-]+)-Output'\] == '(?P<value>.*)'$")
 
 
 def run_in_subprocesses(pipeline: Pipeline, root: Path, values: Mapping[str, Any]) -> Path:
     """Run `pipeline` with this Python; returns the folder of the run. UserError when a task fails."""
-    root.mkdir(parents=True, exist_ok=True)
-    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
-    return _run(pipeline, root, values)
+    own = _folder_of_its_own(root)
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(own))
+    return _run(pipeline, own, values)
 
 
 def run_in_containers(
@@ -35,13 +42,13 @@ def run_in_containers(
 ) -> Path:
     """Run `pipeline`, whose tasks all have `image`; returns the folder of the run. UserError when a task fails.
 
-    Containers share this machine's network and user, and see `root` (to write) and `mounts` (to read) where they are.
-    MLflow's project store is served to them while they run.
+    Containers share this machine's network and user, and see the run's folder in `root` (to write) and `mounts` (to
+    read) where they are. MLflow's project store is served to them while they run.
     """
     from docker.types import Mount
 
     check_engine(image)
-    root.mkdir(parents=True, exist_ok=True)
+    own = _folder_of_its_own(root)
     artifacts = Path("mlartifacts").resolve()  # where the default store keeps files
     artifacts.mkdir(exist_ok=True)
     with tracking_server() as uri:
@@ -53,8 +60,24 @@ def run_in_containers(
             mounts=[Mount(str(artifacts), str(artifacts), type="bind")]
             + [Mount(str(path), str(path), type="bind", read_only=True) for path in mounts],
         )
-        local.init(runner, pipeline_root=str(root))
-        return _run(pipeline, root, values)
+        local.init(runner, pipeline_root=str(own))
+        return _run(pipeline, own, values)
+
+
+def on_this_machine(params: Params) -> tuple[Params, list[Path]]:
+    """`params` that name the dataset and the weights of this machine wherever a task runs, and what it must see."""
+    prepare, train = params.prepare, params.train
+    seen: list[Path] = []
+    if prepare.synthetic is None and Path(prepare.root_dir).is_dir():
+        root = Path(prepare.root_dir).resolve()
+        prepare = prepare.model_copy(update={"root_dir": str(root)})
+        seen += [root, (root / prepare.dataset_name).resolve()]  # which may be a link to another disk
+    if train.pretrained and Path(train.pretrained).is_file():
+        weights = Path(train.pretrained).resolve()
+        train = train.model_copy(update={"pretrained": str(weights)})
+        seen.append(weights)
+    mounts = [path for path in dict.fromkeys(seen) if not any(other in path.parents for other in seen)]
+    return params.model_copy(update={"prepare": prepare, "train": train}), mounts
 
 
 def check_engine(image: str) -> None:
@@ -90,43 +113,74 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
 
 
+def _folder_of_its_own(root: Path) -> Path:
+    """For kfp's folder of a run, of which another run that begins at the same time has its own."""
+    root.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=f"{datetime.now():%Y%m%d-%H%M%S}-", dir=root))
+
+
 def _run(pipeline: Pipeline, root: Path, values: Mapping[str, Any]) -> Path:
-    before = set(root.iterdir())
     try:
         pipeline(**values)
     except RuntimeError as error:  # kfp's word for a failed task, in colours
         message = re.sub(r"\x1b\[\d+m", "", str(error)).rstrip(".")
         raise UserError(f"{message}; its log is above") from None
     except ValueError as error:  # it may miss what a task without a result should have left
-        folders = _new_folders(root, before)
+        folders = list(root.iterdir())
         for folder in folders:
-            check_finished(folder)
+            check_finished(folder, pipeline, values)
         if not folders:  # not even the first task has begun to write
             raise UserError(f"a task ended without a result ({error}); its log is above") from None
         raise
-    (folder,) = _new_folders(root, before)
-    check_finished(folder)
+    (folder,) = root.iterdir()
+    check_finished(folder, pipeline, values)
     return folder
 
 
-def _new_folders(root: Path, before: set[Path]) -> set[Path]:
-    return {path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")} - before
-
-
-def check_finished(run: Path) -> None:
-    """UserError when a task of the run left nothing: kfp takes a container that vanished at once for a success."""
-    silent = [str(task.relative_to(run)) for task in _tasks(run) if not (task / "executor_output.json").exists()]
+def check_finished(run: Path, pipeline: Pipeline, values: Mapping[str, Any]) -> None:
+    """UserError when a task of `pipeline` left nothing: kfp takes a container that vanished at once for a success."""
+    spec = json_format.MessageToDict(pipeline.pipeline_spec)
+    silent = [str(task.relative_to(run)) for task in _silent(spec, spec["root"], run, run, values)]
     if silent:
         raise UserError(f"{', '.join(silent)}: ended without a result; its log is above")
 
 
-def _tasks(folder: Path) -> Iterator[Path]:
-    """The folders of the tasks; those of a loop lie in one for each of its iterations."""
-    for path in sorted(folder.iterdir()):
-        if re.fullmatch(r"for-loop-\d+-iteration-\d+", path.name):
-            yield from _tasks(path)
-        elif path.is_dir():
-            yield path
+def _silent(
+    spec: Mapping[str, Any], component: Mapping[str, Any], run: Path, folder: Path, values: Mapping[str, Any]
+) -> list[Path]:
+    """The folders of tasks that should have run, since what they depend on has a result, and have none themselves.
+
+    The tasks of a branch lie beside it, those of a loop in a folder for each of its iterations.
+    """
+    if "dag" not in component:
+        return [] if (folder / RESULT).exists() else [folder]
+    silent: dict[str, list[Path]] = {}
+    tasks = component["dag"]["tasks"]
+    for name, task in tasks.items():
+        inner = spec["components"][task["componentRef"]["name"]]
+        folders = [path for path in _folders(name, task, "dag" in inner, folder, values) if _is_chosen(task, run)]
+        silent[name] = [path for place in folders for path in _silent(spec, inner, run, place, values)]
+    begun = [name for name, task in tasks.items() if not any(silent[other] for other in task.get("dependentTasks", ()))]
+    return [path for name in begun for path in silent[name]]
+
+
+def _folders(name: str, task: Mapping[str, Any], is_graph: bool, folder: Path, values: Mapping[str, Any]) -> list[Path]:
+    """Where a task of a graph in `folder` leaves its results."""
+    if iterator := task.get("parameterIterator"):
+        items = values[iterator["items"]["inputParameter"].removeprefix("pipelinechannel--")]
+        return [folder / f"{name}-iteration-{index}" for index in range(len(items))]
+    return [folder if is_graph else folder / name]
+
+
+def _is_chosen(task: Mapping[str, Any], run: Path) -> bool:
+    """Whether the condition of a branch holds, which is that a task's output has some value."""
+    condition = task.get("triggerPolicy", {}).get("condition")
+    if condition is None:
+        return True
+    match = CONDITION.search(condition)
+    assert match, condition
+    result = run / match["task"] / RESULT
+    return result.exists() and json.loads(result.read_text())["parameterValues"]["Output"] == match["value"]
 
 
 @contextlib.contextmanager

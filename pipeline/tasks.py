@@ -64,7 +64,8 @@ def train(
         outputs = stage.Outputs(Path(model.path), folder, Path(model.path + ".checkpoints"), checkpoints)
         result = stage.run(inputs, outputs, parse_section(TrainConfig, config))
         write_stage_report(folder, Path(report.path), "Training")
-    model.metadata.update({name: result[name] for name in ("model_fingerprint", "run_id")})
+    facts = {name: result[name] for name in ("model_fingerprint", "run_id")}
+    model.metadata.update({name: fact for name, fact in facts.items() if fact is not None})  # KFP fails on null
     metrics.metadata.update(result["selected"])
 
 

@@ -134,6 +134,65 @@ def test_a_state_of_another_training_is_neither_taken_nor_replaced(s3: Server, t
         Counter(state).load()
 
 
+def finish(folder: Path) -> None:
+    """A training to its end, at epoch 2."""
+    with open_state(folder, FINGERPRINT, URI) as state:
+        Counter(state).save(2, 1)
+        state.clear()
+
+
+def found_in(folder: Path) -> Progress | None:
+    with open_state(folder, FINGERPRINT, URI) as state:
+        return Counter(state).load()
+
+
+@pytest.mark.parametrize(("run", "expected"), [("one", Progress(epoch=2, best_epoch=1)), ("another", None), ("", None)])
+def test_only_the_kubeflow_run_that_finished_a_training_finds_it_finished(
+    s3: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: str, expected: Progress | None
+) -> None:
+    monkeypatch.setenv("KFP_RUN_ID", "one")
+    finish(tmp_path / "here")
+    monkeypatch.setenv("KFP_RUN_ID", run)
+    assert found_in(tmp_path / "elsewhere") == expected
+
+
+def test_the_last_state_is_sent_before_the_training_is_marked(
+    s3: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KFP_RUN_ID", "one")
+    s3.door = lambda method, name: time.sleep(0.2)  # so that the state waits when the training ends
+    with open_state(tmp_path / "here", FINGERPRINT, URI) as state:
+        for epoch in (2, 3):
+            Counter(state).save(epoch)
+        state.clear()
+    assert found_in(tmp_path / "elsewhere") == Progress(epoch=3)
+
+
+def test_another_run_replaces_a_finished_training(s3: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KFP_RUN_ID", "one")
+    finish(tmp_path / "here")
+    monkeypatch.setenv("KFP_RUN_ID", "another")
+    with open_state(tmp_path / "there", FINGERPRINT, URI) as state:
+        Counter(state).save(1)
+    assert remote_names(s3) == ["state.safetensors"]
+
+
+def test_weights_that_an_equal_training_removed_are_sent_again(s3: Server, tmp_path: Path) -> None:
+    with open_state(tmp_path / "one", FINGERPRINT, URI) as one, open_state(tmp_path / "two", FINGERPRINT, URI) as two:
+        for state, epoch, best in ((one, 2, 1), (two, 3, 2), (one, 4, 1)):
+            Counter(state).save(epoch, best)
+            state._pending.result()
+    assert found_in(tmp_path / "elsewhere") == Progress(epoch=4, best_epoch=1)
+
+
+def test_a_removal_that_breaks_off_leaves_no_state_without_its_weights(s3: Server, tmp_path: Path) -> None:
+    removals = iter([None])
+    refusal = Refused("403 Forbidden", "AccessDenied")
+    s3.door = lambda method, name: next(removals, refusal) if method == "DELETE" else None
+    finish(tmp_path / "here")
+    assert remote_names(s3) == ["best-0001.safetensors"]
+
+
 def test_nothing_is_left_of_a_finished_training(s3: Server, tmp_path: Path) -> None:
     with open_state(tmp_path / "here", FINGERPRINT, URI) as state:
         Counter(state).save(2, 1)

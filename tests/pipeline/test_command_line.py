@@ -10,7 +10,7 @@ import yaml
 from pipeline.__main__ import main
 from tests.imports import ROOT
 from tests.pipeline.kfp_api import kfp_api
-from tests.pipeline.packages import IMAGE
+from tests.pipeline.packages import IMAGE, cluster
 
 PARAMS = ["--params", str(ROOT / "presets" / "tiny.yaml")]
 
@@ -75,10 +75,34 @@ def test_submit_sends_the_ablation(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [json.loads(text)["loss_names"] for text in sent.parameters["trainings"]] == ["itc", "sdm"]
 
 
+def settings_with_mlflow(path: Path) -> Path:
+    settings = cluster().model_dump() | {"environment": {"MLFLOW_TRACKING_URI": "http://mlflow:5000"}}
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_submit_warns_where_no_task_is_told_of_mlflow(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, known: bool
+) -> None:
+    options = ["--cluster", str(settings_with_mlflow(tmp_path / "cluster.yaml"))] if known else []
+    with kfp_api() as api:
+        assert run(monkeypatch, "submit", *PARAMS, "--host", api.host, "--image", IMAGE, *options) == 0
+    assert ("no MLFLOW_TRACKING_URI" in capsys.readouterr().err) is not known
+
+
+def test_uncommitted_code_can_be_submitted_without_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    with kfp_api() as api:
+        options = ["--host", api.host, "--image", f"{IMAGE}-dirty", "--no-cache"]
+        assert run(monkeypatch, "submit", *PARAMS, *options) == 0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--image", "irra-python-pipeline"], "has no tag"),
+        (["--image", f"{IMAGE}-dirty"], "not committed"),
+        (["--image", IMAGE, "--checkpoints", "states"], "--checkpoints 'states': an address in S3 is needed"),
         (["--image", IMAGE, "--params", "presets/cuhk.yaml"], "presets/cuhk.yaml: no such file"),
         (["--image", IMAGE, "--cluster", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["--image", IMAGE, "--ablation", "--losses", "sdn"], "unknown loss 'sdn'; did you mean 'sdm'?"),
