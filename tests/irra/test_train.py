@@ -14,7 +14,7 @@ from irra.config import TrainConfig
 from irra.data.batches import TrainingData
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
-from irra.errors import Interrupted
+from irra.errors import Interrupted, UserError
 from irra.evaluation import encode_split, image_to_text, text_to_image
 from irra.model import IRRA
 from irra.objective import compute_losses
@@ -196,3 +196,16 @@ def test_evaluation_both_ways_covers_the_split(store: PreparedStore, tokens: Tok
     assert (len(features.images), len(features.captions)) == (8, 16)
     assert text_to_image(features, top_k=5).top.shape == (16, 5)
     assert image_to_text(features, top_k=5).top.shape == (8, 5)
+
+
+@pytest.mark.parametrize(
+    ("weight", "what"), [("visual.proj", "8 test images"), ("text_projection", "16 test captions")]
+)
+def test_features_that_are_not_finite_are_refused_naming_them(
+    store: PreparedStore, tokens: TokenStore, weight: str, what: str
+) -> None:
+    model = small_model().eval()
+    with torch.no_grad():
+        model.clip.get_parameter(weight)[0] = float("nan")
+    with pytest.raises(UserError, match=f"of the {what} are not finite"):
+        encode_split(model, store, tokens, "test", 3, "fp32")
