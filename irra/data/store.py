@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from irra.data.annotations import SPLITS, Record, split_sizes
 from irra.errors import UserError
 from irra.files import write_json
+from irra.npy import write_npy_header
 
 FORMAT_VERSION = 1
 SHARD_IMAGES = 1024
@@ -86,7 +87,9 @@ class StoreWriter:
         if self._buffered:
             pixels = self._buffer[: self._buffered]
             self._hash.update(pixels.data)
-            np.save(_shard_path(self._folder, self._shards), pixels)
+            with _shard_path(self._folder, self._shards).open("wb") as file:
+                write_npy_header(file, pixels.dtype, pixels.shape)
+                file.write(pixels.data)
             self._shards += 1
             self._buffered = 0
 

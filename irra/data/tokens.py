@@ -19,6 +19,7 @@ from irra.data.store import PreparedStore
 from irra.errors import UserError
 from irra.files import replace_folder, write_json
 from irra.masking import END_ID, MASK_ID, START_ID, mask_tokens
+from irra.npy import write_npy_header
 from irra.progress import progress
 
 FORMAT_VERSION = 1
@@ -122,7 +123,9 @@ def write_tokens(store: PreparedStore, config: TokenizeConfig, target: Path) -> 
     first, last = int(training[0]), int(training[-1]) + 1
     assert last - first == len(training), "training captions lie side by side"
     with replace_folder(target) as folder:
-        np.save(folder / "caption_ids.npy", caption_ids)
+        with (folder / "caption_ids.npy").open("wb") as file:
+            write_npy_header(file, caption_ids.dtype, caption_ids.shape)
+            file.write(caption_ids.data)
         digest = hashlib.sha256(caption_ids.tobytes())
         if config.variants:
             _write_masks(folder, caption_ids[first:last], config, digest)
@@ -145,23 +148,17 @@ def _write_masks(
     folder: Path, caption_ids: NDArray[np.uint16], config: TokenizeConfig, digest: "hashlib._Hash"
 ) -> None:
     rows, length = caption_ids.shape
-    mlm_ids = np.lib.format.open_memmap(
-        folder / "mlm_ids.npy", mode="w+", dtype=np.uint16, shape=(config.variants, rows, length)
-    )
-    mlm_chosen = np.lib.format.open_memmap(
-        folder / "mlm_chosen.npy", mode="w+", dtype=np.uint8, shape=(config.variants, rows, (length + 7) // 8)
-    )
-    for variant in progress(range(config.variants), "mask", config.variants, "variants"):
-        masked = mask_tokens(
-            caption_ids,
-            np.random.default_rng([config.seed, variant]),
-            config.mask_probability,
-            config.masked_token_rate,
-            config.masked_token_unchanged_rate,
-        )
-        mlm_ids[variant] = masked.mlm_ids
-        mlm_chosen[variant] = np.packbits(masked.chosen, axis=1)
-        digest.update(mlm_ids[variant].tobytes())
-        digest.update(mlm_chosen[variant].tobytes())
-    mlm_ids.flush()
-    mlm_chosen.flush()
+    with (folder / "mlm_ids.npy").open("wb") as ids_file, (folder / "mlm_chosen.npy").open("wb") as chosen_file:
+        write_npy_header(ids_file, np.dtype(np.uint16), (config.variants, rows, length))
+        write_npy_header(chosen_file, np.dtype(np.uint8), (config.variants, rows, (length + 7) // 8))
+        for variant in progress(range(config.variants), "mask", config.variants, "variants"):
+            masked = mask_tokens(
+                caption_ids,
+                np.random.default_rng([config.seed, variant]),
+                config.mask_probability,
+                config.masked_token_rate,
+                config.masked_token_unchanged_rate,
+            )
+            for file, part in ((ids_file, masked.mlm_ids), (chosen_file, np.packbits(masked.chosen, axis=1))):
+                file.write(part.data)
+                digest.update(part.data)
