@@ -19,6 +19,7 @@ from irra.model import IRRA, ModelSpec, build_model
 
 WEIGHTS, CONFIG = "weights.safetensors", "config.json"
 STATE = "state.safetensors"
+BEST_WEIGHTS = "best-*.safetensors"
 OFFICIAL_TEMPERATURE = 0.02
 
 
@@ -120,7 +121,7 @@ class StateFolder:
         self.folder.mkdir(parents=True, exist_ok=True)
         with replace_file(self.folder / STATE) as temporary:
             save_file(_contiguous(tensors), temporary, metadata={"irra": json.dumps(facts)})
-        for path in self.folder.glob("best-*.safetensors"):
+        for path in self.folder.glob(BEST_WEIGHTS):
             if path != self.best_weights(progress.best_epoch):
                 path.unlink()
 
@@ -129,6 +130,8 @@ class StateFolder:
 
         UserError when the state is damaged, or was made with another configuration or other data.
         """
+        for unfinished in self._unfinished():
+            unfinished.unlink()
         path = self.folder / STATE
         if not path.exists():
             return None
@@ -147,8 +150,19 @@ class StateFolder:
         return Progress(**facts["progress"])
 
     def clear(self) -> None:
-        """Remove the state of a finished training."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove the state of a finished training, and the folder if nothing else is in it.
+
+        The state goes first: weights alone mean nothing, but a state must find the weights that it names.
+        """
+        (self.folder / STATE).unlink(missing_ok=True)
+        for path in [*self.folder.glob(BEST_WEIGHTS), *self._unfinished()]:
+            path.unlink()
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+    def _unfinished(self) -> list[Path]:
+        """What saves that were killed have left behind."""
+        return [path for name in (STATE, BEST_WEIGHTS) for path in self.folder.glob(f"{name}.tmp")]
 
     def _read_facts(self, path: Path) -> dict[str, Any]:
         try:

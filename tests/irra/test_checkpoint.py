@@ -155,6 +155,46 @@ def test_only_the_best_weights_that_the_state_names_are_kept(tmp_path: Path, tra
     assert sorted(path.name for path in tmp_path.glob("best-*")) == ["best-0002.safetensors"]
 
 
+def test_clearing_a_state_leaves_files_that_are_not_its_own(tmp_path: Path, train_config: TrainConfig) -> None:
+    model, optimizer = stepped(train_config)
+    state = StateFolder(tmp_path, {})
+    save_weights(model, state.best_weights(1))
+    state.save(Progress(best_epoch=1), model, optimizer, {})
+    (tmp_path / "notes.txt").write_text("precious")
+    state.clear()
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_clearing_removes_the_state_before_the_weights_that_it_names(
+    tmp_path: Path, train_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, optimizer = stepped(train_config)
+    state = StateFolder(tmp_path, {})
+    save_weights(model, state.best_weights(1))
+    state.save(Progress(best_epoch=1), model, optimizer, {})
+    removed: list[str] = []
+    unlink = Path.unlink
+
+    def noted(path: Path, missing_ok: bool = False) -> None:
+        removed.append(path.name)
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", noted)
+    state.clear()
+    assert removed == ["state.safetensors", "best-0001.safetensors"]
+    assert not tmp_path.exists()
+
+
+def test_loading_removes_what_killed_saves_left(
+    tmp_path: Path, train_config: TrainConfig, scaler: torch.amp.GradScaler
+) -> None:
+    for name in ("state.safetensors.tmp", "best-0003.safetensors.tmp", "other.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    model = small_model()
+    StateFolder(tmp_path, {}).load(model, build_optimizer(model, train_config), scaler)
+    assert [path.name for path in tmp_path.iterdir()] == ["other.tmp"]
+
+
 def official_weights(model: IRRA) -> dict[str, Tensor]:
     """The weights under the names and precisions of the released checkpoints."""
     weights = {}
