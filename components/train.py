@@ -19,14 +19,14 @@ from components.pictures import loss_curves, validation_curves
 from components.stage import main
 from components.tracking import Tracker, open_run
 from irra.backbones import read_config
-from irra.checkpoint import Progress, StateFolder, model_fingerprint, save_model
+from irra.checkpoint import WEIGHTS, Progress, StateFolder, model_fingerprint, save_model
 from irra.config import TrainConfig, check_image_size
 from irra.data.batches import TrainingData
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
 from irra.errors import UserError
 from irra.evaluation import encode_split, text_to_image
-from irra.files import replace_file, write_json
+from irra.files import check_replaceable, replace_file, write_json
 from irra.metrics import METRIC_NAMES
 from irra.model import IRRA, ModelSpec, build_model
 from irra.model.clip import find_weights
@@ -60,6 +60,7 @@ class Outputs:
 
 def run(inputs: Inputs, outputs: Outputs, config: TrainConfig) -> dict[str, Any]:
     """Train a model; returns its validation metrics, fingerprint and MLflow run."""
+    check_replaceable(outputs.model, WEIGHTS, "a model folder")
     store, tokens = PreparedStore.open(inputs.prepared), TokenStore.open(inputs.tokens)
     data = TrainingData(store, tokens, config)
     check_selection(store, config)

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from irra.errors import UserError
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share of it, or the largest file that it takes
 
 
@@ -56,6 +58,12 @@ def replace_folder(path: Path) -> Iterator[Path]:
         raise
     _sync(path.parent)
     shutil.rmtree(previous, ignore_errors=True)
+
+
+def check_replaceable(path: Path, marker: str, what: str) -> None:
+    """UserError unless the folder `path` is new, empty, or `what`, which holds a file called `marker`."""
+    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / marker).is_file()):
+        raise UserError(f"{path}: exists and is not {what}; name another folder, or remove it first")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from irra.config import TokenizeConfig
 from irra.data.store import PreparedStore
 from irra.errors import UserError
-from irra.files import replace_folder, write_json
+from irra.files import check_replaceable, replace_folder, write_json
 from irra.masking import END_ID, MASK_ID, START_ID, mask_tokens
 from irra.npy import write_npy_header
 from irra.progress import progress
@@ -115,7 +115,11 @@ class TokenStore:
 
 
 def write_tokens(store: PreparedStore, config: TokenizeConfig, target: Path) -> dict[str, Any]:
-    """Tokenize all captions and draw the masking cache of the training ones; returns what tokens.json says."""
+    """Tokenize all captions and draw the masking cache of the training ones; returns what tokens.json says.
+
+    UserError when `target` is something else than tokens.
+    """
+    check_replaceable(target, "tokens.json", "a folder of tokens")
     tokenizer = Tokenizer()
     captions = progress(store.captions, "tokenize", len(store.captions), "captions")
     caption_ids = tokenizer.encode(captions, config.text_length)

@@ -116,6 +116,17 @@ def test_images_that_the_backbone_cannot_take_are_refused(
         train.run(train.Inputs(store.root, tokens.root), outputs_in(tmp_path), other)
 
 
+def test_a_folder_of_something_else_is_refused_before_training(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
+) -> None:
+    outputs = outputs_in(tmp_path)
+    outputs.model.mkdir()
+    (outputs.model / "notes.txt").write_text("precious")
+    with pytest.raises(UserError, match="exists and is not a model folder"):
+        train.run(train.Inputs(store.root, tokens.root), outputs, config)
+    assert not outputs.checkpoints.exists()
+
+
 @pytest.mark.parametrize(
     ("pretrained", "message"),
     [("opnai", "neither a file nor weights of irra-tiny"), ("weights.pt", "holds no weights")],

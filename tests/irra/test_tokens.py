@@ -117,3 +117,12 @@ def test_truncated_tokens_are_refused(store: PreparedStore, tokenize_config: Tok
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError, match="damaged tokens"):
         TokenStore.open(tmp_path / "cut")
+
+
+def test_a_folder_of_something_else_is_not_replaced(
+    store: PreparedStore, tokenize_config: TokenizeConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("precious")
+    with pytest.raises(UserError, match="exists and is not a folder of tokens"):
+        write_tokens(store, tokenize_config, tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "precious"
