@@ -75,7 +75,8 @@ def fit(trainer: Trainer, state: StateFolder, at: Progress, reporter: Reporter) 
         while at.epoch <= config.num_epoch:
             train_epoch(trainer, state, at, reporter, request)
             if at.epoch % config.eval_period == 0 or at.epoch == config.num_epoch:
-                validate_epoch(trainer, state, at, reporter)
+                save_state(trainer, state, at)  # a validation takes long, and nobody waits for its end
+                validate_epoch(trainer, state, at, reporter, request)
             at.epoch, at.step = at.epoch + 1, 0
             save_state(trainer, state, at)
             if request.signum is not None and at.epoch <= config.num_epoch:
@@ -85,10 +86,12 @@ def fit(trainer: Trainer, state: StateFolder, at: Progress, reporter: Reporter) 
 def train_epoch(trainer: Trainer, state: StateFolder, at: Progress, reporter: Reporter, request: StopRequest) -> None:
     """The rest of epoch `at.epoch` from step `at.step`."""
     config = trainer.config
+    steps = len(trainer.data.epoch(at.epoch))
+    if at.step == steps:  # it was stopped in the validation that follows
+        return
     rates = learning_rates(config, at.epoch)
     for group in trainer.optimizer.param_groups:
         group["lr"] = rates[group["name"]]
-    steps = len(trainer.data.epoch(at.epoch))
     window = Window(trainer.device, at.window)
     saved = time.monotonic()
     batches = trainer.data.batches(at.epoch, at.step, trainer.device)
@@ -138,10 +141,13 @@ def train_step(trainer: Trainer, batch: Batch, at: Progress) -> Objective:
     return result
 
 
-def validate_epoch(trainer: Trainer, state: StateFolder, at: Progress, reporter: Reporter) -> None:
+def validate_epoch(
+    trainer: Trainer, state: StateFolder, at: Progress, reporter: Reporter, request: StopRequest
+) -> None:
     """Measure the model and keep its weights if they are the best so far."""
     trainer.model.eval()
-    metrics = trainer.validate(trainer.model)
+    with request.at_once(f"stopped in the validation after epoch {at.epoch}; start again to go on with it"):
+        metrics = trainer.validate(trainer.model)
     best = max((row[SELECTION_METRIC] for row in at.validation), default=-1.0)
     at.validation.append({"epoch": at.epoch, **metrics})
     if metrics[SELECTION_METRIC] > best:

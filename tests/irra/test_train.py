@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,27 @@ def test_stopped_by_a_signal_and_started_again_equals_never_stopped(
     assert stopped.value.code == 128 + signal.SIGTERM
     resumed = make_trainer(store, tokens, config)
     at = train(resumed, tmp_path / "cut")
+    assert_equal(weights(whole), weights(resumed))
+    assert at == expected
+
+
+def test_stopped_in_a_validation_goes_on_with_it_and_equals_never_stopped(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
+) -> None:
+    whole = make_trainer(store, tokens, config)
+    expected = train(whole, tmp_path / "whole")
+
+    def stop(model: IRRA) -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the validation went on")
+
+    with pytest.raises(Interrupted, match="143") as stopped:
+        train(replace(make_trainer(store, tokens, config), validate=stop), tmp_path / "cut")
+    assert "stopped in the validation after epoch 1" in stopped.value.message
+    resumed, reporter = make_trainer(store, tokens, config), Quiet()
+    at = train(resumed, tmp_path / "cut", reporter)
+    assert reporter.steps[0] == 7, "the steps of the first epoch are not repeated"
+    assert reporter.epochs == [1, 2, 3]
     assert_equal(weights(whole), weights(resumed))
     assert at == expected
 
