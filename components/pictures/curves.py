@@ -104,9 +104,9 @@ def _epoch_axis(axes: "Axes", x: Sequence[float] | Values) -> None:
 
 
 def validation_curves(
-    path: Path, epochs: Sequence[int], metrics: Mapping[str, Sequence[float]], best_epoch: int
+    path: Path, epochs: Sequence[int], metrics: Mapping[str, Sequence[float]], best_epoch: int, split: str = "val"
 ) -> None:
-    """Write validation metrics (percent) by epoch, with the chosen epoch and the values there beside the names."""
+    """Write metrics (percent) on `split` by epoch, with the chosen epoch and the values there beside the names."""
     assert metrics, "no validation to draw"
     assert best_epoch in epochs, f"epoch {best_epoch} was not validated"
     for name, values in metrics.items():
@@ -120,7 +120,7 @@ def validation_curves(
             axes.plot(best_epoch, values[best], "o", color=hex_colour(colour), markersize=7, markeredgecolor="white")
             ends.append((values[-1], f"{name}  {values[best]:.1f}", colour))
         axes.axvline(best_epoch, color=hex_colour(MUTED), linewidth=1.0, linestyle=(0, (4, 3)), zorder=0.5)
-        axes.set_title("Validation by epoch (%)")
+        axes.set_title(f"Validation on the {split} split by epoch (%)")
         offset, side = ((-6, 5), "right") if best >= len(epochs) / 2 else ((6, 5), "left")
         note = f"best epoch: {best_epoch}, its values at the right"
         axes.annotate(note, (best_epoch, 0.0), offset, textcoords="offset points", ha=side, color=hex_colour(MUTED))

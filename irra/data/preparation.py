@@ -55,7 +55,7 @@ def prepare(config: PrepareConfig, source: Path, target: Path, workers: int | No
                 writer.skip(record, image.reason)
             else:
                 raise UserError(f"{image}; mend it, or set prepare.on_bad_image: skip") from image
-        stats = writer.finish()
+        stats = writer.finish(config.model_dump(exclude={"root_dir"}))  # the same data elsewhere is the same data
         _check_splits(records, stats)
     if stats["skipped"]:
         warnings.warn(f"{target}: {_list_skipped(stats['skipped'])}", stacklevel=2)

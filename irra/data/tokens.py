@@ -72,6 +72,7 @@ class TokenStore:
     fingerprint: str
     data_fingerprint: str
     first_training_row: int
+    settings: dict[str, Any]  # the parameters of the stage that wrote it
     caption_ids: NDArray[np.uint16]
     _mlm_ids: NDArray[np.uint16] | None
     _mlm_chosen: NDArray[np.uint8] | None
@@ -99,6 +100,7 @@ class TokenStore:
             info["fingerprint"],
             info["data_fingerprint"],
             info["first_training_row"],
+            info.get("settings", {}),
             caption_ids,
             *masked,
         )
@@ -141,6 +143,7 @@ def write_tokens(store: PreparedStore, config: TokenizeConfig, target: Path) -> 
             "first_training_row": first,
             "longest_caption": int(caption_ids.argmax(axis=1).max()) + 1,
             "cut_captions": int((caption_ids[:, -1] == END_ID).sum()),
+            "settings": config.model_dump(),
             "data_fingerprint": store.fingerprint,
             "fingerprint": digest.hexdigest(),
         }
