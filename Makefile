@@ -58,8 +58,9 @@ bench: setup ## measure speed and memory on this machine
 	@$(BIN)/python -m benchmarks
 
 mlflow: setup ## open the experiments in a browser, at http://127.0.0.1:5000 (PORT=5000)
-	$(BIN)/mlflow server --backend-store-uri "$$($(BIN)/python -m components.mlflow_runs)" --artifacts-destination mlartifacts \
-		--host 127.0.0.1 --port $(PORT)
+	@case "$$MLFLOW_TRACKING_URI" in http*) echo "MLFLOW_TRACKING_URI names a server that runs already: open its address in a browser";; \
+	*) exec $(BIN)/mlflow server --backend-store-uri "$$($(BIN)/python -m components.mlflow_runs)" \
+		--artifacts-destination mlartifacts --host 127.0.0.1 --port $(PORT);; esac
 
 preset: setup ## write a preset to params.yaml (NAME=cuhk-pedes, icfg-pedes, rstpreid, synthetic, clip-baseline, tiny)
 	@$(BIN)/python -m components.preset $(NAME)
