@@ -15,6 +15,8 @@ EXPERIMENT ?= irra
 LOSSES ?= itc sdm sdm+id sdm+mlm sdm+mlm+id
 SEEDS ?= 0 1 2
 INSTALLED := $(VENV)/.installed$(addprefix -,$(TORCH_BACKEND))
+# The same version from another index counts as installed, so the packages that differ are named when the build changes.
+OTHER_TORCH = $(if $(filter-out $(INSTALLED),$(wildcard $(VENV)/.installed*)),--reinstall-package torch --reinstall-package torchvision)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
@@ -32,10 +34,12 @@ $(INSTALLED): requirements.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(addprefix --torch-backend=,$(TORCH_BACKEND)) \
+		$(OTHER_TORCH) \
 		--constraint requirements.txt --editable '.[stages,pipeline,search,dev]'
 	@rm -f $(VENV)/.installed* && touch $@
 
 repro: setup ## run the pipeline of dvc.yaml with params.yaml, then show its results
+	@$(BIN)/python -m components.check
 	@$(BIN)/dvc repro
 	@$(BIN)/python -m components.summary
 
