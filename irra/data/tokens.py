@@ -46,13 +46,18 @@ class Tokenizer:
 
     def encode(self, captions: Iterable[str], text_length: int) -> NDArray[np.uint16]:
         """(N, text_length) rows of start, pieces, end and padding 0; a longer caption is cut and still ends in end."""
-        ids = ([START_ID, *self.words(caption)[: text_length - 2], END_ID] for caption in captions)
-        return np.array([row + [0] * (text_length - len(row)) for row in ids], dtype=np.uint16)
+        return token_rows([self.words(caption) for caption in captions], text_length)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, without start, end and padding; the mask shows as `[mask]`."""
         pieces = ["[mask] " if i == MASK_ID else self._bpe.decode([int(i)]) for i in ids if 0 < i < START_ID]
         return "".join(pieces).strip()
+
+
+def token_rows(words: Sequence[list[int]], text_length: int) -> NDArray[np.uint16]:
+    """(N, text_length) rows of start, `words`, end and padding 0; too many words are cut."""
+    ids = ([START_ID, *row[: text_length - 2], END_ID] for row in words)
+    return np.array([row + [0] * (text_length - len(row)) for row in ids], dtype=np.uint16)
 
 
 class MaskedRows(NamedTuple):
@@ -124,7 +129,8 @@ def write_tokens(store: PreparedStore, config: TokenizeConfig, target: Path) -> 
     check_replaceable(target, "tokens.json", "a folder of tokens")
     tokenizer = Tokenizer()
     captions = progress(store.captions, "tokenize", len(store.captions), "captions")
-    caption_ids = tokenizer.encode(captions, config.text_length)
+    words = [tokenizer.words(caption) for caption in captions]
+    caption_ids = token_rows(words, config.text_length)
     training = store.caption_ids("train")
     first, last = int(training[0]), int(training[-1]) + 1
     assert last - first == len(training), "training captions lie side by side"
@@ -142,7 +148,7 @@ def write_tokens(store: PreparedStore, config: TokenizeConfig, target: Path) -> 
             "captions": len(caption_ids),
             "first_training_row": first,
             "longest_caption": int(caption_ids.argmax(axis=1).max()) + 1,
-            "cut_captions": int((caption_ids[:, -1] == END_ID).sum()),
+            "cut_captions": sum(len(row) + 2 > config.text_length for row in words),
             "settings": config.model_dump(),
             "data_fingerprint": store.fingerprint,
             "fingerprint": digest.hexdigest(),
