@@ -74,7 +74,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def load_strictly(model: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
     """Load `weights` into `model`; UserError names the missing, extra and misshapen ones."""
-    own = model.state_dict()
+    _check_fit(model.state_dict(), weights, source)
+    model.load_state_dict(weights)
+
+
+def _check_fit(own: dict[str, Tensor], weights: dict[str, Tensor], source: Path) -> None:
     problems = [f"missing {name}" for name in own.keys() - weights.keys()]
     problems += [f"unexpected {name}" for name in weights.keys() - own.keys()]
     problems += [
@@ -85,7 +89,6 @@ def load_strictly(model: nn.Module, weights: dict[str, Tensor], source: Path) ->
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise UserError(f"{source}: weights do not fit the model: {'; '.join(sorted(problems)[:5])}{more}")
-    model.load_state_dict(weights)
 
 
 @dataclass
@@ -200,7 +203,8 @@ def import_official(path: Path, image_size: tuple[int, int] = (384, 128)) -> IRR
     except KeyError as error:
         raise UserError(f"{path}: missing {error.args[0]}; is it an IRRA checkpoint?") from None
     model = build_model(spec)
-    load_strictly(model, {_own_name(name): value.float() for name, value in weights.items()}, path)
+    _check_fit({_official_name(name): value for name, value in model.state_dict().items()}, weights, path)
+    model.load_state_dict({_own_name(name): value.float() for name, value in weights.items()})
     return model
 
 
@@ -221,6 +225,12 @@ def _own_name(official: str) -> str:
     if official.startswith("base_model."):
         return "clip." + official.removeprefix("base_model.")
     return official if official.startswith("classifier.") else "interaction." + official
+
+
+def _official_name(own: str) -> str:
+    if own.startswith("clip."):
+        return "base_model." + own.removeprefix("clip.")
+    return own.removeprefix("interaction.")
 
 
 def _official_spec(weights: dict[str, Tensor], image_size: tuple[int, int]) -> ModelSpec:

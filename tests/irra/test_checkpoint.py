@@ -247,9 +247,9 @@ def test_released_checkpoint_without_heads_loads(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda w: w.pop("ln_post.weight"), r"missing interaction\.ln_post\.weight"),
+        (lambda w: w.pop("ln_post.weight"), r"missing ln_post\.weight"),
         (lambda w: w.pop("base_model.visual.conv1.weight"), r"missing base_model\.visual\.conv1\.weight"),
-        (lambda w: w.update({"base_model.extra": torch.zeros(1)}), r"unexpected clip\.extra"),
+        (lambda w: w.update({"base_model.extra": torch.zeros(1)}), r"unexpected base_model\.extra"),
         (lambda w: w.update({"classifier.bias": torch.zeros(3)}), r"classifier\.bias is \(3,\) instead of \(12,\)"),
     ],
     ids=["missing", "missing-size", "extra", "misshapen"],
