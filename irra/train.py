@@ -133,8 +133,9 @@ def train_step(trainer: Trainer, batch: Batch, at: Progress) -> Objective:
     if not math.isfinite(result.losses["total"].item()):
         bad = [name for name, value in result.losses.items() if not math.isfinite(value.item())]
         raise NonFiniteLoss(
-            f"epoch {at.epoch}, step {at.step + 1}: {', '.join(bad)} is not finite; the last good state is kept. "
-            "Lower train.lr, or use train.precision: fp32 or bf16"
+            f"epoch {at.epoch}, step {at.step + 1}: {', '.join(bad)} is not finite; the last good state is kept. Lower "
+            "train.lr, or use train.precision: fp32 or bf16; that state goes on with equal parameters alone, so delete "
+            "the folder of --checkpoints (checkpoints) then"
         )
     trainer.scaler.step(trainer.optimizer)
     trainer.scaler.update()
