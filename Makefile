@@ -16,6 +16,8 @@ CHECKPOINTS ?=
 LOSSES ?= itc sdm sdm+id sdm+mlm sdm+mlm+id
 SEEDS ?= 0 1 2
 INSTALLED := $(VENV)/.installed$(addprefix -,$(TORCH_BACKEND))
+# The same version from another index counts as installed, so the packages that differ are named when the build changes.
+OTHER_TORCH = $(if $(filter-out $(INSTALLED),$(wildcard $(VENV)/.installed*)),--reinstall-package torch --reinstall-package torchvision)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
@@ -33,10 +35,12 @@ $(INSTALLED): requirements.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(addprefix --torch-backend=,$(TORCH_BACKEND)) \
+		$(OTHER_TORCH) \
 		--constraint requirements.txt --editable '.[stages,pipeline,search,dev]'
 	@rm -f $(VENV)/.installed* && touch $@
 
 repro: setup ## run the pipeline of dvc.yaml with params.yaml, then show its results
+	@$(BIN)/python -m components.check
 	@$(BIN)/dvc repro
 	@$(BIN)/python -m components.summary
 
@@ -59,8 +63,9 @@ bench: setup ## measure speed and memory on this machine
 	@$(BIN)/python -m benchmarks
 
 mlflow: setup ## open the experiments in a browser, at http://127.0.0.1:5000 (PORT=5000)
-	$(BIN)/mlflow server --backend-store-uri "$$($(BIN)/python -m components.mlflow_runs)" --artifacts-destination mlartifacts \
-		--host 127.0.0.1 --port $(PORT)
+	@case "$$MLFLOW_TRACKING_URI" in http*) echo "MLFLOW_TRACKING_URI names a server that runs already: open its address in a browser";; \
+	*) exec $(BIN)/mlflow server --backend-store-uri "$$($(BIN)/python -m components.mlflow_runs)" \
+		--artifacts-destination mlartifacts --host 127.0.0.1 --port $(PORT);; esac
 
 preset: setup ## write a preset to params.yaml (NAME=cuhk-pedes, icfg-pedes, rstpreid, synthetic, clip-baseline, tiny)
 	@$(BIN)/python -m components.preset $(NAME)

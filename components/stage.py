@@ -66,7 +66,7 @@ def explain(error: BaseException) -> int:
         case KeyboardInterrupt():
             print("interrupted", file=sys.stderr)
             return 130
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EACCES | errno.EROFS):
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EFBIG | errno.EACCES | errno.EROFS):
             what = error.filename or "output"
             print(f"error: {what}: {error.strerror}; what was there before is intact", file=sys.stderr)
             return 1

@@ -19,14 +19,14 @@ from components.pictures import loss_curves, validation_curves
 from components.stage import main
 from components.tracking import Tracker, open_run
 from irra.backbones import read_config
-from irra.checkpoint import Progress, StateFolder, model_fingerprint, save_model
+from irra.checkpoint import WEIGHTS, Progress, StateFolder, model_fingerprint, save_model
 from irra.config import TrainConfig, check_image_size
 from irra.data.batches import TrainingData
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
 from irra.errors import UserError
 from irra.evaluation import encode_split, text_to_image
-from irra.files import replace_file, write_json
+from irra.files import check_replaceable, replace_file, write_json
 from irra.metrics import METRIC_NAMES
 from irra.model import IRRA, ModelSpec, build_model
 from irra.model.clip import find_weights
@@ -61,6 +61,7 @@ class Outputs:
 
 def run(inputs: Inputs, outputs: Outputs, config: TrainConfig) -> dict[str, Any]:
     """Train a model; returns its validation metrics, fingerprint and MLflow run."""
+    check_replaceable(outputs.model, WEIGHTS, "a model folder")
     store, tokens = PreparedStore.open(inputs.prepared), TokenStore.open(inputs.tokens)
     data = TrainingData(store, tokens, config)
     check_selection(store, config)
@@ -73,8 +74,8 @@ def run(inputs: Inputs, outputs: Outputs, config: TrainConfig) -> dict[str, Any]
         at = state.load(trainer.model, trainer.optimizer, trainer.scaler) or Progress()
         with open_run("train", run_id=at.run_id, run_name=config.loss_names, system_metrics=True) as tracker:
             at.run_id = tracker.run_id
-            describe(tracker, config, store, model, device)
-            fit(trainer, state, at, Report(tracker))
+            describe(tracker, config, store, tokens, model, device)
+            fit(trainer, state, at, Report(tracker, config.select_on))
             return publish(tracker, outputs, state, at, spec, config, store)
 
 
@@ -120,9 +121,16 @@ def fingerprint(config: TrainConfig, store: PreparedStore, tokens: TokenStore) -
     return settings | {"data": store.fingerprint, "tokens": tokens.fingerprint}
 
 
-def describe(tracker: Tracker, config: TrainConfig, store: PreparedStore, model: IRRA, device: torch.device) -> None:
+def describe(
+    tracker: Tracker,
+    config: TrainConfig,
+    store: PreparedStore,
+    tokens: TokenStore,
+    model: IRRA,
+    device: torch.device,
+) -> None:
     """Log what is about to be trained on what."""
-    tracker.log_params({"train": config.model_dump()})
+    tracker.log_params({"prepare": store.settings, "tokenize": tokens.settings, "train": config.model_dump()})
     tracker.log_dataset(store.dataset_name, store.fingerprint, "train")
     with tempfile.TemporaryDirectory() as folder:
         sheet = Path(folder, "contact_sheet.png")
@@ -140,17 +148,17 @@ def device_name(device: torch.device) -> str:
 class Report:
     """Sends what training reports to MLflow and a line per epoch to standard output."""
 
-    def __init__(self, tracker: Tracker) -> None:
-        self._tracker = tracker
+    def __init__(self, tracker: Tracker, split: str) -> None:
+        self._tracker, self._split = tracker, split
 
     def step(self, row: Mapping[str, float], step: int) -> None:
         """A window of training steps."""
         self._tracker.log_metrics(row, step)
 
     def epoch(self, row: Mapping[str, float], epoch: int) -> None:
-        """A validation."""
+        """A validation on the split that selects the best epoch."""
         print(f"epoch {epoch}: " + "  ".join(f"{name} {row[name]:.2f}" for name in METRIC_NAMES), flush=True)
-        self._tracker.log_metrics({f"val/t2i/{name}": value for name, value in row.items()}, epoch)
+        self._tracker.log_metrics({f"{self._split}/t2i/{name}": value for name, value in row.items()}, epoch)
 
 
 def publish(
@@ -168,7 +176,7 @@ def publish(
     facts = {"train": config.model_dump(), "dataset": store.dataset_name, "data_fingerprint": store.fingerprint}
     save_model(outputs.model, state.best_weights(at.best_epoch), spec, facts | {"selected": metrics})
     write_json(outputs.report / "metrics.json", metrics)
-    write_report(outputs.report, at)
+    write_report(outputs.report, at, config.select_on)
     weights = model_fingerprint(outputs.model)
     tracker.set_tags({MODEL_FINGERPRINT_TAG: weights})
     tracker.log_metrics({"best_epoch": at.best_epoch}, at.best_epoch)
@@ -179,7 +187,7 @@ def publish(
     return {"metrics": metrics, "selected": selected, "model_fingerprint": weights, "run_id": tracker.run_id}
 
 
-def write_report(folder: Path, at: Progress) -> None:
+def write_report(folder: Path, at: Progress, split: str) -> None:
     """Curves as CSV, for DVC, and as pictures."""
     write_csv(folder / "losses.csv", at.losses)
     write_csv(folder / "validation.csv", at.validation)
@@ -187,7 +195,8 @@ def write_report(folder: Path, at: Progress) -> None:
     names = [name for name in at.losses[0] if name != "epoch"]
     loss_curves(folder / "losses.png", {name: (epochs, [row[name] for row in at.losses]) for name in names})
     metrics = {name: [row[name] for row in at.validation] for name in METRIC_NAMES}
-    validation_curves(folder / "validation.png", [int(row["epoch"]) for row in at.validation], metrics, at.best_epoch)
+    validated = [int(row["epoch"]) for row in at.validation]
+    validation_curves(folder / "validation.png", validated, metrics, at.best_epoch, split)
 
 
 def write_csv(path: Path, rows: list[dict[str, float]]) -> None:

@@ -19,6 +19,7 @@ from irra.model import IRRA, ModelSpec, build_model
 
 WEIGHTS, CONFIG = "weights.safetensors", "config.json"
 STATE = "state.safetensors"
+BEST_WEIGHTS = "best-*.safetensors"
 OFFICIAL_TEMPERATURE = 0.02
 
 
@@ -73,7 +74,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def load_strictly(model: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
     """Load `weights` into `model`; UserError names the missing, extra and misshapen ones."""
-    own = model.state_dict()
+    _check_fit(model.state_dict(), weights, source)
+    model.load_state_dict(weights)
+
+
+def _check_fit(own: dict[str, Tensor], weights: dict[str, Tensor], source: Path) -> None:
     problems = [f"missing {name}" for name in own.keys() - weights.keys()]
     problems += [f"unexpected {name}" for name in weights.keys() - own.keys()]
     problems += [
@@ -84,7 +89,6 @@ def load_strictly(model: nn.Module, weights: dict[str, Tensor], source: Path) ->
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise UserError(f"{source}: weights do not fit the model: {'; '.join(sorted(problems)[:5])}{more}")
-    model.load_state_dict(weights)
 
 
 @dataclass
@@ -120,7 +124,7 @@ class StateFolder:
         self.folder.mkdir(parents=True, exist_ok=True)
         with replace_file(self.folder / STATE) as temporary:
             save_file(_contiguous(tensors), temporary, metadata={"irra": json.dumps(facts)})
-        for path in self.folder.glob("best-*.safetensors"):
+        for path in self.folder.glob(BEST_WEIGHTS):
             if path != self.best_weights(progress.best_epoch):
                 path.unlink()
 
@@ -129,6 +133,8 @@ class StateFolder:
 
         UserError when the state is damaged, or was made with another configuration or other data.
         """
+        for unfinished in self._unfinished():
+            unfinished.unlink()
         path = self.folder / STATE
         if not path.exists():
             return None
@@ -147,8 +153,19 @@ class StateFolder:
         return Progress(**facts["progress"])
 
     def clear(self) -> None:
-        """Remove the state of a finished training."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove the state of a finished training, and the folder if nothing else is in it.
+
+        The state goes first: weights alone mean nothing, but a state must find the weights that it names.
+        """
+        (self.folder / STATE).unlink(missing_ok=True)
+        for path in [*self.folder.glob(BEST_WEIGHTS), *self._unfinished()]:
+            path.unlink()
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+    def _unfinished(self) -> list[Path]:
+        """What saves that were killed have left behind."""
+        return [path for name in (STATE, BEST_WEIGHTS) for path in self.folder.glob(f"{name}.tmp")]
 
     def _read_facts(self, path: Path) -> dict[str, Any]:
         try:
@@ -186,7 +203,8 @@ def import_official(path: Path, image_size: tuple[int, int] = (384, 128)) -> IRR
     except KeyError as error:
         raise UserError(f"{path}: missing {error.args[0]}; is it an IRRA checkpoint?") from None
     model = build_model(spec)
-    load_strictly(model, {_own_name(name): value.float() for name, value in weights.items()}, path)
+    _check_fit({_official_name(name): value for name, value in model.state_dict().items()}, weights, path)
+    model.load_state_dict({_own_name(name): value.float() for name, value in weights.items()})
     return model
 
 
@@ -207,6 +225,12 @@ def _own_name(official: str) -> str:
     if official.startswith("base_model."):
         return "clip." + official.removeprefix("base_model.")
     return official if official.startswith("classifier.") else "interaction." + official
+
+
+def _official_name(own: str) -> str:
+    if own.startswith("clip."):
+        return "base_model." + own.removeprefix("clip.")
+    return own.removeprefix("interaction.")
 
 
 def _official_spec(weights: dict[str, Tensor], image_size: tuple[int, int]) -> ModelSpec:

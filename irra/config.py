@@ -20,6 +20,7 @@ Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]  # as numpy has them
 Device = Literal["auto", "cuda", "mps", "cpu"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -38,7 +39,7 @@ class SyntheticConfig(Section):
     test_ids: Count
     images_per_id: Count
     captions_per_image: Count
-    seed: int
+    seed: Seed
 
 
 class PrepareConfig(Section):
@@ -66,7 +67,7 @@ class TokenizeConfig(Section):
     mask_probability: Annotated[float, Field(gt=0.0, lt=1.0)]
     masked_token_rate: Annotated[float, Field(ge=0.0, le=1.0)]
     masked_token_unchanged_rate: Annotated[float, Field(ge=0.0, le=1.0)]
-    seed: int
+    seed: Seed
 
     @model_validator(mode="after")
     def _rates_are_shares_of_one(self) -> "TokenizeConfig":
@@ -120,7 +121,7 @@ class TrainConfig(Section):
     test_batch_size: Count
     log_period: Count
     checkpoint_minutes: Positive
-    seed: int
+    seed: Seed
 
     @property
     def losses(self) -> tuple[str, ...]:
@@ -170,7 +171,7 @@ class EvaluateConfig(Section):
     bootstrap_samples: Annotated[int, Field(ge=100)]
     top_k: Count
     sheet_queries: Count
-    seed: int
+    seed: Seed
 
 
 class IndexConfig(Section):

@@ -10,6 +10,7 @@ from torch import Tensor
 from irra.data.batches import caption_batches, image_batches
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
+from irra.errors import UserError
 from irra.model import IRRA
 from irra.progress import progress
 from irra.retrieval import Ranking, rank_gallery
@@ -32,7 +33,10 @@ class SplitFeatures:
 def encode_split(
     model: IRRA, store: PreparedStore, tokens: TokenStore, split: str, batch_size: int, precision: str
 ) -> SplitFeatures:
-    """Encode every image and caption of `split` with `model`, on the model's device."""
+    """Encode every image and caption of `split` with `model`, on the model's device.
+
+    UserError when a feature is not finite: nothing could be ranked by it.
+    """
     device = next(model.parameters()).device
     image_ids, caption_ids = store.image_ids(split), store.caption_ids(split)
     images, captions = [], []
@@ -49,9 +53,21 @@ def encode_split(
         caption_ids,
         pids[image_ids],
         pids[store.caption_image_ids[caption_ids]],
-        torch.cat(images),
-        torch.cat(captions),
+        _finite(torch.cat(images), image_ids, f"{split} images", precision),
+        _finite(torch.cat(captions), caption_ids, f"{split} captions", precision),
     )
+
+
+def _finite(features: Tensor, ids: NDArray[np.int64], what: str, precision: str) -> Tensor:
+    bad = (~torch.isfinite(features)).any(dim=1).nonzero()[:, 0].tolist()
+    if bad:
+        cure = (
+            "use precision: fp32 or bf16" if precision == "fp16" else "the weights of the model are damaged or diverged"
+        )
+        raise UserError(
+            f"features of {len(bad)} of the {len(ids)} {what} are not finite, first of id {ids[bad[0]]}; {cure}"
+        )
+    return features
 
 
 def text_to_image(features: SplitFeatures, top_k: int) -> Ranking:

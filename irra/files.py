@@ -1,19 +1,26 @@
 """Atomic writing: a file or a folder appears whole under its name, or the previous one stays."""
 
+import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from irra.errors import UserError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share of it, or the largest file that it takes
+
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`: renamed to `path` on success, removed on any exception.
 
-    The temporary name ends in `.tmp`, so give the format to writers that would guess it from the suffix.
+    The temporary name ends in `.tmp`, so give the format to writers that would guess it from the suffix. Whatever a
+    writer raises on a full disk becomes an OSError with its number and `path`; likewise in `replace_folder`.
     """
     temporary = path.with_name(path.name + ".tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -21,8 +28,9 @@ def replace_file(path: Path) -> Iterator[Path]:
         yield temporary
         _sync(temporary)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        _raise_if_full(error, path)
         raise
     _sync(path.parent)
 
@@ -44,11 +52,18 @@ def replace_folder(path: Path) -> Iterator[Path]:
         yield temporary
         _sync_tree(temporary)
         _exchange(temporary, path, previous)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        _raise_if_full(error, path)
         raise
     _sync(path.parent)
     shutil.rmtree(previous, ignore_errors=True)
+
+
+def check_replaceable(path: Path, marker: str, what: str) -> None:
+    """UserError unless the folder `path` is new, empty, or `what`, which holds a file called `marker`."""
+    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / marker).is_file()):
+        raise UserError(f"{path}: exists and is not {what}; name another folder, or remove it first")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -60,6 +75,17 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, data: Any) -> None:
     """Write `data` as indented JSON, atomically; ValueError for NaN and infinities, which JSON does not have."""
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _raise_if_full(error: BaseException, path: Path) -> None:
+    """OSError naming `path` where `error` tells of a full disk, which each library says in its own way."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (match := re.search(r"\(os error (\d+)\)", str(error))):  # safetensors, as all of Rust
+        number = int(match[1])
+    if number is None and isinstance(error, OSError) and re.search(r"requested and \d+ written", str(error)):  # numpy
+        number = errno.ENOSPC
+    if number in FULL:
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def _exchange(temporary: Path, path: Path, previous: Path) -> None:

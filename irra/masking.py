@@ -27,7 +27,7 @@ def mask_tokens(
 ) -> Masked:
     """Choose tokens and replace most of them (IRRA, section 3.2: 15% chosen; 80% mask, 10% random, 10% kept).
 
-    Ids 1..49404 are eligible. A row without a chosen token gets position 1 masked.
+    Ids 1..49404 are eligible. A row without a chosen token gets position 1 masked, if there is a word.
 
     Args:
         caption_ids: (N, L) uint16 rows of start, words, end and padding 0.
@@ -40,7 +40,7 @@ def mask_tokens(
     replacement = np.where(kind < masked_token_rate, np.uint16(MASK_ID), random_ids)
     mlm_ids = caption_ids.copy()
     mlm_ids[chosen] = np.where(kept, caption_ids[chosen], replacement)
-    empty = ~chosen.any(axis=1)
+    empty = ~chosen.any(axis=1) & (caption_ids[:, FALLBACK_POSITION] != END_ID)
     chosen[empty, FALLBACK_POSITION] = True
     mlm_ids[empty, FALLBACK_POSITION] = MASK_ID
     return Masked(mlm_ids, chosen)

@@ -60,11 +60,14 @@ def match_ranks(similarity: Tensor, query_pids: Tensor, gallery_pids: Tensor) ->
     """(Q, M) ranks of each query's matches, ascending, padded with infinity to the largest number of matches.
 
     A match's rank is 1 + the number of gallery entries that come before it: those that score higher, and those that
-    score the same but stand earlier in the gallery, so that ties rank as in a stable sort.
+    score the same but stand earlier in the gallery, so that ties rank as in a stable sort. ValueError for NaN, which
+    no rank is right for.
     """
     columns, valid = _match_columns(query_pids.to(similarity.device), gallery_pids.to(similarity.device))
     scores = similarity.gather(1, columns)
     ordered = similarity.sort(dim=1).values
+    if bool(ordered[:, -1].isnan().any()):  # NaN sorts behind all numbers
+        raise ValueError("a similarity is not a number, so it has no rank")
     not_above = torch.searchsorted(ordered, scores, right=True)
     ranks = similarity.shape[1] + 1 - not_above
     tied = not_above - torch.searchsorted(ordered, scores) > 1

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from irra.errors import UserError
+from irra.errors import Interrupted, UserError
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -38,12 +38,26 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signum: int | None = None
+        self._message = ""
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         """Note the signal; the form is that of a signal handler."""
         if self.signum is not None:
             raise KeyboardInterrupt  # asked twice: stop without waiting for the step to end
         self.signum = signum
+        if self._message:
+            raise Interrupted(signum, self._message)
+
+    @contextmanager
+    def at_once(self, message: str) -> Iterator[None]:
+        """Within, a signal (also an earlier one) stops the work wherever it is, since all that counts was saved."""
+        if self.signum is not None:
+            raise Interrupted(self.signum, message)
+        self._message = message
+        try:
+            yield
+        finally:
+            self._message = ""
 
 
 @contextmanager

@@ -75,7 +75,8 @@ def fit(trainer: Trainer, state: StateFolder, at: Progress, reporter: Reporter) 
         while at.epoch <= config.num_epoch:
             train_epoch(trainer, state, at, reporter, request)
             if at.epoch % config.eval_period == 0 or at.epoch == config.num_epoch:
-                validate_epoch(trainer, state, at, reporter)
+                save_state(trainer, state, at)  # a validation takes long, and nobody waits for its end
+                validate_epoch(trainer, state, at, reporter, request)
             at.epoch, at.step = at.epoch + 1, 0
             save_state(trainer, state, at)
             if request.signum is not None and at.epoch <= config.num_epoch:
@@ -85,12 +86,14 @@ def fit(trainer: Trainer, state: StateFolder, at: Progress, reporter: Reporter) 
 def train_epoch(trainer: Trainer, state: StateFolder, at: Progress, reporter: Reporter, request: StopRequest) -> None:
     """The rest of epoch `at.epoch` from step `at.step`."""
     config = trainer.config
+    steps = len(trainer.data.epoch(at.epoch))
+    if at.step == steps:  # it was stopped in the validation that follows
+        return
     rates = learning_rates(config, at.epoch)
     for group in trainer.optimizer.param_groups:
         group["lr"] = rates[group["name"]]
     schedule = {f"lr/{name}": rate for name, rate in rates.items()} | {"temperature": temperature(config, at.epoch)}
     trainer.model.logit_scale = 1.0 / schedule["temperature"]
-    steps = len(trainer.data.epoch(at.epoch))
     window = Window(trainer.device, at.window)
     saved = time.monotonic()
     batches = trainer.data.batches(at.epoch, at.step, trainer.device)
@@ -132,18 +135,22 @@ def train_step(trainer: Trainer, batch: Batch, at: Progress) -> Objective:
     if not math.isfinite(result.losses["total"].item()):
         bad = [name for name, value in result.losses.items() if not math.isfinite(value.item())]
         raise NonFiniteLoss(
-            f"epoch {at.epoch}, step {at.step + 1}: {', '.join(bad)} is not finite; the last good state is kept. "
-            "Lower train.lr, or use train.precision: fp32 or bf16"
+            f"epoch {at.epoch}, step {at.step + 1}: {', '.join(bad)} is not finite; the last good state is kept. Lower "
+            "train.lr, or use train.precision: fp32 or bf16; that state goes on with equal parameters alone, so delete "
+            "the folder of --checkpoints (checkpoints) then"
         )
     trainer.scaler.step(trainer.optimizer)
     trainer.scaler.update()
     return result
 
 
-def validate_epoch(trainer: Trainer, state: StateFolder, at: Progress, reporter: Reporter) -> None:
+def validate_epoch(
+    trainer: Trainer, state: StateFolder, at: Progress, reporter: Reporter, request: StopRequest
+) -> None:
     """Measure the model and keep its weights if they are the best so far."""
     trainer.model.eval()
-    metrics = trainer.validate(trainer.model)
+    with request.at_once(f"stopped in the validation after epoch {at.epoch}; start again to go on with it"):
+        metrics = trainer.validate(trainer.model)
     best = max((row[SELECTION_METRIC] for row in at.validation), default=-1.0)
     at.validation.append({"epoch": at.epoch, **metrics})
     if metrics[SELECTION_METRIC] > best:

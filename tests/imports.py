@@ -25,6 +25,17 @@ def source_of(name: str) -> Path | None:
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
 
+# Files that a module reads and that are no modules.
+PACKAGE_DATA = {"irra/backbones.py": "irra/model/backbones/*.json"}
+
+
+def code_of(start: Path) -> set[str]:
+    """All files of this project that decide what running `start` does: modules, and the data that they read."""
+    modules = import_closure(start)
+    patterns = [pattern for module, pattern in PACKAGE_DATA.items() if module in modules]
+    return modules | {str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern)}
+
+
 def import_closure(start: Path) -> set[str]:
     """All files of this project that running `start` can execute, relative to the project, itself included."""
     found: set[Path] = set()

@@ -61,6 +61,8 @@ def test_one_mlflow_run_holds_training_and_evaluation(project: Project) -> None:
     assert run.info.status == "FINISHED"
     params, metrics, tags = run.data.params, run.data.metrics, run.data.tags
     assert params["train.loss_names"] == "sdm+mlm+id"
+    assert params["prepare.synthetic.train_ids"] == "12"
+    assert params["tokenize.mask_probability"] == "0.05"
     assert {"loss/total", "loss/sdm", "loss/mlm", "loss/id", "lr/default", "lr/new", "accuracy/mlm"} <= set(metrics)
     assert {"val/t2i/R1", "final/test/t2i/R1", "final/val/i2t/mAP", "images_per_second"} <= set(metrics)
     assert tags["irra.model_fingerprint"] == model_fingerprint(project.folder / "model")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.imports import ROOT, import_closure, imported_names
+from tests.imports import PACKAGE_DATA, ROOT, code_of, imported_names
 
 STAGES = ("prepare", "tokenize", "train", "evaluate", "index")
 UNTRACKED = {"checkpoints", "", "data/downloads"}  # states of a training, here and remote; copies of remote data
@@ -49,9 +49,14 @@ def test_the_import_direction_test_can_fail() -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_code_dependencies_of_a_stage_are_its_import_closure(stage: str) -> None:
-    listed = {dep for dep in graph()[stage]["deps"] if dep.endswith(".py")}
-    assert listed == import_closure(ROOT / "components" / f"{stage}.py")
+def test_code_dependencies_of_a_stage_are_its_import_closure_and_the_data_read_by_it(stage: str) -> None:
+    listed = {dep for dep in graph()[stage]["deps"] if dep.endswith((".py", ".json"))}
+    assert listed == code_of(ROOT / "components" / f"{stage}.py")
+
+
+def test_all_files_of_the_package_that_are_no_modules_are_known_to_be_read() -> None:
+    data = {path for path in (ROOT / "irra").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert data == {path for pattern in PACKAGE_DATA.values() for path in ROOT.glob(pattern)}
 
 
 @pytest.mark.parametrize("stage", STAGES)

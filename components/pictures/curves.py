@@ -49,7 +49,7 @@ def loss_curves(path: Path, history: Mapping[str, Line]) -> None:
 
 
 def _loss_panel(axes: "Axes", name: str, line: Line) -> None:
-    """One loss, its moving mean in front, and its last mean as a number."""
+    """One loss, its moving mean in front, and its last mean as a number above the end, where no curve runs."""
     x, y = np.asarray(line[0], dtype=float), np.asarray(line[1], dtype=float)
     colour = hex_colour(SERIES[0])
     mean = _moving_mean(y)
@@ -57,8 +57,7 @@ def _loss_panel(axes: "Axes", name: str, line: Line) -> None:
     axes.plot(x, mean, color=colour)
     axes.plot(x[-1:], mean[-1:], "o", color=colour, markersize=5)
     axes.set_title(name)
-    last = (x[-1], mean[-1])
-    axes.annotate(f"{mean[-1]:.3g}", last, (0, 8), textcoords="offset points", ha="right", color=colour, weight="bold")
+    axes.set_title(f"{mean[-1]:.3g}", loc="right", color=colour, weight="bold")
     axes.set_ylim(bottom=min(0.0, float(np.nanmin(y))))
     _epoch_axis(axes, x)
 
@@ -104,9 +103,9 @@ def _epoch_axis(axes: "Axes", x: Sequence[float] | Values) -> None:
 
 
 def validation_curves(
-    path: Path, epochs: Sequence[int], metrics: Mapping[str, Sequence[float]], best_epoch: int
+    path: Path, epochs: Sequence[int], metrics: Mapping[str, Sequence[float]], best_epoch: int, split: str = "val"
 ) -> None:
-    """Write validation metrics (percent) by epoch, with the chosen epoch and the values there beside the names."""
+    """Write metrics (percent) on `split` by epoch, with the chosen epoch and the values there beside the names."""
     assert metrics, "no validation to draw"
     assert best_epoch in epochs, f"epoch {best_epoch} was not validated"
     for name, values in metrics.items():
@@ -120,7 +119,7 @@ def validation_curves(
             axes.plot(best_epoch, values[best], "o", color=hex_colour(colour), markersize=7, markeredgecolor="white")
             ends.append((values[-1], f"{name}  {values[best]:.1f}", colour))
         axes.axvline(best_epoch, color=hex_colour(MUTED), linewidth=1.0, linestyle=(0, (4, 3)), zorder=0.5)
-        axes.set_title("Validation by epoch (%)")
+        axes.set_title(f"Validation on the {split} split by epoch (%)")
         offset, side = ((-6, 5), "right") if best >= len(epochs) / 2 else ((6, 5), "left")
         note = f"best epoch: {best_epoch}, its values at the right"
         axes.annotate(note, (best_epoch, 0.0), offset, textcoords="offset points", ha=side, color=hex_colour(MUTED))
@@ -150,18 +149,23 @@ def cmc_curve(path: Path, curves: Mapping[str, Sequence[float]]) -> None:
 
 
 def _recall_panel(axes: "Axes", lines: Mapping[str, Sequence[float]]) -> None:
-    """Recalls over the logarithm of the rank; numbers above the best line and below the worst one."""
+    """Recalls over the logarithm of the rank; at each marked one, numbers above the best line and below the worst."""
     from matplotlib.ticker import NullLocator
 
     ends = []
-    order = sorted(lines, key=lambda split: lines[split][0])
-    for (split, recalls), colour in zip(lines.items(), _colours(len(lines)), strict=True):
+    colours = dict(zip(lines, _colours(len(lines)), strict=True))
+    for split, recalls in lines.items():
+        colour = colours[split]
         axes.plot(range(1, len(recalls) + 1), recalls, color=hex_colour(colour))
         ranks = [rank for rank in MARKED_RANKS if rank <= len(recalls)]
         axes.plot(ranks, [recalls[rank - 1] for rank in ranks], "o", color=hex_colour(colour), markeredgecolor="white")
         ends.append((recalls[-1], split, colour))
-        if split in (order[0], order[-1]):
-            _numbers(axes, recalls, ranks, colour, above=split == order[-1])
+    for rank in MARKED_RANKS:
+        at = {split: recalls[rank - 1] for split, recalls in lines.items() if rank <= len(recalls)}
+        if at:
+            worst, best = min(at, key=lambda split: at[split]), max(at, key=lambda split: at[split])
+            for split in dict.fromkeys((worst, best)):
+                _number(axes, rank, at[split], colours[split], above=split == best)
     longest = max(len(recalls) for recalls in lines.values())
     axes.set_xscale("log")
     axes.margins(x=0.12)
@@ -171,9 +175,7 @@ def _recall_panel(axes: "Axes", lines: Mapping[str, Sequence[float]]) -> None:
     label_ends(axes, ends)
 
 
-def _numbers(axes: "Axes", recalls: Sequence[float], ranks: Sequence[int], colour: Colour, above: bool) -> None:
+def _number(axes: "Axes", rank: int, recall: float, colour: Colour, above: bool) -> None:
     offset, side = ((-4, 6), "right") if above else ((4, -14), "left")
-    for rank in ranks:
-        label = f"{recalls[rank - 1]:.1f}"
-        at = (rank, recalls[rank - 1])
-        axes.annotate(label, at, offset, textcoords="offset points", ha=side, color=hex_colour(colour), fontsize=9)
+    style = {"textcoords": "offset points", "ha": side, "color": hex_colour(colour), "fontsize": 9}
+    axes.annotate(f"{recall:.1f}", (rank, recall), offset, **style)

@@ -83,7 +83,7 @@ def read_annotations(dataset_root: Path, dataset_name: str | None = None) -> lis
     """
     name = dataset_name or dataset_root.name
     expected = FORMATS.get(name, OWN_DATA)
-    path = _find_annotations(dataset_root, expected)
+    path = find_annotations(dataset_root, name)
     records, problems = _parse(_load_entries(path), expected.image_keys)
     if not expected.ids_restart:
         problems += _shared_identities(records)
@@ -105,7 +105,9 @@ def split_sizes(records: Iterable[Record]) -> dict[str, Size]:
     }
 
 
-def _find_annotations(dataset_root: Path, expected: DatasetFormat) -> Path:
+def find_annotations(dataset_root: Path, dataset_name: str) -> Path:
+    """The annotation file of a dataset; UserError where it, its folder or that of the images is missing."""
+    expected = FORMATS.get(dataset_name, OWN_DATA)
     if not dataset_root.parent.is_dir():
         raise UserError(f"{dataset_root.parent}: no such folder; prepare.root_dir names the folder of the datasets")
     if not dataset_root.is_dir():
@@ -203,8 +205,12 @@ def _path_problem(value: Any) -> str | None:
 
 
 def _is_text(value: str) -> bool:
-    """Whether there is something to read, in characters that UTF-8 can hold (JSON may carry half a surrogate pair)."""
-    return bool(value.strip()) and not any("\ud800" <= character <= "\udfff" for character in value)
+    """Whether there is something to read, in characters that UTF-8 can hold (JSON may carry half a surrogate pair).
+
+    Controls alone are nothing: the tokenizer cleans them away.
+    """
+    readable = any(character.isprintable() and not character.isspace() for character in value)
+    return readable and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _show(value: Any) -> str:

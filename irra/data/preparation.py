@@ -16,7 +16,7 @@ from irra.data.annotations import SPLITS, Record, read_annotations
 from irra.data.decoding import BadImage, load_images
 from irra.data.store import StoreWriter
 from irra.errors import UserError
-from irra.files import replace_folder
+from irra.files import check_replaceable, replace_folder
 from irra.progress import progress
 
 SHOWN_PATHS = 3
@@ -39,7 +39,7 @@ def prepare(config: PrepareConfig, source: Path, target: Path, workers: int | No
     `workers` processes decode (default: one per core that this process may use); the result does not depend on their
     number. On any error, UserError for the user's, `target` stays as it was.
     """
-    _check_target(target)
+    check_replaceable(target, "stats.json", "a prepared dataset")
     records = hold_out_val(read_annotations(source, config.dataset_name), config.val_share)
     records.sort(key=lambda record: SPLITS.index(record.split))
     paths = [source / "imgs" / record.path for record in records]
@@ -55,7 +55,7 @@ def prepare(config: PrepareConfig, source: Path, target: Path, workers: int | No
                 writer.skip(record, image.reason)
             else:
                 raise UserError(f"{image}; mend it, or set prepare.on_bad_image: skip") from image
-        stats = writer.finish()
+        stats = writer.finish(config.model_dump(exclude={"root_dir"}))  # the same data elsewhere is the same data
         _check_splits(records, stats)
     if stats["skipped"]:
         warnings.warn(f"{target}: {_list_skipped(stats['skipped'])}", stacklevel=2)
@@ -89,12 +89,6 @@ def _scratch_folder(target: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _check_target(target: Path) -> None:
-    """Refuse to replace what this stage did not write."""
-    if target.is_file() or (target.is_dir() and any(target.iterdir()) and not (target / "stats.json").is_file()):
-        raise UserError(f"{target}: exists and is not a prepared dataset; name another folder, or remove it first")
 
 
 def _check_present(paths: list[Path]) -> None:

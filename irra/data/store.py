@@ -3,12 +3,12 @@
 images.parquet    image_id, pid, label, split, path     one row per image: train, then val, then test
 captions.parquet  caption_id, image_id, text            one row per caption, in the order of the images
 shard-00000.npy   uint8 (k, H, W, 3)                    k <= SHARD_IMAGES; a shard holds one split only
-stats.json        counts, skipped images, fingerprint
+stats.json        counts, skipped images, settings, fingerprint
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from irra.data.annotations import SPLITS, Record, split_sizes
 from irra.errors import UserError
 from irra.files import write_json
+from irra.npy import write_npy_header
 
 FORMAT_VERSION = 1
 SHARD_IMAGES = 1024
@@ -63,8 +64,8 @@ class StoreWriter:
         """Leave an image and its captions out, and note why."""
         self._skipped.append({"path": record.path, "reason": reason})
 
-    def finish(self) -> dict[str, Any]:
-        """Write what is left and the manifests; the contents of stats.json."""
+    def finish(self, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Write what is left and the manifests; the contents of stats.json, where `settings` made it so."""
         self._flush()
         images, captions = _image_table(self._records), _caption_table(self._records)
         for table in (images, captions):
@@ -77,6 +78,7 @@ class StoreWriter:
             "image_size": list(self._buffer.shape[1:3]),
             "splits": {split: vars(size) for split, size in split_sizes(self._records).items()},
             "skipped": self._skipped,
+            "settings": dict(settings or {}),
             "fingerprint": self._hash.hexdigest(),
         }
         write_json(self._folder / "stats.json", stats)
@@ -86,7 +88,9 @@ class StoreWriter:
         if self._buffered:
             pixels = self._buffer[: self._buffered]
             self._hash.update(pixels.data)
-            np.save(_shard_path(self._folder, self._shards), pixels)
+            with _shard_path(self._folder, self._shards).open("wb") as file:
+                write_npy_header(file, pixels.dtype, pixels.shape)
+                file.write(pixels.data)
             self._shards += 1
             self._buffered = 0
 
@@ -109,6 +113,7 @@ class PreparedStore:
         self.image_size: tuple[int, int] = (stats["image_size"][0], stats["image_size"][1])
         self.fingerprint: str = stats["fingerprint"]
         self.dataset_name: str = stats["dataset_name"]
+        self.settings: dict[str, Any] = stats.get("settings", {})  # the parameters of the stage that wrote it
         self.splits = tuple(split for split in SPLITS if split in stats["splits"])
         self.image_pids = _int_column(images, "pid")
         self.image_labels = _int_column(images, "label")

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from irra.config import TokenizeConfig
 from irra.data.store import PreparedStore
 from irra.errors import UserError
-from irra.files import replace_folder, write_json
+from irra.files import check_replaceable, replace_folder, write_json
 from irra.masking import END_ID, MASK_ID, START_ID, mask_tokens
+from irra.npy import write_npy_header
 from irra.progress import progress
 
 FORMAT_VERSION = 1
@@ -45,13 +46,18 @@ class Tokenizer:
 
     def encode(self, captions: Iterable[str], text_length: int) -> NDArray[np.uint16]:
         """(N, text_length) rows of start, pieces, end and padding 0; a longer caption is cut and still ends in end."""
-        ids = ([START_ID, *self.words(caption)[: text_length - 2], END_ID] for caption in captions)
-        return np.array([row + [0] * (text_length - len(row)) for row in ids], dtype=np.uint16)
+        return token_rows([self.words(caption) for caption in captions], text_length)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, without start, end and padding; the mask shows as `[mask]`."""
         pieces = ["[mask] " if i == MASK_ID else self._bpe.decode([int(i)]) for i in ids if 0 < i < START_ID]
         return "".join(pieces).strip()
+
+
+def token_rows(words: Sequence[list[int]], text_length: int) -> NDArray[np.uint16]:
+    """(N, text_length) rows of start, `words`, end and padding 0; too many words are cut."""
+    ids = ([START_ID, *row[: text_length - 2], END_ID] for row in words)
+    return np.array([row + [0] * (text_length - len(row)) for row in ids], dtype=np.uint16)
 
 
 class MaskedRows(NamedTuple):
@@ -71,6 +77,7 @@ class TokenStore:
     fingerprint: str
     data_fingerprint: str
     first_training_row: int
+    settings: dict[str, Any]  # the parameters of the stage that wrote it
     caption_ids: NDArray[np.uint16]
     _mlm_ids: NDArray[np.uint16] | None
     _mlm_chosen: NDArray[np.uint8] | None
@@ -98,6 +105,7 @@ class TokenStore:
             info["fingerprint"],
             info["data_fingerprint"],
             info["first_training_row"],
+            info.get("settings", {}),
             caption_ids,
             *masked,
         )
@@ -119,15 +127,22 @@ class TokenStore:
 
 
 def write_tokens(store: PreparedStore, config: TokenizeConfig, target: Path) -> dict[str, Any]:
-    """Tokenize all captions and draw the masking cache of the training ones; returns what tokens.json says."""
+    """Tokenize all captions and draw the masking cache of the training ones; returns what tokens.json says.
+
+    UserError when `target` is something else than tokens.
+    """
+    check_replaceable(target, "tokens.json", "a folder of tokens")
     tokenizer = Tokenizer()
     captions = progress(store.captions, "tokenize", len(store.captions), "captions")
-    caption_ids = tokenizer.encode(captions, config.text_length)
+    words = [tokenizer.words(caption) for caption in captions]
+    caption_ids = token_rows(words, config.text_length)
     training = store.caption_ids("train")
     first, last = int(training[0]), int(training[-1]) + 1
     assert last - first == len(training), "training captions lie side by side"
     with replace_folder(target) as folder:
-        np.save(folder / "caption_ids.npy", caption_ids)
+        with (folder / "caption_ids.npy").open("wb") as file:
+            write_npy_header(file, caption_ids.dtype, caption_ids.shape)
+            file.write(caption_ids.data)
         digest = hashlib.sha256(caption_ids.tobytes())
         if config.variants:
             _write_masks(folder, caption_ids[first:last], config, digest)
@@ -138,7 +153,8 @@ def write_tokens(store: PreparedStore, config: TokenizeConfig, target: Path) -> 
             "captions": len(caption_ids),
             "first_training_row": first,
             "longest_caption": int(caption_ids.argmax(axis=1).max()) + 1,
-            "cut_captions": int((caption_ids[:, -1] == END_ID).sum()),
+            "cut_captions": sum(len(row) + 2 > config.text_length for row in words),
+            "settings": config.model_dump(),
             "data_fingerprint": store.fingerprint,
             "fingerprint": digest.hexdigest(),
         }
@@ -150,23 +166,17 @@ def _write_masks(
     folder: Path, caption_ids: NDArray[np.uint16], config: TokenizeConfig, digest: "hashlib._Hash"
 ) -> None:
     rows, length = caption_ids.shape
-    mlm_ids = np.lib.format.open_memmap(
-        folder / "mlm_ids.npy", mode="w+", dtype=np.uint16, shape=(config.variants, rows, length)
-    )
-    mlm_chosen = np.lib.format.open_memmap(
-        folder / "mlm_chosen.npy", mode="w+", dtype=np.uint8, shape=(config.variants, rows, (length + 7) // 8)
-    )
-    for variant in progress(range(config.variants), "mask", config.variants, "variants"):
-        masked = mask_tokens(
-            caption_ids,
-            np.random.default_rng([config.seed, variant]),
-            config.mask_probability,
-            config.masked_token_rate,
-            config.masked_token_unchanged_rate,
-        )
-        mlm_ids[variant] = masked.mlm_ids
-        mlm_chosen[variant] = np.packbits(masked.chosen, axis=1)
-        digest.update(mlm_ids[variant].tobytes())
-        digest.update(mlm_chosen[variant].tobytes())
-    mlm_ids.flush()
-    mlm_chosen.flush()
+    with (folder / "mlm_ids.npy").open("wb") as ids_file, (folder / "mlm_chosen.npy").open("wb") as chosen_file:
+        write_npy_header(ids_file, np.dtype(np.uint16), (config.variants, rows, length))
+        write_npy_header(chosen_file, np.dtype(np.uint8), (config.variants, rows, (length + 7) // 8))
+        for variant in progress(range(config.variants), "mask", config.variants, "variants"):
+            masked = mask_tokens(
+                caption_ids,
+                np.random.default_rng([config.seed, variant]),
+                config.mask_probability,
+                config.masked_token_rate,
+                config.masked_token_unchanged_rate,
+            )
+            for file, part in ((ids_file, masked.mlm_ids), (chosen_file, np.packbits(masked.chosen, axis=1))):
+                file.write(part.data)
+                digest.update(part.data)

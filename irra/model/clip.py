@@ -7,9 +7,11 @@ from typing import Any
 import open_clip
 import torch
 import torch.nn.functional as F
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
+from irra.backbones import read_config
 from irra.errors import UserError
 from irra.model.attention import run_blocks
 
@@ -52,14 +54,33 @@ def find_weights(backbone: str, pretrained: str | None) -> Path | None:
         raise UserError(
             f"train.pretrained: {pretrained!r} is neither a file nor weights of {backbone} (known: {known})"
         )
+    facts = open_clip.get_pretrained_cfg(backbone, pretrained)
+    _check_same_network(backbone, pretrained, facts)
     try:
-        return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(backbone, pretrained)))
+        return Path(open_clip.download_pretrained(facts))
     except (OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"train.pretrained: {pretrained!r} of {backbone} could not be downloaded ({reason}); "
             "without internet, name a local file that holds these weights"
         ) from None
+
+
+def _check_same_network(backbone: str, pretrained: str, facts: dict[str, Any]) -> None:
+    """UserError for weights that would load, but were trained with another activation or other colours."""
+    quick = bool(facts.get("quick_gelu"))
+    if quick != bool(read_config(backbone).get("quick_gelu")):
+        other = f"{backbone}-quickgelu" if quick else backbone.removesuffix("-quickgelu")
+        raise UserError(
+            f"train.pretrained: {pretrained!r} was trained with{'' if quick else 'out'} QuickGELU, unlike {backbone}; "
+            f"set train.backbone: {other}"
+        )
+    mean, std = facts.get("mean") or OPENAI_DATASET_MEAN, facts.get("std") or OPENAI_DATASET_STD
+    if (tuple(mean), tuple(std)) != (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD):
+        raise UserError(
+            f"train.pretrained: {pretrained!r} of {backbone} expects colours of mean {mean} and deviation {std}; "
+            "images have CLIP's here, so choose weights with those"
+        )
 
 
 def load_weights(clip: nn.Module, path: Path) -> None:

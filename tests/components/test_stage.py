@@ -1,6 +1,7 @@
 """The stages' command line: messages and exit statuses a user meets. Runs the cheapest stage for real."""
 
 import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -103,3 +104,30 @@ def test_a_stop_by_signal_keeps_the_shell_s_exit_status(capsys: pytest.CaptureFi
 def test_our_own_bugs_keep_their_traceback() -> None:
     with pytest.raises(AssertionError):
         fails_with(AssertionError("a bug"))
+
+
+FULL_DISK = """
+import resource, runpy, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+module, sys.argv = sys.argv[1], [sys.argv[1], *sys.argv[3:]]
+runpy.run_module(module, run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("stage", "limit"), [("prepare", 100_000), ("tokenize", 7_000)]
+)  # shards; masks, larger than captions
+def test_a_stage_says_that_the_disk_is_full_and_leaves_the_previous_output(
+    tmp_path: Path, stage: str, limit: int
+) -> None:
+    assert prepare("--params", "presets/tiny.yaml", *outputs_in(tmp_path)).returncode == 0
+    before = (tmp_path / "prepared" / "shard-00000.npy").read_bytes()
+    target = tmp_path / ("prepared" if stage == "prepare" else "tokens")
+    command = [sys.executable, "-c", FULL_DISK, f"components.{stage}", str(limit), "--params", "presets/tiny.yaml"]
+    command += [*outputs_in(tmp_path), *(["--tokens", str(target)] if stage == "tokenize" else [])]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert f"error: {target}: {os.strerror(errno.EFBIG)}; what was there before is intact" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "prepared" / "shard-00000.npy").read_bytes() == before

@@ -99,6 +99,21 @@ def test_selecting_on_test_says_so(
     assert "selected on the test split" in capsys.readouterr().out
 
 
+def test_metrics_of_a_run_name_the_split_that_selects(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.chdir(tmp_path)  # artifacts of a database without a server go to the working folder
+    changes = {"num_epoch": 1, "warmup_epochs": 0, "loss_names": "itc", "select_on": "test"}
+    result = train.run(train.Inputs(store.root, tokens.root), outputs_in(tmp_path), config.model_copy(update=changes))
+    run = MlflowClient(uri).get_run(result["run_id"])
+    assert run.data.metrics["test/t2i/R1"] == result["selected"]["test/t2i/R1"]
+    assert not any(name.startswith("val/") for name in run.data.metrics)
+
+
 def test_data_without_val_is_refused_naming_the_parameter(
     config: TrainConfig, tokens: TokenStore, params: Params, tmp_path: Path
 ) -> None:
@@ -114,6 +129,17 @@ def test_images_that_the_backbone_cannot_take_are_refused(
     other = config.model_copy(update={"backbone": "ViT-L-14-quickgelu", "stride_size": 14})
     with pytest.raises(UserError, match=r"image_size \[64, 32\] is not divisible by the patch size 14"):
         train.run(train.Inputs(store.root, tokens.root), outputs_in(tmp_path), other)
+
+
+def test_a_folder_of_something_else_is_refused_before_training(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
+) -> None:
+    outputs = outputs_in(tmp_path)
+    outputs.model.mkdir()
+    (outputs.model / "notes.txt").write_text("precious")
+    with pytest.raises(UserError, match="exists and is not a model folder"):
+        train.run(train.Inputs(store.root, tokens.root), outputs, config)
+    assert not outputs.checkpoints.exists()
 
 
 @pytest.mark.parametrize(

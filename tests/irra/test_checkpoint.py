@@ -155,6 +155,46 @@ def test_only_the_best_weights_that_the_state_names_are_kept(tmp_path: Path, tra
     assert sorted(path.name for path in tmp_path.glob("best-*")) == ["best-0002.safetensors"]
 
 
+def test_clearing_a_state_leaves_files_that_are_not_its_own(tmp_path: Path, train_config: TrainConfig) -> None:
+    model, optimizer = stepped(train_config)
+    state = StateFolder(tmp_path, {})
+    save_weights(model, state.best_weights(1))
+    state.save(Progress(best_epoch=1), model, optimizer, {})
+    (tmp_path / "notes.txt").write_text("precious")
+    state.clear()
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_clearing_removes_the_state_before_the_weights_that_it_names(
+    tmp_path: Path, train_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, optimizer = stepped(train_config)
+    state = StateFolder(tmp_path, {})
+    save_weights(model, state.best_weights(1))
+    state.save(Progress(best_epoch=1), model, optimizer, {})
+    removed: list[str] = []
+    unlink = Path.unlink
+
+    def noted(path: Path, missing_ok: bool = False) -> None:
+        removed.append(path.name)
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", noted)
+    state.clear()
+    assert removed == ["state.safetensors", "best-0001.safetensors"]
+    assert not tmp_path.exists()
+
+
+def test_loading_removes_what_killed_saves_left(
+    tmp_path: Path, train_config: TrainConfig, scaler: torch.amp.GradScaler
+) -> None:
+    for name in ("state.safetensors.tmp", "best-0003.safetensors.tmp", "other.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    model = small_model()
+    StateFolder(tmp_path, {}).load(model, build_optimizer(model, train_config), scaler)
+    assert [path.name for path in tmp_path.iterdir()] == ["other.tmp"]
+
+
 def official_weights(model: IRRA) -> dict[str, Tensor]:
     """The weights under the names and precisions of the released checkpoints."""
     weights = {}
@@ -207,9 +247,9 @@ def test_released_checkpoint_without_heads_loads(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda w: w.pop("ln_post.weight"), r"missing interaction\.ln_post\.weight"),
+        (lambda w: w.pop("ln_post.weight"), r"missing ln_post\.weight"),
         (lambda w: w.pop("base_model.visual.conv1.weight"), r"missing base_model\.visual\.conv1\.weight"),
-        (lambda w: w.update({"base_model.extra": torch.zeros(1)}), r"unexpected clip\.extra"),
+        (lambda w: w.update({"base_model.extra": torch.zeros(1)}), r"unexpected base_model\.extra"),
         (lambda w: w.update({"classifier.bias": torch.zeros(3)}), r"classifier\.bias is \(3,\) instead of \(12,\)"),
     ],
     ids=["missing", "missing-size", "extra", "misshapen"],

@@ -1,5 +1,6 @@
 """params.yaml: presets load, and each mistake gets a message that names key and cure."""
 
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,10 @@ def test_every_preset_loads(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
-def test_every_preset_starts_by_saying_what_it_is(path: Path) -> None:
-    assert path.read_text().startswith("# ")
+def test_every_preset_starts_by_saying_what_it_takes_and_gives(path: Path) -> None:
+    header = list(takewhile(lambda line: line.startswith("#"), path.read_text().splitlines()))
+    for word in ("Data", "Expected", "Hardware"):
+        assert any(line.startswith((f"# {word}:", f"# {word}set:", f"# {word} on ")) for line in header), word
 
 
 def test_params_yaml_is_the_default_preset() -> None:
@@ -59,6 +62,8 @@ def test_params_yaml_is_the_default_preset() -> None:
         ({"train.batch_size": 64.5}, r"train\.batch_size: .*integer"),
         ({"train.img_aug": 1}, r"train\.img_aug: input should be a valid boolean"),
         ({"train.batch_size": 0}, r"train\.batch_size: .*greater than or equal to 1"),
+        ({"train.seed": -1}, r"train\.seed: .*greater than or equal to 0, found -1"),
+        ({"prepare.synthetic.seed": -1}, r"prepare\.synthetic\.seed: .*greater than or equal to 0"),
         ({"train.temperature": 0.0}, r"train\.temperature: .*greater than 0"),
         ({"train.lr": float("nan")}, r"train\.lr: .*finite number"),
         ({"train.optimizer": "Adamw"}, r"train\.optimizer: input should be 'Adam', 'AdamW' or 'SGD', found 'Adamw'"),

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import subprocess
@@ -135,3 +136,41 @@ def test_a_file_in_the_place_of_a_folder_is_not_replaced(tmp_path: Path) -> None
     with pytest.raises(NotADirectoryError), replace_folder(tmp_path / "store"):
         pass
     assert (tmp_path / "store").read_text() == "precious"
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import save_file
+from irra.files import replace_file
+
+def safetensors(path): save_file({"a": torch.zeros(100_000)}, path)
+def numpy(path): np.save(path.open("wb"), np.zeros(100_000))
+def parquet(path): pq.write_table(pa.table({"a": np.random.default_rng(0).random(100_000)}), path)
+def plain(path): path.write_bytes(bytes(100_000))
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+try:
+    with replace_file(Path(sys.argv[1])) as temporary:
+        globals()[sys.argv[2]](temporary)
+except OSError as error:
+    print(error.errno, error.filename)
+"""
+
+
+@pytest.mark.parametrize(
+    ("writer", "number"),
+    [("safetensors", errno.EFBIG), ("numpy", errno.ENOSPC), ("parquet", errno.EFBIG), ("plain", errno.EFBIG)],
+)
+def test_a_disk_that_takes_no_more_is_an_error_with_number_and_path(tmp_path: Path, writer: str, number: int) -> None:
+    write_text(tmp_path / "a", "old")
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path / "a"), writer]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout == f"{number} {tmp_path / 'a'}\n", done.stderr
+    assert (tmp_path / "a").read_text() == "old"
+    assert names(tmp_path) == ["a"]

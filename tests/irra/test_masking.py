@@ -60,6 +60,13 @@ def test_every_row_has_a_chosen_word_and_position_1_is_the_fallback(rows: NDArra
     assert (masked.mlm_ids[:, 1] == MASK_ID).all()
 
 
+def test_a_row_without_words_keeps_its_end() -> None:
+    rows = np.array([[START_ID, END_ID, 0, 0]], dtype=np.uint16)
+    masked = mask_tokens(rows, np.random.default_rng(1), 0.5, 0.8, 0.1)
+    assert not masked.chosen.any()
+    np.testing.assert_array_equal(masked.mlm_ids, rows)
+
+
 def test_equal_seeds_mask_equally(rows: NDArray[np.uint16], masked: Masked) -> None:
     again = mask_tokens(rows, np.random.default_rng(1), 0.15, 0.8, 0.1)
     np.testing.assert_array_equal(masked.mlm_ids, again.mlm_ids)

@@ -56,6 +56,12 @@ def test_query_without_a_match_is_named() -> None:
         retrieval_metrics(torch.zeros(2, 3), torch.tensor([1, 7]), torch.tensor([1, 1, 2]))
 
 
+def test_a_similarity_that_is_not_a_number_gets_no_rank() -> None:
+    similarity = torch.tensor([[0.1, 0.2], [0.3, float("nan")]])
+    with pytest.raises(ValueError, match="not a number"):
+        retrieval_metrics(similarity, torch.tensor([1, 2]), torch.tensor([1, 2]))
+
+
 def test_cmc_starts_at_r1_and_never_falls() -> None:
     generator = torch.Generator().manual_seed(0)
     similarity, pids = torch.randn(50, 20, generator=generator), torch.arange(20)

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from irra.backbones import read_config
+from irra.errors import UserError
 from irra.model.attention import attend, run_blocks
-from irra.model.clip import adapt_image_size, create_clip, image_tokens, resize_positions, text_tokens
+from irra.model.clip import adapt_image_size, create_clip, find_weights, image_tokens, resize_positions, text_tokens
 from tests.models import architecture, small_model
 
 
@@ -169,3 +170,27 @@ def test_resize_equals_torch_interpolation_for_square_grids() -> None:
     embedding = torch.randn(1 + 9, 4)
     expected = F.interpolate(embedding[1:].T.reshape(1, 4, 3, 3), (6, 6), mode="bilinear").flatten(2)[0].T
     torch.testing.assert_close(resize_positions(embedding, (3, 3), (6, 6))[1:], expected)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "pretrained", "message"),
+    [
+        ("ViT-B-16", "openai", "with QuickGELU, unlike ViT-B-16; set train.backbone: ViT-B-16-quickgelu"),
+        ("ViT-L-14", "laion2b_s32b_b82k", r"expects colours of mean \(0\.5, 0\.5, 0\.5\)"),
+    ],
+)
+def test_weights_of_another_network_than_the_backbone_are_refused(backbone: str, pretrained: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        find_weights(backbone, pretrained)
+
+
+@pytest.mark.parametrize(("error", "reason"), [(OSError("no route\nto host"), "no route"), (OSError(), "OSError")])
+def test_weights_that_cannot_be_downloaded_say_why(
+    monkeypatch: pytest.MonkeyPatch, error: OSError, reason: str
+) -> None:
+    def fail(facts: dict[str, object]) -> str:
+        raise error
+
+    monkeypatch.setattr(open_clip, "download_pretrained", fail)
+    with pytest.raises(UserError, match=rf"could not be downloaded \({reason}\); without internet, name a local file"):
+        find_weights("ViT-B-16-quickgelu", "openai")

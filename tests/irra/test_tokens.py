@@ -56,6 +56,14 @@ def test_five_hundred_words_are_cut_and_still_end(tokenizer: Tokenizer) -> None:
     assert (row != 0).all()
 
 
+@pytest.mark.parametrize(("text_length", "cut"), [(8, 0), (7, 76)])  # all captions have six words
+def test_captions_that_fit_exactly_are_not_counted_as_cut(
+    store: PreparedStore, tokenize_config: TokenizeConfig, tmp_path: Path, text_length: int, cut: int
+) -> None:
+    config = tokenize_config.model_copy(update={"text_length": text_length, "variants": 0})
+    assert write_tokens(store, config, tmp_path / "tokens")["cut_captions"] == cut
+
+
 def test_padding_is_zero_behind_the_end(tokenizer: Tokenizer) -> None:
     row = tokenizer.encode(["a man"], 12)[0]
     assert row[3] == END_ID
@@ -117,3 +125,12 @@ def test_truncated_tokens_are_refused(store: PreparedStore, tokenize_config: Tok
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError, match="damaged tokens"):
         TokenStore.open(tmp_path / "cut")
+
+
+def test_a_folder_of_something_else_is_not_replaced(
+    store: PreparedStore, tokenize_config: TokenizeConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("precious")
+    with pytest.raises(UserError, match="exists and is not a folder of tokens"):
+        write_tokens(store, tokenize_config, tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "precious"

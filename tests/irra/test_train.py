@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from irra.config import TrainConfig
 from irra.data.batches import TrainingData
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
-from irra.errors import Interrupted
+from irra.errors import Interrupted, UserError
 from irra.evaluation import encode_split, image_to_text, text_to_image
 from irra.model import IRRA
 from irra.objective import compute_losses
@@ -109,6 +110,27 @@ def test_stopped_by_a_signal_and_started_again_equals_never_stopped(
     assert at == expected
 
 
+def test_stopped_in_a_validation_goes_on_with_it_and_equals_never_stopped(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
+) -> None:
+    whole = make_trainer(store, tokens, config)
+    expected = train(whole, tmp_path / "whole")
+
+    def stop(model: IRRA) -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the validation went on")
+
+    with pytest.raises(Interrupted, match="143") as stopped:
+        train(replace(make_trainer(store, tokens, config), validate=stop), tmp_path / "cut")
+    assert "stopped in the validation after epoch 1" in stopped.value.message
+    resumed, reporter = make_trainer(store, tokens, config), Quiet()
+    at = train(resumed, tmp_path / "cut", reporter)
+    assert reporter.steps[0] == 7, "the steps of the first epoch are not repeated"
+    assert reporter.epochs == [1, 2, 3]
+    assert_equal(weights(whole), weights(resumed))
+    assert at == expected
+
+
 def test_windows_that_a_stop_cuts_keep_their_means(
     store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
 ) -> None:
@@ -194,3 +216,16 @@ def test_evaluation_both_ways_covers_the_split(store: PreparedStore, tokens: Tok
     assert (len(features.images), len(features.captions)) == (8, 16)
     assert text_to_image(features, top_k=5).top.shape == (16, 5)
     assert image_to_text(features, top_k=5).top.shape == (8, 5)
+
+
+@pytest.mark.parametrize(
+    ("weight", "what"), [("visual.proj", "8 test images"), ("text_projection", "16 test captions")]
+)
+def test_features_that_are_not_finite_are_refused_naming_them(
+    store: PreparedStore, tokens: TokenStore, weight: str, what: str
+) -> None:
+    model = small_model().eval()
+    with torch.no_grad():
+        model.clip.get_parameter(weight)[0] = float("nan")
+    with pytest.raises(UserError, match=f"of the {what} are not finite"):
+        encode_split(model, store, tokens, "test", 3, "fp32")

@@ -1,0 +1,15 @@
+"""Headers of .npy files whose arrays are written piece by piece.
+
+Ordinary writes fail with the system's error on a full disk; np.save loses its number, and a process that fills a
+memory map, which reserves nothing, dies of SIGBUS.
+"""
+
+from typing import Any, BinaryIO
+
+import numpy as np
+
+
+def write_npy_header(file: BinaryIO, dtype: "np.dtype[Any]", shape: tuple[int, ...]) -> None:
+    """Write what comes before the elements, which follow in C order."""
+    description = np.lib.format.dtype_to_descr(dtype)
+    np.lib.format.write_array_header_1_0(file, {"shape": shape, "fortran_order": False, "descr": description})
