@@ -177,5 +177,5 @@ def _recall_panel(axes: "Axes", lines: Mapping[str, Sequence[float]]) -> None:
 
 def _number(axes: "Axes", rank: int, recall: float, colour: Colour, above: bool) -> None:
     offset, side = ((-4, 6), "right") if above else ((4, -14), "left")
-    style = {"textcoords": "offset points", "ha": side, "color": hex_colour(colour), "fontsize": 9}
-    axes.annotate(f"{recall:.1f}", (rank, recall), offset, **style)
+    place, ink = (rank, recall), hex_colour(colour)
+    axes.annotate(f"{recall:.1f}", place, offset, textcoords="offset points", ha=side, color=ink, fontsize=9)
