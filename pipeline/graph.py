@@ -12,7 +12,7 @@ from pipeline import tasks
 from pipeline.cluster import Cluster, place
 
 SECTIONS = ("prepare", "tokenize", "train", "evaluate", "index", "registry")
-Pipeline = Callable[..., Any]
+Pipeline = Any  # kfp's GraphComponent, which has no types
 
 
 def as_json(section: Section) -> str:

@@ -1,6 +1,7 @@
 """Run a pipeline on this machine with kfp's own runners: each task a subprocess, or a container of the real image."""
 
 import contextlib
+import json
 import os
 import re
 import socket
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from google.protobuf import json_format
 from kfp import local
 
 from components.mlflow_runs import tracking_uri
@@ -21,6 +23,8 @@ from pipeline.graph import Pipeline
 # what a user sets for the stages, and a container does not see by itself
 PASSED_ON = ("AWS_", "MLFLOW_", "OMP_NUM_THREADS")
 SERVER_SECONDS = 60.0
+RESULT = "executor_output.json"  # what every task that ends well leaves in its folder
+CONDITION = re.compile(r"'pipelinechannel--(?P<task>[\w-]+)-Output'\] == '(?P<value>.*)'$")
 
 
 def run_in_subprocesses(pipeline: Pipeline, root: Path, values: Mapping[str, Any]) -> Path:
@@ -100,12 +104,12 @@ def _run(pipeline: Pipeline, root: Path, values: Mapping[str, Any]) -> Path:
     except ValueError as error:  # it may miss what a task without a result should have left
         folders = _new_folders(root, before)
         for folder in folders:
-            check_finished(folder)
+            check_finished(folder, pipeline, values)
         if not folders:  # not even the first task has begun to write
             raise UserError(f"a task ended without a result ({error}); its log is above") from None
         raise
     (folder,) = _new_folders(root, before)
-    check_finished(folder)
+    check_finished(folder, pipeline, values)
     return folder
 
 
@@ -113,20 +117,50 @@ def _new_folders(root: Path, before: set[Path]) -> set[Path]:
     return {path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")} - before
 
 
-def check_finished(run: Path) -> None:
-    """UserError when a task of the run left nothing: kfp takes a container that vanished at once for a success."""
-    silent = [str(task.relative_to(run)) for task in _tasks(run) if not (task / "executor_output.json").exists()]
+def check_finished(run: Path, pipeline: Pipeline, values: Mapping[str, Any]) -> None:
+    """UserError when a task of `pipeline` left nothing: kfp takes a container that vanished at once for a success."""
+    spec = json_format.MessageToDict(pipeline.pipeline_spec)
+    silent = [str(task.relative_to(run)) for task in _silent(spec, spec["root"], run, run, values)]
     if silent:
         raise UserError(f"{', '.join(silent)}: ended without a result; its log is above")
 
 
-def _tasks(folder: Path) -> Iterator[Path]:
-    """The folders of the tasks; those of a loop lie in one for each of its iterations."""
-    for path in sorted(folder.iterdir()):
-        if re.fullmatch(r"for-loop-\d+-iteration-\d+", path.name):
-            yield from _tasks(path)
-        elif path.is_dir():
-            yield path
+def _silent(
+    spec: Mapping[str, Any], component: Mapping[str, Any], run: Path, folder: Path, values: Mapping[str, Any]
+) -> list[Path]:
+    """The folders of tasks that should have run, since what they depend on has a result, and have none themselves.
+
+    The tasks of a branch lie beside it, those of a loop in a folder for each of its iterations.
+    """
+    if "dag" not in component:
+        return [] if (folder / RESULT).exists() else [folder]
+    silent: dict[str, list[Path]] = {}
+    tasks = component["dag"]["tasks"]
+    for name, task in tasks.items():
+        inner = spec["components"][task["componentRef"]["name"]]
+        folders = [path for path in _folders(name, task, "dag" in inner, folder, values) if _is_chosen(task, run)]
+        silent[name] = [path for place in folders for path in _silent(spec, inner, run, place, values)]
+    begun = [name for name, task in tasks.items() if not any(silent[other] for other in task.get("dependentTasks", ()))]
+    return [path for name in begun for path in silent[name]]
+
+
+def _folders(name: str, task: Mapping[str, Any], is_graph: bool, folder: Path, values: Mapping[str, Any]) -> list[Path]:
+    """Where a task of a graph in `folder` leaves its results."""
+    if iterator := task.get("parameterIterator"):
+        items = values[iterator["items"]["inputParameter"].removeprefix("pipelinechannel--")]
+        return [folder / f"{name}-iteration-{index}" for index in range(len(items))]
+    return [folder if is_graph else folder / name]
+
+
+def _is_chosen(task: Mapping[str, Any], run: Path) -> bool:
+    """Whether the condition of a branch holds, which is that a task's output has some value."""
+    condition = task.get("triggerPolicy", {}).get("condition")
+    if condition is None:
+        return True
+    match = CONDITION.search(condition)
+    assert match, condition
+    result = run / match["task"] / RESULT
+    return result.exists() and json.loads(result.read_text())["parameterValues"]["Output"] == match["value"]
 
 
 @contextlib.contextmanager

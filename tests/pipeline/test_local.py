@@ -1,0 +1,72 @@
+"""Which folders of a local run are a finished one, and what a container sees of this machine."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from irra.errors import UserError
+from pipeline.graph import ablation_arguments, ablation_pipeline, arguments, irra_pipeline
+from pipeline.local import check_finished
+from tests.pipeline.packages import IMAGE, LOSSES, SEEDS, tiny
+
+ALWAYS = ("prepare", "tokenize", "train", "evaluate", "index")
+
+
+def leave(run: Path, *tasks: str, verdict: str = "") -> None:
+    """What tasks that ended well leave; with a `verdict`, also that of the gate."""
+    for task in tasks:
+        (run / task).mkdir(parents=True)
+        (run / task / "executor_output.json").write_text("{}")
+    if verdict:
+        leave(run, "gate")
+        (run / "gate" / "executor_output.json").write_text(json.dumps({"parameterValues": {"Output": verdict}}))
+
+
+def check(run: Path) -> None:
+    check_finished(run, irra_pipeline(tiny(), IMAGE), arguments(tiny()))
+
+
+def check_ablation(run: Path) -> None:
+    values = ablation_arguments(tiny(), LOSSES, SEEDS)
+    check_finished(run, ablation_pipeline(tiny(), IMAGE, None, LOSSES, SEEDS), values)
+
+
+def iterations() -> list[str]:
+    count = len(LOSSES) * len(SEEDS)
+    return [f"for-loop-1-iteration-{index}/{task}" for index in range(count) for task in ("train", "evaluate")]
+
+
+@pytest.mark.parametrize(("verdict", "more"), [("pass", ["register"]), ("fail", [])])
+def test_a_run_is_finished_with_register_only_where_the_gate_says_pass(
+    tmp_path: Path, verdict: str, more: list[str]
+) -> None:
+    leave(tmp_path, *ALWAYS, *more, verdict=verdict)
+    check(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "verdict", "silent"),
+    [
+        (("prepare", "tokenize", "train", "evaluate"), "fail", "index"),  # nothing is made of its output
+        (ALWAYS, "pass", "register"),
+        (ALWAYS, "", "gate"),
+        (("prepare",), "", "tokenize"),  # and not those after it, which never began
+    ],
+)
+def test_a_task_that_vanished_is_named(tmp_path: Path, tasks: tuple[str, ...], verdict: str, silent: str) -> None:
+    leave(tmp_path, *tasks, verdict=verdict)
+    with pytest.raises(UserError, match=f"^{silent}: ended without a result"):
+        check(tmp_path)
+
+
+def test_an_ablation_is_finished_with_all_its_iterations(tmp_path: Path) -> None:
+    leave(tmp_path, "prepare", "tokenize", *iterations(), "compare")
+    check_ablation(tmp_path)
+
+
+@pytest.mark.parametrize("vanished", ["compare", "for-loop-1-iteration-3/evaluate"])
+def test_a_task_of_an_ablation_that_vanished_is_named(tmp_path: Path, vanished: str) -> None:
+    leave(tmp_path, *({"prepare", "tokenize", *iterations(), "compare"} - {vanished}))
+    with pytest.raises(UserError, match=f"^{vanished}: ended without a result"):
+        check_ablation(tmp_path)
