@@ -81,9 +81,12 @@ submit: setup ## start a run on a cluster (KFP_HOST=https://..., IMAGE=registry/
 	@$(BIN)/python -m pipeline submit --host "$(KFP_HOST)" --params $(PARAMS) --image $(IMAGE) --cluster $(CLUSTER) \
 		--experiment "$(EXPERIMENT)"
 
+# Experiments of this commit that are done or waiting are not queued again; `dvc exp remove NAME` has one trained anew.
 ablation: setup ## train every set of losses with every seed as DVC experiments, and compare (LOSSES, SEEDS)
-	@for losses in $(LOSSES); do for seed in $(SEEDS); do \
-		$(BIN)/dvc exp run --queue --name ablation-$$(echo $$losses | tr + -)-$$seed \
+	@there="$$($(BIN)/dvc exp list --name-only && $(BIN)/dvc queue status | awk '/ Queued/ {print $$2}')" || exit; \
+	for losses in $(LOSSES); do for seed in $(SEEDS); do \
+		name=ablation-$$(echo $$losses | tr + -)-$$seed; \
+		echo "$$there" | grep -qx -- "$$name" || $(BIN)/dvc exp run --queue --name $$name \
 			-S train.loss_names=$$losses -S train.seed=$$seed || exit; done; done
 	@$(BIN)/dvc exp run --run-all
 	@$(BIN)/dvc exp show --json | $(BIN)/python -m components.ablation

@@ -22,6 +22,7 @@ from irra.metrics import METRIC_NAMES
 
 TITLE = "Losses compared: text to image, test"
 NAME_PREFIX = "ablation-"  # of the DVC experiments that belong to the comparison
+UNFINISHED = ("queued", "running", "failed")
 PARAMS, METRICS = "params.yaml", "reports/evaluate/metrics.json"
 
 
@@ -45,17 +46,29 @@ def read_result(folder: Path) -> Result:
     return Result(model["train"]["loss_names"], model["train"]["seed"], metrics["test"]["t2i"])
 
 
-def read_experiments(shown: Sequence[Mapping[str, Any]]) -> list[Result]:
-    """Read the finished experiments of the comparison from what `dvc exp show --json` printed."""
+def read_experiments(shown: Sequence[Mapping[str, Any]]) -> tuple[list[Result], list[str]]:
+    """The results of the comparison in what `dvc exp show --json` printed, and the names of experiments without one.
+
+    A name may be there several times: tries that failed, and one that did not.
+    """
     experiments = [experiment for revision in shown for experiment in revision.get("experiments") or []]
-    results = []
-    for experiment in experiments:
-        data = experiment["revs"][0]["data"]
-        if str(experiment["name"]).startswith(NAME_PREFIX) and "data" in data["metrics"].get(METRICS, {}):
-            train = data["params"][PARAMS]["data"]["train"]
-            metrics = data["metrics"][METRICS]["data"]["test"]["t2i"]
-            results.append(Result(train["loss_names"], train["seed"], metrics))
-    return results
+    named = [experiment for experiment in experiments if str(experiment["name"]).startswith(NAME_PREFIX)]
+    results = {one["name"]: read_experiment(one["revs"][0]["data"]) for one in named if is_finished(one)}
+    return list(results.values()), sorted({one["name"] for one in named} - results.keys())
+
+
+def is_finished(experiment: Mapping[str, Any]) -> bool:
+    """Whether an experiment has metrics of its own; one that failed, or never ran, shows those of its commit."""
+    (revision, *_), executor = experiment["revs"], experiment.get("executor") or {}
+    if revision.get("error") or executor.get("state", "success") in UNFINISHED or not revision["data"]:
+        return False
+    return "data" in revision["data"]["metrics"].get(METRICS, {})
+
+
+def read_experiment(data: Mapping[str, Any]) -> Result:
+    """The result of a finished experiment."""
+    train = data["params"][PARAMS]["data"]["train"]
+    return Result(train["loss_names"], train["seed"], data["metrics"][METRICS]["data"]["test"]["t2i"])
 
 
 def compare(results: Sequence[Result], report: Path) -> None:
@@ -112,11 +125,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m components.ablation", description=__doc__)
     parser.add_argument("--report", type=Path, default=Path("reports/ablation"), help="output (default: %(default)s)")
     report = parser.parse_args().report
-    results = read_experiments(json.load(sys.stdin))
+    results, missing = read_experiments(json.load(sys.stdin))
     if not results:
         raise UserError(f"no finished experiment is named {NAME_PREFIX}*; `make ablation` runs them")
     compare(results, report)
     print((report / "ablation.md").read_text(), end="")
+    if missing:
+        raise UserError(f"without a result: {', '.join(missing)}; `make ablation` trains them again")
 
 
 if __name__ == "__main__":

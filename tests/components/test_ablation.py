@@ -1,14 +1,19 @@
+import io
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from components import ablation
 from components.ablation import Result, by_losses, read_experiments, read_result, summary, table_row
 from components.pictures.ablation import ablation_chart
+from components.tracking import Tracker
+from irra.errors import UserError
 from irra.metrics import METRIC_NAMES
 from tests.imports import ROOT
 
@@ -17,14 +22,22 @@ def result(losses: str, seed: int, r1: float) -> Result:
     return Result(losses, seed, dict.fromkeys(METRIC_NAMES, r1))
 
 
-def experiment(name: str, losses: str, seed: int, r1: float | None) -> dict[str, Any]:
-    """As `dvc exp show --json` prints it; None: not run yet."""
-    metrics = {} if r1 is None else {"data": {"test": {"t2i": dict.fromkeys(METRIC_NAMES, r1)}}}
+def experiment(name: str, losses: str, seed: int, r1: float, state: str = "success") -> dict[str, Any]:
+    """As `dvc exp show --json` prints it: one that failed is shown with the metrics of its commit."""
+    metrics = {"data": {"test": {"t2i": dict.fromkeys(METRIC_NAMES, r1)}}}
     data = {
+        "rev": "18282c1",
         "params": {"params.yaml": {"data": {"train": {"loss_names": losses, "seed": seed}}}},
-        "metrics": {"reports/evaluate/metrics.json": metrics},
+        "metrics": {} if state == "queued" else {"reports/evaluate/metrics.json": metrics},
     }
-    return {"name": name, "revs": [{"data": data}]}
+    error = {"msg": "Experiment run failed", "type": ""} if state == "failed" else None
+    revision = {"rev": "18282c1", "name": name, "data": data, "error": error, "experiments": None}
+    return {"name": name, "revs": [revision], "executor": {"state": state, "name": "dvc-task"}}
+
+
+def unreadable(name: str) -> dict[str, Any]:
+    revision = {"rev": "18282c1", "name": name, "data": None, "error": {"msg": "no such commit", "type": "SCMError"}}
+    return {"name": name, "revs": [revision], "executor": None}
 
 
 def test_mean_and_spread_are_over_seeds() -> None:
@@ -47,13 +60,33 @@ def test_fewer_losses_come_first_and_seeds_in_order() -> None:
     assert list(groups) == ["itc", "sdm", "sdm+id"]
 
 
-def test_only_finished_experiments_of_the_ablation_count() -> None:
-    shown = [
-        {"experiments": [experiment("ablation-itc-0", "itc", 0, 50.0), experiment("ablation-sdm-0", "sdm", 0, None)]},
-        {"experiments": [experiment("warm-tango", "sdm", 0, 30.0)]},
-        {"experiments": None},
-    ]
-    assert [(one.loss_names, one.metrics["R1"]) for one in read_experiments(shown)] == [("itc", 50.0)]
+@pytest.mark.parametrize(
+    "other",
+    [
+        experiment("ablation-sdm-0", "sdm", 0, 30.0, "failed"),
+        experiment("ablation-sdm-0", "sdm", 0, 30.0, "running"),
+        experiment("ablation-sdm-0", "sdm", 0, 30.0, "queued"),
+        unreadable("ablation-sdm-0"),
+    ],
+    ids=["failed", "running", "queued", "unreadable"],
+)
+def test_an_experiment_without_a_result_is_named_and_does_not_count(other: dict[str, Any]) -> None:
+    shown = [{"experiments": None}, {"experiments": [experiment("ablation-itc-0", "itc", 0, 50.0), other]}]
+    results, missing = read_experiments(shown)
+    assert [(one.loss_names, one.metrics["R1"]) for one in results] == [("itc", 50.0)]
+    assert missing == ["ablation-sdm-0"]
+
+
+def test_a_name_that_failed_before_it_succeeded_has_its_result() -> None:
+    tries = [experiment("ablation-sdm-0", "sdm", 0, r1, state) for r1, state in ((50.0, "success"), (30.0, "failed"))]
+    results, missing = read_experiments([{"experiments": tries}])
+    assert [one.metrics["R1"] for one in results] == [50.0]
+    assert missing == []
+
+
+def test_experiments_of_other_names_are_left_aside() -> None:
+    shown = [{"experiments": [experiment("warm-tango", "sdm", 0, 30.0), experiment("cold-waltz", "x", 0, 1, "failed")]}]
+    assert read_experiments(shown) == ([], [])
 
 
 def test_a_report_of_evaluate_is_read(tmp_path: Path) -> None:
@@ -73,3 +106,15 @@ def test_without_experiments_the_command_says_what_to_do(tmp_path: Path) -> None
     assert done.returncode == 2
     assert done.stderr == "error: no finished experiment is named ablation-*; `make ablation` runs them\n"
     assert not (tmp_path / "report").exists()
+
+
+def test_a_comparison_that_lacks_a_training_is_written_and_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = [experiment("ablation-itc-0", "itc", 0, 50.0), experiment("ablation-sdm-0", "sdm", 0, 30.0, "failed")]
+    monkeypatch.setattr(sys, "argv", ["ablation", "--report", str(tmp_path)])
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps([{"experiments": shown}])))
+    monkeypatch.setattr(ablation, "open_run", lambda *_, **__: nullcontext(Tracker()))  # as without a server
+    with pytest.raises(UserError, match="without a result: ablation-sdm-0; `make ablation` trains them again"):
+        ablation.main()
+    assert "| itc | 1 | 50.0" in capsys.readouterr().out
