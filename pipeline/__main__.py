@@ -29,7 +29,6 @@ class Chosen:
 
     pipeline: Any
     values: Mapping[str, Any]
-    params: Params
 
 
 def parse() -> argparse.Namespace:
@@ -84,13 +83,13 @@ def _add_submission(command: argparse.ArgumentParser) -> None:
     command.add_argument("--wait", action="store_true", help="follow the run, and fail if it fails")
 
 
-def choose(options: argparse.Namespace) -> Chosen:
-    """The pipeline that `options` ask for."""
+def choose(options: argparse.Namespace, params: Params | None = None) -> Chosen:
+    """The pipeline that `options` ask for, with `params` or else those of the options."""
     # imported here: kfp takes a second, and `--help` should not
     from pipeline import graph
     from pipeline.cluster import load_cluster
 
-    params = change(load_params(options.params), options.set)
+    params = params or read_params(options)
     image, cluster = getattr(options, "image", NO_IMAGE), None
     if "cluster" in options:
         cluster = load_cluster(options.cluster)
@@ -100,7 +99,12 @@ def choose(options: argparse.Namespace) -> Chosen:
         pipeline = graph.ablation_pipeline(params, image, cluster, options.losses, options.seeds)
     else:
         values, pipeline = graph.arguments(params), graph.irra_pipeline(params, image, cluster)
-    return Chosen(pipeline, {**values, **checkpoints}, params)
+    return Chosen(pipeline, {**values, **checkpoints})
+
+
+def read_params(options: argparse.Namespace) -> Params:
+    """The parameters that `options` ask for."""
+    return change(load_params(options.params), options.set)
 
 
 def compile_(options: argparse.Namespace) -> None:
@@ -153,14 +157,13 @@ def run_local(options: argparse.Namespace) -> None:
 
 
 def run_docker(options: argparse.Namespace) -> None:
-    """Run the tasks in the real image; a dataset of this machine is mounted where it is."""
-    from pipeline.local import run_in_containers
+    """Run the tasks in the real image; dataset and weights of this machine are mounted where they are."""
+    from pipeline.local import on_this_machine, run_in_containers
     from pipeline.package import check_image
 
     check_image(options.image)
-    chosen = choose(options)
-    raw = Path(chosen.params.prepare.root_dir).resolve()
-    mounts = [raw] if chosen.params.prepare.synthetic is None and raw.is_dir() else []
+    params, mounts = on_this_machine(read_params(options))
+    chosen = choose(options, params)
     _say_where(run_in_containers(chosen.pipeline, options.runs, chosen.values, options.image, mounts))
 
 

@@ -7,9 +7,11 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from google.protobuf import json_format
 from kfp import local
 
 from components.mlflow_runs import tracking_uri
+from irra.config import Params
 from irra.errors import UserError
 from pipeline.graph import Pipeline
 
@@ -29,9 +32,9 @@ CONDITION = re.compile(r"'pipelinechannel--(?P<task>[\w-]+)-Output'\] == '(?P<va
 
 def run_in_subprocesses(pipeline: Pipeline, root: Path, values: Mapping[str, Any]) -> Path:
     """Run `pipeline` with this Python; returns the folder of the run. UserError when a task fails."""
-    root.mkdir(parents=True, exist_ok=True)
-    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
-    return _run(pipeline, root, values)
+    own = _folder_of_its_own(root)
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(own))
+    return _run(pipeline, own, values)
 
 
 def run_in_containers(
@@ -39,13 +42,13 @@ def run_in_containers(
 ) -> Path:
     """Run `pipeline`, whose tasks all have `image`; returns the folder of the run. UserError when a task fails.
 
-    Containers share this machine's network and user, and see `root` (to write) and `mounts` (to read) where they are.
-    MLflow's project store is served to them while they run.
+    Containers share this machine's network and user, and see the run's folder in `root` (to write) and `mounts` (to
+    read) where they are. MLflow's project store is served to them while they run.
     """
     from docker.types import Mount
 
     check_engine(image)
-    root.mkdir(parents=True, exist_ok=True)
+    own = _folder_of_its_own(root)
     artifacts = Path("mlartifacts").resolve()  # where the default store keeps files
     artifacts.mkdir(exist_ok=True)
     with tracking_server() as uri:
@@ -57,8 +60,24 @@ def run_in_containers(
             mounts=[Mount(str(artifacts), str(artifacts), type="bind")]
             + [Mount(str(path), str(path), type="bind", read_only=True) for path in mounts],
         )
-        local.init(runner, pipeline_root=str(root))
-        return _run(pipeline, root, values)
+        local.init(runner, pipeline_root=str(own))
+        return _run(pipeline, own, values)
+
+
+def on_this_machine(params: Params) -> tuple[Params, list[Path]]:
+    """`params` that name the dataset and the weights of this machine wherever a task runs, and what it must see."""
+    prepare, train = params.prepare, params.train
+    seen: list[Path] = []
+    if prepare.synthetic is None and Path(prepare.root_dir).is_dir():
+        root = Path(prepare.root_dir).resolve()
+        prepare = prepare.model_copy(update={"root_dir": str(root)})
+        seen += [root, (root / prepare.dataset_name).resolve()]  # which may be a link to another disk
+    if train.pretrained and Path(train.pretrained).is_file():
+        weights = Path(train.pretrained).resolve()
+        train = train.model_copy(update={"pretrained": str(weights)})
+        seen.append(weights)
+    mounts = [path for path in dict.fromkeys(seen) if not any(other in path.parents for other in seen)]
+    return params.model_copy(update={"prepare": prepare, "train": train}), mounts
 
 
 def check_engine(image: str) -> None:
@@ -94,27 +113,28 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
 
 
+def _folder_of_its_own(root: Path) -> Path:
+    """For kfp's folder of a run, of which another run that begins at the same time has its own."""
+    root.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=f"{datetime.now():%Y%m%d-%H%M%S}-", dir=root))
+
+
 def _run(pipeline: Pipeline, root: Path, values: Mapping[str, Any]) -> Path:
-    before = set(root.iterdir())
     try:
         pipeline(**values)
     except RuntimeError as error:  # kfp's word for a failed task, in colours
         message = re.sub(r"\x1b\[\d+m", "", str(error)).rstrip(".")
         raise UserError(f"{message}; its log is above") from None
     except ValueError as error:  # it may miss what a task without a result should have left
-        folders = _new_folders(root, before)
+        folders = list(root.iterdir())
         for folder in folders:
             check_finished(folder, pipeline, values)
         if not folders:  # not even the first task has begun to write
             raise UserError(f"a task ended without a result ({error}); its log is above") from None
         raise
-    (folder,) = _new_folders(root, before)
+    (folder,) = root.iterdir()
     check_finished(folder, pipeline, values)
     return folder
-
-
-def _new_folders(root: Path, before: set[Path]) -> set[Path]:
-    return {path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")} - before
 
 
 def check_finished(run: Path, pipeline: Pipeline, values: Mapping[str, Any]) -> None:

@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from kfp import dsl
 
+from irra.config import Params, change
 from irra.errors import UserError
 from pipeline.graph import ablation_arguments, ablation_pipeline, arguments, irra_pipeline
-from pipeline.local import check_finished
+from pipeline.local import check_finished, on_this_machine, run_in_subprocesses
 from tests.pipeline.packages import IMAGE, LOSSES, SEEDS, tiny
 
 ALWAYS = ("prepare", "tokenize", "train", "evaluate", "index")
@@ -70,3 +72,60 @@ def test_a_task_of_an_ablation_that_vanished_is_named(tmp_path: Path, vanished: 
     leave(tmp_path, *({"prepare", "tokenize", *iterations(), "compare"} - {vanished}))
     with pytest.raises(UserError, match=f"^{vanished}: ended without a result"):
         check_ablation(tmp_path)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a folder for datasets."""
+    project = tmp_path / "project"
+    (project / "raw").mkdir(parents=True)
+    monkeypatch.chdir(project)
+    return project
+
+
+def with_dataset(*assignments: str) -> Params:
+    dataset = ["prepare.synthetic=null", "prepare.dataset_name=CUHK-PEDES", "prepare.root_dir=raw"]
+    return change(tiny(), [*dataset, *assignments])
+
+
+def test_containers_see_a_dataset_under_its_absolute_address(here: Path) -> None:
+    (here / "raw" / "CUHK-PEDES").mkdir()
+    params, mounts = on_this_machine(with_dataset())
+    assert params.prepare.root_dir == str(here / "raw")
+    assert mounts == [here / "raw"]
+
+
+def test_containers_see_what_a_link_leads_to(here: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (here / "raw" / "CUHK-PEDES").symlink_to(tmp_path / "disk")
+    assert on_this_machine(with_dataset())[1] == [here / "raw", tmp_path / "disk"]
+
+
+def test_containers_see_weights_of_this_machine(here: Path) -> None:
+    (here / "weights.pt").touch()
+    params, mounts = on_this_machine(change(tiny(), ["train.pretrained=weights.pt"]))
+    assert params.train.pretrained == str(here / "weights.pt")
+    assert mounts == [here / "weights.pt"]
+
+
+@pytest.mark.parametrize("root", ["s3://bucket/raw", "nowhere"])
+def test_what_is_not_on_this_machine_stays_as_it_is(here: Path, root: str) -> None:
+    params = with_dataset(f"prepare.root_dir={root}")
+    assert on_this_machine(params) == (params, [])
+
+
+@dsl.component(base_image="python:3.11", install_kfp_package=False)
+def double(number: int) -> int:
+    return 2 * number
+
+
+@dsl.pipeline(name="small")
+def small(number: int) -> None:
+    double(number=number)
+
+
+def test_a_run_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    folder = run_in_subprocesses(small, tmp_path, {"number": 3})
+    assert json.loads((folder / "double" / "executor_output.json").read_text())["parameterValues"] == {"Output": 6}
+    assert list(folder.parent.iterdir()) == [folder]
+    assert folder.parent.parent == tmp_path
