@@ -43,7 +43,7 @@ test: setup ## run the tests
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not system and not docker"
 
 test-system: setup ## run whole pipelines with every runner, the image, and an S3 server (half an hour; needs Docker)
-	@$(BIN)/python -m pytest -m "system or docker"
+	@$(BIN)/python -m pytest -rs -m "system or docker"
 
 lint: setup ## check style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
