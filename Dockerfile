@@ -37,6 +37,7 @@ ENTRYPOINT []
 CMD ["irra", "--help"]
 
 ARG GIT_COMMIT=unknown
+ENV GIT_COMMIT=${GIT_COMMIT}
 LABEL org.opencontainers.image.title="irra-pipeline" \
       org.opencontainers.image.description="Text-to-image person retrieval (IRRA): the stages of the pipeline" \
       org.opencontainers.image.version="0.1.0" \

@@ -18,6 +18,7 @@ TAGS_FROM_ENVIRONMENT = {
     "dvc.exp_baseline_rev": "DVC_EXP_BASELINE_REV",
     "dvc.stage": "DVC_STAGE",
     "image": "IRRA_IMAGE",
+    "mlflow.source.git.commit": "GIT_COMMIT",  # of an image, which has no git
     "kfp.run_id": "KFP_RUN_ID",
 }
 

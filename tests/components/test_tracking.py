@@ -196,10 +196,12 @@ def test_system_metrics_are_sampled(project: Path, monkeypatch: pytest.MonkeyPat
 
 def test_the_surroundings_become_tags(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     variables = {"DVC_EXP_NAME": "odd-owl", "DVC_STAGE": "train", "IRRA_IMAGE": "irra:1", "KFP_RUN_ID": "k1"}
+    variables |= {"GIT_COMMIT": "0a1b2c"}  # of an image; the folder here is no repository
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     tags = get_run(make_run()).data.tags
-    assert [tags[name] for name in ("dvc.exp_name", "dvc.stage", "image", "kfp.run_id")] == list(variables.values())
+    names = ("dvc.exp_name", "dvc.stage", "image", "kfp.run_id", "mlflow.source.git.commit")
+    assert [tags[name] for name in names] == list(variables.values())
 
 
 def test_the_commit_and_whether_it_was_changed_become_tags(project: Path) -> None:
