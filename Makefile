@@ -8,10 +8,11 @@ TORCH_BACKEND ?=
 PORT ?= 5000
 PARAMS ?= params.yaml
 # One image for every task, tagged by commit: Kubeflow's cache compares the name, so a tag must never move.
-IMAGE ?= irra-python-pipeline:$(shell git rev-parse --short=12 HEAD)$(shell git diff --quiet HEAD -- || echo -dirty)
+IMAGE ?= irra-python-pipeline:$(shell git rev-parse --short=12 HEAD)$(shell test -z "$$(git status --porcelain)" || echo -dirty)
 BASE_IMAGE ?= python:3.11-slim-bookworm
 CLUSTER ?= pipeline/cluster.yaml
 EXPERIMENT ?= irra
+CHECKPOINTS ?=
 LOSSES ?= itc sdm sdm+id sdm+mlm sdm+mlm+id
 SEEDS ?= 0 1 2
 INSTALLED := $(VENV)/.installed$(addprefix -,$(TORCH_BACKEND))
@@ -77,9 +78,9 @@ run-local: setup ## run the Kubeflow pipeline here, a subprocess for each task
 run-docker: setup ## run the Kubeflow pipeline here, a container of the image for each task
 	@$(BIN)/python -m pipeline run-docker --params $(PARAMS) --image $(IMAGE)
 
-submit: setup ## start a run on a cluster (KFP_HOST=https://..., IMAGE=registry/..., PARAMS, EXPERIMENT, CLUSTER)
+submit: setup ## start a run on a cluster (KFP_HOST=https://..., IMAGE=registry/..., PARAMS, CHECKPOINTS, EXPERIMENT, CLUSTER)
 	@$(BIN)/python -m pipeline submit --host "$(KFP_HOST)" --params $(PARAMS) --image $(IMAGE) --cluster $(CLUSTER) \
-		--experiment "$(EXPERIMENT)"
+		--experiment "$(EXPERIMENT)" --checkpoints "$(CHECKPOINTS)"
 
 # Experiments of this commit that are done or waiting are not queued again; `dvc exp remove NAME` has one trained anew.
 ablation: setup ## train every set of losses with every seed as DVC experiments, and compare (LOSSES, SEEDS)

@@ -4,6 +4,8 @@ python -m pipeline compile --image registry/irra-python-pipeline:0123456789ab
 python -m pipeline run-local --set train.num_epoch=2
 python -m pipeline run-docker --image irra-python-pipeline:0123456789ab
 python -m pipeline submit --host http://localhost:8080 --image registry/irra-python-pipeline:0123456789ab
+
+Each command shows all its options: python -m pipeline submit --help
 """
 
 import argparse
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.s3 import is_remote
 from components.stage import guarded
 from irra.config import Params, change, load_params
 from irra.errors import UserError
@@ -89,6 +92,7 @@ def choose(options: argparse.Namespace, params: Params | None = None) -> Chosen:
     from pipeline import graph
     from pipeline.cluster import load_cluster
 
+    check_checkpoints(options.checkpoints)
     params = params or read_params(options)
     image, cluster = getattr(options, "image", NO_IMAGE), None
     if "cluster" in options:
@@ -107,6 +111,12 @@ def read_params(options: argparse.Namespace) -> Params:
     return change(load_params(options.params), options.set)
 
 
+def check_checkpoints(uri: str) -> None:
+    """UserError unless training states can go to `uri`, or it is empty: another machine must find them there."""
+    if uri and not is_remote(uri):
+        raise UserError(f"--checkpoints {uri!r}: an address in S3 is needed, such as s3://bucket/folder")
+
+
 def compile_(options: argparse.Namespace) -> None:
     """Write the YAML."""
     from pipeline.graph import compile_pipeline
@@ -121,15 +131,19 @@ def submit_(options: argparse.Namespace) -> None:
     """Compile, check and submit; nothing is sent before everything is known to be right."""
     from pipeline.cluster import load_cluster
     from pipeline.graph import compile_pipeline
-    from pipeline.package import check_image
+    from pipeline.package import check_committed, check_image, has_registry
     from pipeline.server import Server
     from pipeline.submit import submit
 
     check_image(options.image)
+    if not options.no_cache:
+        check_committed(options.image)
     chosen, cluster = choose(options), load_cluster(options.cluster)
+    if not has_registry(options.image):
+        _warn(f"image {options.image} names no registry, so the cluster looks for it at docker.io")
     if not cluster.knows_mlflow():
         lost = "what tasks log ends with their pods, and `register` registers nothing that lasts"
-        print(f"warning: {options.cluster}: environment has no MLFLOW_TRACKING_URI, so {lost}", file=sys.stderr)
+        _warn(f"{options.cluster}: environment has no MLFLOW_TRACKING_URI, so {lost}")
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder, "pipeline.yaml")
         compile_pipeline(chosen.pipeline, package)
@@ -165,6 +179,10 @@ def run_docker(options: argparse.Namespace) -> None:
     params, mounts = on_this_machine(read_params(options))
     chosen = choose(options, params)
     _say_where(run_in_containers(chosen.pipeline, options.runs, chosen.values, options.image, mounts))
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def _say_where(folder: Path) -> None:

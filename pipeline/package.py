@@ -43,6 +43,21 @@ def check_image(image: str) -> None:
         )
 
 
+def check_committed(image: str) -> None:
+    """UserError when `image` is tagged as made of uncommitted code, of which the next one would have the same name."""
+    if image.endswith("-dirty"):
+        raise UserError(
+            f"image {image!r} is made of code that is not committed, and cached results of other code would be taken "
+            "for its own; commit and build it again, or submit with --no-cache"
+        )
+
+
+def has_registry(image: str) -> bool:
+    """Whether a reference begins with a host; without one it is Docker Hub's."""
+    host, slash, _ = image.partition("/")
+    return bool(slash) and ("." in host or ":" in host or host == "localhost")
+
+
 def read_package(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The pipeline spec and the platform spec (empty when there is none) of a compiled pipeline.
 

@@ -91,10 +91,18 @@ def test_submit_warns_where_no_task_is_told_of_mlflow(
     assert ("no MLFLOW_TRACKING_URI" in capsys.readouterr().err) is not known
 
 
+def test_uncommitted_code_can_be_submitted_without_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    with kfp_api() as api:
+        options = ["--host", api.host, "--image", f"{IMAGE}-dirty", "--no-cache"]
+        assert run(monkeypatch, "submit", *PARAMS, *options) == 0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--image", "irra-python-pipeline"], "has no tag"),
+        (["--image", f"{IMAGE}-dirty"], "not committed"),
+        (["--image", IMAGE, "--checkpoints", "states"], "--checkpoints 'states': an address in S3 is needed"),
         (["--image", IMAGE, "--params", "presets/cuhk.yaml"], "presets/cuhk.yaml: no such file"),
         (["--image", IMAGE, "--cluster", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["--image", IMAGE, "--ablation", "--losses", "sdn"], "unknown loss 'sdn'; did you mean 'sdm'?"),

@@ -21,7 +21,7 @@ from kfp import compiler, dsl, kubernetes
 from irra.errors import UserError
 from pipeline import server as server_module
 from pipeline import submit as module
-from pipeline.package import check_image
+from pipeline.package import check_image, has_registry
 from pipeline.server import Server, Submission
 from pipeline.submit import submit
 from tests.pipeline.kfp_api import Answer, KfpApi, Refused, check_model, kfp_api
@@ -406,6 +406,20 @@ def test_an_image_with_a_fixed_name_is_accepted(image: str) -> None:
 def test_an_image_with_a_moving_name_is_refused(image: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         check_image(image)
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        ("registry.example/irra:1", True),
+        ("localhost/irra:1", True),
+        ("registry:5000/irra:1", True),
+        ("irra:1", False),
+        ("someone/irra:1", False),
+    ],
+)
+def test_a_registry_is_the_host_in_front(image: str, expected: bool) -> None:
+    assert has_registry(image) is expected
 
 
 @pytest.mark.parametrize(
