@@ -1,0 +1,34 @@
+"""The results of the whole pipeline through DVC's remote in S3: plain `dvc push` and `dvc pull`."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.projects import Project, commit
+from tests.s3 import BUCKET, Server, read_files
+
+pytest_plugins = ["tests.s3"]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def clone(project: Project, s3_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A second clone of a project whose results were pushed."""
+    project.environment |= s3_server.environment
+    project.run("dvc", "remote", "add", "--default", "storage", f"s3://{BUCKET}/dvc")
+    commit(project)
+    project.run("dvc", "push")
+    second = Project(tmp_path_factory.mktemp("clone") / "project")
+    second.environment = project.environment
+    project.run("git", "clone", "--quiet", str(project.folder), str(second.folder))
+    second.run("dvc", "pull")
+    return second
+
+
+@pytest.mark.parametrize("name", ["data/prepared", "data/tokens", "data/index", "model"])
+def test_a_clone_pulls_every_result(project: Project, clone: Project, name: str) -> None:
+    assert read_files(clone.folder / Path(name)) == read_files(project.folder / Path(name))
+
+
+def test_a_clone_has_nothing_to_run(clone: Project) -> None:
+    assert clone.stages_run("dvc", "repro") == set()
