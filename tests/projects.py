@@ -39,11 +39,11 @@ class Project:
         """The stages that a DVC command executed."""
         return {line.split("'")[1] for line in self.run(*command).splitlines() if line.startswith("Running stage '")}
 
-    def set(self, **values: object) -> None:
-        """Change parameters of the train section."""
+    def set(self, section: str, **values: object) -> None:
+        """Change parameters of a section."""
         path = self.folder / "params.yaml"
         params = yaml.safe_load(path.read_text())
-        params["train"] |= values
+        params[section] |= values
         path.write_text(yaml.safe_dump(params))
 
 

@@ -101,13 +101,21 @@ def test_dvc_shows_metrics_and_plots(project: Project) -> None:
 def test_an_edited_learning_rate_reruns_training_and_a_reverted_one_is_restored(project: Project) -> None:
     before = model_fingerprint(project.folder / "model")
     original = (project.folder / "params.yaml").read_text()
-    project.set(lr=5e-4)
+    project.set("train", lr=5e-4)
     assert project.stages_run("dvc", "repro") == {"train", "evaluate", "index"}
     assert model_fingerprint(project.folder / "model") != before
     assert "train.lr" in project.run("dvc", "params", "diff")
     (project.folder / "params.yaml").write_text(original)
     assert project.stages_run("dvc", "repro") == set()
     assert model_fingerprint(project.folder / "model") == before
+
+
+def test_an_edited_masking_rate_reruns_tokenize_and_what_follows(project: Project) -> None:
+    original = (project.folder / "params.yaml").read_text()
+    project.set("tokenize", mask_probability=0.06)
+    assert project.stages_run("dvc", "repro") == {"tokenize", "train", "evaluate", "index"}
+    (project.folder / "params.yaml").write_text(original)
+    assert project.stages_run("dvc", "repro") == set()
 
 
 def test_edited_code_reruns_the_stages_that_import_it(project: Project) -> None:
@@ -123,7 +131,10 @@ def test_edited_code_reruns_the_stages_that_import_it(project: Project) -> None:
         path.write_text(source)
 
 
-def test_killed_training_started_again_gives_the_same_weights(project: Project, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
+def test_stopped_training_started_again_gives_the_same_weights(
+    project: Project, tmp_path: Path, signum: int, status: int
+) -> None:
     command = ["python", "-m", "components.train", "--model", str(tmp_path / "model")]
     command += ["--report", str(tmp_path / "report"), "--checkpoints", str(tmp_path / "checkpoints")]
     process = subprocess.Popen(
@@ -134,8 +145,9 @@ def test_killed_training_started_again_gives_the_same_weights(project: Project, 
         assert process.poll() is None, "training ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.send_signal(signum)
+    assert process.wait() == status
+    assert (tmp_path / "checkpoints" / "state.safetensors").exists()
     assert not (tmp_path / "model").exists()
     project.run(*command)
     assert model_fingerprint(tmp_path / "model") == model_fingerprint(project.folder / "model")

@@ -2,20 +2,26 @@
 
 import csv
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from components import evaluate, train
-from irra.checkpoint import load_model
-from irra.config import EvaluateConfig, Params, TrainConfig
+from components.tracking import Tracker
+from irra.checkpoint import Progress, StateFolder, load_model
+from irra.config import EvaluateConfig, Params, TokenizeConfig, TrainConfig
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore, write_tokens
 from irra.errors import UserError
 from irra.evaluation import encode_split, text_to_image
+from irra.metrics import METRIC_NAMES
+from irra.optim import build_optimizer
 from tests.conftest import write_store
+from tests.models import small_model
 
 pytestmark = pytest.mark.xdist_group("train-stage")
 
@@ -99,19 +105,23 @@ def test_selecting_on_test_says_so(
     assert "selected on the test split" in capsys.readouterr().out
 
 
-def test_metrics_of_a_run_name_the_split_that_selects(
-    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from mlflow import MlflowClient
+class Recorded(Tracker):
+    """A run that keeps its metrics to itself."""
 
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.chdir(tmp_path)  # artifacts of a database without a server go to the working folder
-    changes = {"num_epoch": 1, "warmup_epochs": 0, "loss_names": "itc", "select_on": "test"}
-    result = train.run(train.Inputs(store.root, tokens.root), outputs_in(tmp_path), config.model_copy(update=changes))
-    run = MlflowClient(uri).get_run(result["run_id"])
-    assert run.data.metrics["test/t2i/R1"] == result["selected"]["test/t2i/R1"]
-    assert not any(name.startswith("val/") for name in run.data.metrics)
+    def __init__(self) -> None:
+        super().__init__()
+        self.metrics: dict[str, float] = {}
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        self.metrics.update(metrics)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_metrics_of_a_run_name_the_split_that_selects(split: str) -> None:
+    tracker = Recorded()
+    row = dict.fromkeys(METRIC_NAMES, 50.0)
+    train.Report(tracker, split).epoch(row, 1)
+    assert tracker.metrics == {f"{split}/t2i/{name}": 50.0 for name in METRIC_NAMES}
 
 
 def test_data_without_val_is_refused_naming_the_parameter(
@@ -140,6 +150,27 @@ def test_a_folder_of_something_else_is_refused_before_training(
     with pytest.raises(UserError, match="exists and is not a model folder"):
         train.run(train.Inputs(store.root, tokens.root), outputs, config)
     assert not outputs.checkpoints.exists()
+
+
+@pytest.mark.parametrize("changed", ["data", "tokens"])
+def test_a_training_on_other_data_or_tokens_is_not_resumed(
+    store: PreparedStore,
+    tokens: TokenStore,
+    config: TrainConfig,
+    tokenize_config: TokenizeConfig,
+    tmp_path: Path,
+    changed: str,
+) -> None:
+    prepared = write_store(tmp_path / "prepared", {"train": 12, "val": 3, "test": 5}) if changed == "data" else store
+    write_tokens(prepared, tokenize_config.model_copy(update={"seed": 1}), tmp_path / "tokens")
+    model = small_model()
+    optimizer, scaler = build_optimizer(model, config), torch.amp.GradScaler("cpu", enabled=False)
+    outputs = outputs_in(tmp_path)
+    before = train.fingerprint(config, store, tokens)
+    StateFolder(outputs.checkpoints, before).save(Progress(), model, optimizer, scaler.state_dict())
+    after = train.fingerprint(config, prepared, TokenStore.open(tmp_path / "tokens"))
+    with pytest.raises(UserError, match=rf"{changed}: \w+ there, \w+ here"):
+        StateFolder(outputs.checkpoints, after).load(model, optimizer, scaler)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from torch import nn
 
 from irra.backbones import read_config
 from irra.errors import UserError
-from irra.model.attention import attend, run_blocks
+from irra.model.attention import attend, run_blocks, run_blocks_at
 from irra.model.clip import adapt_image_size, create_clip, find_weights, image_tokens, resize_positions, text_tokens
 from tests.models import architecture, small_model
 
@@ -170,6 +170,20 @@ def test_resize_equals_torch_interpolation_for_square_grids() -> None:
     embedding = torch.randn(1 + 9, 4)
     expected = F.interpolate(embedding[1:].T.reshape(1, 4, 3, 3), (6, 6), mode="bilinear").flatten(2)[0].T
     torch.testing.assert_close(resize_positions(embedding, (3, 3), (6, 6))[1:], expected)
+
+
+def test_gradients_of_blocks_at_chosen_positions_equal_those_of_all_positions() -> None:
+    transformer = small_model().interaction.cross_modal_transformer
+    torch.manual_seed(0)
+    x = torch.randn(3, 16, 16, requires_grad=True)
+    chosen = torch.zeros(3, 16, dtype=torch.bool)
+    chosen[0, [1, 5, 15]] = chosen[2, 7] = True  # rows with some, none and one
+    weight = torch.randn(4, 16)  # without it, what a norm passes on sums to 0
+    inputs = [x, *transformer.parameters()]
+    at_chosen = torch.autograd.grad((run_blocks_at(transformer, x, chosen) * weight).sum(), inputs)
+    everywhere = torch.autograd.grad((run_blocks(transformer, x)[chosen] * weight).sum(), inputs)
+    for one, other in zip(at_chosen, everywhere, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
