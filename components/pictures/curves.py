@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -177,10 +177,5 @@ def _recall_panel(axes: "Axes", lines: Mapping[str, Sequence[float]]) -> None:
 
 def _number(axes: "Axes", rank: int, recall: float, colour: Colour, above: bool) -> None:
     offset, side = ((-4, 6), "right") if above else ((4, -14), "left")
-<<<<<<< HEAD
     place, ink = (rank, recall), hex_colour(colour)
     axes.annotate(f"{recall:.1f}", place, offset, textcoords="offset points", ha=side, color=ink, fontsize=9)
-=======
-    style: dict[str, Any] = {"textcoords": "offset points", "ha": side, "color": hex_colour(colour), "fontsize": 9}
-    axes.annotate(f"{recall:.1f}", (rank, recall), offset, **style)
->>>>>>> fix-core
