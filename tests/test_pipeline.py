@@ -110,6 +110,7 @@ def test_an_edited_learning_rate_reruns_training_and_a_reverted_one_is_restored(
     assert model_fingerprint(project.folder / "model") == before
 
 
+@pytest.mark.system
 def test_an_edited_masking_rate_reruns_tokenize_and_what_follows(project: Project) -> None:
     original = (project.folder / "params.yaml").read_text()
     project.set("tokenize", mask_probability=0.06)
@@ -154,6 +155,7 @@ def test_stopped_training_started_again_gives_the_same_weights(
     assert not (tmp_path / "checkpoints").exists()
 
 
+@pytest.mark.system
 def test_experiments_run_in_a_workspace_of_their_own_and_share_the_mlflow_store(project: Project) -> None:
     runs = len(mlflow_runs(project))
     project.run("dvc", "exp", "run", "--temp", "--name", "contrast", "-S", "train.loss_names=itc")
