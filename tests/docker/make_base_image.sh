@@ -4,7 +4,7 @@
 # trusts and asks the package index that pip asks here, so the Dockerfile need not know where it is built.
 set -eu
 name=$1
-mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+mirror=${DEBIAN_MIRROR:-} # none: debootstrap's own
 certificates=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}
 trusted=/etc/ssl/certs/ca-certificates.crt # where Debian has them
 index=${PIP_INDEX_URL:-$(python3 -m pip config get global.index-url 2>/dev/null || true)}
@@ -13,7 +13,7 @@ root=$(mktemp -d)
 # A debootstrap that was stopped leaves /proc and /sys mounted, and nothing in there must be removed.
 trap 'umount "$root/system/proc" "$root/system/sys" 2>/dev/null || true; rm -rf --one-file-system "$root"' EXIT
 
-debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$root/system" "$mirror"
+debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$root/system" ${mirror:+"$mirror"}
 rm -rf "$root"/system/var/cache/apt/* "$root"/system/var/lib/apt/lists/* "$root"/system/var/log/*.log
 cp "$certificates" "$root/system$trusted"
 
