@@ -40,52 +40,42 @@ def retrieval_metrics(similarity: Tensor, query_pids: Tensor, gallery_pids: Tens
     AP = mean of i / r_i and INP = m / r_m over a query's m matches at ranks r_1 < ... < r_m (Ye et al., TPAMI 2021).
     ValueError when a query has no match in the gallery.
     """
-    return query_scores(similarity, query_pids, gallery_pids).metrics()
+    return query_scores(gallery_order(similarity), query_pids, gallery_pids).metrics()
 
 
-def query_scores(similarity: Tensor, query_pids: Tensor, gallery_pids: Tensor) -> QueryScores:
-    """Scores of each query from its row of `similarity` (Q, G); ValueError when one has no match."""
-    ranks = match_ranks(similarity, query_pids, gallery_pids)
+def gallery_order(similarity: Tensor) -> Tensor:
+    """(Q, G) gallery rows of each query, most similar first, ties in the order of the gallery.
+
+    ValueError for NaN, which no place is right for.
+    """
+    if bool(similarity.isnan().any()):
+        raise ValueError("a similarity is not a number, so it has no rank")
+    return similarity.argsort(dim=1, descending=True, stable=True)
+
+
+def query_scores(order: Tensor, query_pids: Tensor, gallery_pids: Tensor) -> QueryScores:
+    """Scores of each query from its row of `order` (Q, G); ValueError when one has no match."""
+    ranks = match_ranks(order, query_pids, gallery_pids)
     matches = torch.isfinite(ranks).sum(dim=1)
     if bool((matches == 0).any()):
         pid = int(query_pids[int((matches == 0).nonzero()[0])])
         raise ValueError(f"query identity {pid} has no picture in the gallery")
-    order = torch.arange(1, ranks.shape[1] + 1, dtype=torch.float64)
-    precision = (order / ranks).sum(dim=1) / matches  # padding is at rank infinity and adds 0
+    number = torch.arange(1, ranks.shape[1] + 1, dtype=torch.float64)
+    precision = (number / ranks).sum(dim=1) / matches  # padding is at rank infinity and adds 0
     last = ranks.gather(1, (matches - 1)[:, None])[:, 0]
     return QueryScores(ranks[:, 0].numpy(), precision.numpy(), (matches / last).numpy())
 
 
-def match_ranks(similarity: Tensor, query_pids: Tensor, gallery_pids: Tensor) -> Tensor:
-    """(Q, M) ranks of each query's matches, ascending, padded with infinity to the largest number of matches.
-
-    A match's rank is 1 + the number of gallery entries that come before it: those that score higher, and those that
-    score the same but stand earlier in the gallery, so that ties rank as in a stable sort. ValueError for NaN, which
-    no rank is right for.
-    """
-    columns, valid = _match_columns(query_pids.to(similarity.device), gallery_pids.to(similarity.device))
-    scores = similarity.gather(1, columns)
-    ordered = similarity.sort(dim=1).values
-    if bool(ordered[:, -1].isnan().any()):  # NaN sorts behind all numbers
-        raise ValueError("a similarity is not a number, so it has no rank")
-    not_above = torch.searchsorted(ordered, scores, right=True)
-    ranks = similarity.shape[1] + 1 - not_above
-    tied = not_above - torch.searchsorted(ordered, scores) > 1
-    for row, slot in tied.nonzero().tolist():  # rare
-        ranks[row, slot] += (similarity[row, : columns[row, slot]] == scores[row, slot]).sum()
-    # not before they are on the CPU: Apple's devices have no float64
-    return ranks.cpu().double().masked_fill(~valid.cpu(), torch.inf).sort(dim=1).values
-
-
-def _match_columns(query_pids: Tensor, gallery_pids: Tensor) -> tuple[Tensor, Tensor]:
-    """(Q, M) gallery columns of each query's matches, and which of them are no padding."""
-    order = torch.argsort(gallery_pids, stable=True)
-    in_order = gallery_pids[order]
-    start = torch.searchsorted(in_order, query_pids.contiguous())
-    count = torch.searchsorted(in_order, query_pids.contiguous(), right=True) - start
-    slot = torch.arange(max(1, int(count.max())), device=query_pids.device)
-    valid = slot < count[:, None]
-    return order[(start[:, None] + slot).clamp(max=len(order) - 1)], valid
+def match_ranks(order: Tensor, query_pids: Tensor, gallery_pids: Tensor) -> Tensor:
+    """(Q, M) ranks of each query's matches, ascending, padded with infinity to the largest number of matches."""
+    right = gallery_pids.to(order.device)[order] == query_pids.to(order.device)[:, None]
+    # from here on the CPU: Apple's devices have no float64
+    query, place = (x.cpu() for x in right.nonzero(as_tuple=True))
+    count = torch.bincount(query, minlength=len(order))
+    slot = torch.arange(len(query)) - (count.cumsum(0) - count)[query]
+    ranks = torch.full((len(order), max(1, int(count.max()))), torch.inf, dtype=torch.float64)
+    ranks[query, slot] = place.double() + 1.0
+    return ranks
 
 
 def bootstrap_intervals(

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from irra.metrics import QueryScores, query_scores
+from irra.metrics import QueryScores, gallery_order, query_scores
 
 # of a float32 similarity block: 64 MB, which malloc maps and gives back; smaller blocks pile up in a fragmented heap
 CHUNK_ELEMENTS = 16_000_000
@@ -34,10 +34,11 @@ def rank_gallery(
     scores, top, top_similarity = [], [], []
     for start in range(0, len(queries), rows):
         similarity = queries[start : start + rows] @ gallery.T
-        scores.append(query_scores(similarity, query_pids[start : start + rows], gallery_pids))
-        best = similarity.topk(min(top_k, len(gallery)), dim=1)
-        top.append(best.indices.cpu().numpy())
-        top_similarity.append(best.values.cpu().numpy())
+        order = gallery_order(similarity)
+        scores.append(query_scores(order, query_pids[start : start + rows], gallery_pids))
+        best = order[:, :top_k]
+        top.append(best.cpu().numpy())
+        top_similarity.append(similarity.gather(1, best).cpu().numpy())
     return Ranking(_concatenate(scores), np.concatenate(top), np.concatenate(top_similarity))
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from irra.metrics import METRIC_NAMES, bootstrap_intervals, match_ranks, query_scores, retrieval_metrics
+from irra.metrics import METRIC_NAMES, bootstrap_intervals, gallery_order, match_ranks, query_scores, retrieval_metrics
 
 
 def slow_metrics(similarity: list[list[float]], query_pids: list[int], gallery_pids: list[int]) -> dict[str, float]:
@@ -47,7 +47,7 @@ def test_metrics_equal_a_slow_ranking_with_ties_and_uneven_matches(seed: int) ->
 
 
 def test_tied_matches_get_different_ranks() -> None:
-    ranks = match_ranks(torch.ones(1, 4), torch.tensor([1]), torch.tensor([0, 1, 0, 1]))
+    ranks = match_ranks(gallery_order(torch.ones(1, 4)), torch.tensor([1]), torch.tensor([0, 1, 0, 1]))
     assert ranks.tolist() == [[2.0, 4.0]]
 
 
@@ -65,7 +65,7 @@ def test_a_similarity_that_is_not_a_number_gets_no_rank() -> None:
 def test_cmc_starts_at_r1_and_never_falls() -> None:
     generator = torch.Generator().manual_seed(0)
     similarity, pids = torch.randn(50, 20, generator=generator), torch.arange(20)
-    scores = query_scores(similarity, pids[torch.randint(0, 20, (50,), generator=generator)], pids)
+    scores = query_scores(gallery_order(similarity), pids[torch.randint(0, 20, (50,), generator=generator)], pids)
     curve = scores.cmc(20)
     assert curve[0] == pytest.approx(scores.metrics()["R1"])
     assert curve == sorted(curve)
@@ -77,7 +77,7 @@ def test_bootstrap_interval_of_independent_queries_is_the_normal_one() -> None:
     people = 2000
     similarity = torch.from_numpy(np.where(rng.random((people, 1)) < 0.5, [1.0, 0.0], [0.0, 1.0]))
     pids = np.arange(people) + 1
-    scores = query_scores(similarity[:, :2], torch.ones(people), torch.tensor([1, 0]))
+    scores = query_scores(gallery_order(similarity[:, :2]), torch.ones(people), torch.tensor([1, 0]))
     low, high = bootstrap_intervals(scores, pids, 2000, seed=0)["R1"]
     mean = scores.metrics()["R1"]
     half = 1.96 * 100 * 0.5 / people**0.5
@@ -89,6 +89,6 @@ def test_bootstrap_resamples_identities_not_queries() -> None:
     # ten people with 100 equal queries each: the interval is as wide as that of ten queries
     hits = np.repeat(np.arange(10) % 2 == 0, 100)
     similarity = torch.from_numpy(np.where(hits[:, None], [1.0, 0.0], [0.0, 1.0]))
-    scores = query_scores(similarity, torch.ones(1000), torch.tensor([1, 0]))
+    scores = query_scores(gallery_order(similarity), torch.ones(1000), torch.tensor([1, 0]))
     low, high = bootstrap_intervals(scores, np.repeat(np.arange(10), 100), 2000, seed=0)["R1"]
     assert high - low > 40

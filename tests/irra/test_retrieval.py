@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from irra import retrieval
-from irra.metrics import query_scores
+from irra.metrics import gallery_order, query_scores
 from irra.retrieval import rank_gallery
 
 
@@ -18,7 +18,7 @@ def test_chunks_of_any_size_give_the_same_ranking(elements: int, monkeypatch: py
     similarity = F.normalize(queries, dim=1) @ F.normalize(gallery, dim=1).T
     monkeypatch.setattr(retrieval, "CHUNK_ELEMENTS", elements)
     ranking = rank_gallery(queries, gallery, query_pids, gallery_pids, top_k=10)
-    expected = query_scores(similarity, query_pids, gallery_pids)
+    expected = query_scores(gallery_order(similarity), query_pids, gallery_pids)
     assert ranking.scores.metrics() == pytest.approx(expected.metrics(), abs=1e-9)
     np.testing.assert_allclose(ranking.top_similarity, similarity.topk(10).values.numpy(), rtol=1e-6)
 
@@ -33,3 +33,10 @@ def test_top_holds_gallery_rows_best_first() -> None:
 def test_top_k_larger_than_the_gallery_gives_the_whole_gallery() -> None:
     ranking = rank_gallery(torch.ones(2, 3), torch.eye(3), torch.tensor([0, 0]), torch.tensor([0, 0, 0]), top_k=10)
     assert ranking.top.shape == (2, 3)
+
+
+def test_ties_stand_in_the_top_as_in_the_ranks() -> None:
+    gallery = torch.eye(2).repeat(40, 1)
+    ranking = rank_gallery(torch.tensor([[0.0, 1.0]]), gallery, torch.tensor([7]), torch.arange(80), top_k=40)
+    assert ranking.top.tolist() == [list(range(1, 80, 2))]
+    assert ranking.top[0].tolist().index(7) + 1 == ranking.scores.first_rank[0]
