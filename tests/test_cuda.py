@@ -1,0 +1,173 @@
+"""What the CPU tests cannot see: training, evaluation and search on a CUDA GPU, in every precision."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from components import evaluate, index, train
+from irra.checkpoint import Progress, StateFolder
+from irra.config import Params, TrainConfig
+from irra.data.batches import TrainingData
+from irra.data.store import PreparedStore
+from irra.data.tokens import TokenStore
+from irra.evaluation import encode_split, text_to_image
+from irra.metrics import gallery_order, query_scores
+from irra.model import IRRA
+from irra.objective import compute_losses
+from irra.runtime import autocast
+from irra.search.gallery import Gallery
+from irra.train import Trainer, build_trainer, fit
+from tests.models import small_model
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine"),
+]
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+
+class Quiet:
+    """A reporter that listens to nobody."""
+
+    def step(self, row: object, step: int) -> None: ...
+
+    def epoch(self, row: object, epoch: int) -> None: ...
+
+
+@pytest.fixture(autouse=True)
+def exact_products() -> Iterator[None]:
+    """Products in full float32, which is torch's default."""
+    assert not torch.backends.cuda.matmul.allow_tf32
+    yield
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.fixture
+def config(train_config: TrainConfig) -> TrainConfig:
+    return train_config.model_copy(update={"device": "cuda", "lr": 1e-3, "log_period": 1})
+
+
+def make_trainer(store: PreparedStore, tokens: TokenStore, config: TrainConfig, device: torch.device) -> Trainer:
+    def validate(model: IRRA) -> dict[str, float]:
+        return text_to_image(encode_split(model, store, tokens, "val", 8, config.precision), 1).scores.metrics()
+
+    return build_trainer(small_model(), TrainingData(store, tokens, config), config, device, validate)
+
+
+def fit_in(folder: Path, trainer: Trainer) -> Progress:
+    state = StateFolder(folder, {"test": 1})
+    at = state.load(trainer.model, trainer.optimizer, trainer.scaler) or Progress()
+    fit(trainer, state, at, Quiet())
+    return at
+
+
+def test_losses_and_gradients_equal_the_cpu_s(store: PreparedStore, tokens: TokenStore, config: TrainConfig) -> None:
+    results = []
+    for device in (CPU, CUDA):
+        trainer = make_trainer(store, tokens, config, device)
+        batch = next(trainer.data.batches(1, 0, device))
+        values = compute_losses(trainer.model, batch, config.losses)
+        values["total"].backward()
+        gradients = {name: p.grad.cpu() for name, p in trainer.model.named_parameters() if p.grad is not None}
+        results.append(({name: value.item() for name, value in values.items()}, gradients))
+    (losses, gradients), (cuda_losses, cuda_gradients) = results
+    assert cuda_losses == pytest.approx(losses, rel=1e-4)
+    assert gradients.keys() == cuda_gradients.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(cuda_gradients[name], gradient, rtol=1e-2, atol=1e-4 * gradient.abs().max().item())
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_one_batch_is_overfitted(store: PreparedStore, tokens: TokenStore, config: TrainConfig, precision: str) -> None:
+    trainer = make_trainer(store, tokens, config.model_copy(update={"img_aug": False}), CUDA)
+    scaler = torch.amp.GradScaler("cuda", enabled=precision == "fp16")
+    batch = next(trainer.data.batches(1, 0, CUDA))
+    history = []
+    for _ in range(150):
+        with autocast(CUDA, precision):
+            values = compute_losses(trainer.model, batch, config.losses, mask_global_text=False)
+        trainer.optimizer.zero_grad()
+        scaler.scale(values["total"]).backward()
+        scaler.step(trainer.optimizer)
+        scaler.update()
+        history.append({name: value.item() for name, value in values.items()})
+    assert history[-1]["sdm"] < 0.1 * history[0]["sdm"]
+    assert history[-1]["mlm"] < 0.1 * history[0]["mlm"]
+    assert history[-1]["id"] < 0.6 * history[0]["id"]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_training_learns_and_keeps_float32_weights(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path, precision: str
+) -> None:
+    trainer = make_trainer(store, tokens, config.model_copy(update={"precision": precision}), CUDA)
+    at = fit_in(tmp_path, trainer)
+    assert {(p.dtype, p.device.type) for p in trainer.model.parameters()} == {(torch.float32, "cuda")}
+    assert at.losses[-1]["loss/total"] < 0.9 * at.losses[0]["loss/total"]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_state_of_the_gpu_goes_on_there_and_on_a_cpu(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path, precision: str
+) -> None:
+    config = config.model_copy(update={"precision": precision})
+    trainer = make_trainer(store, tokens, config, CUDA)
+    fit_in(tmp_path, trainer)
+    for device in (CUDA, CPU):
+        other = make_trainer(store, tokens, config, device)
+        at = StateFolder(tmp_path, {"test": 1}).load(other.model, other.optimizer, other.scaler)
+        assert at is not None
+        assert at.epoch == config.num_epoch + 1
+        assert other.scaler.state_dict() == (
+            trainer.scaler.state_dict() if device == CUDA else other.scaler.state_dict()
+        )
+        for (name, weight), mine in zip(trainer.model.named_parameters(), other.model.parameters(), strict=True):
+            assert torch.equal(weight.cpu(), mine.cpu()), name
+        batch = next(other.data.batches(1, 0, device))
+        compute_losses(other.model, batch, config.losses)["total"].backward()
+        other.optimizer.step()
+
+
+def test_ranks_equal_the_cpu_s_ties_included() -> None:
+    generator = torch.Generator().manual_seed(0)
+    similarity = torch.randint(0, 20, (50, 200), generator=generator).float()
+    queries, gallery = torch.arange(50) % 10, torch.arange(200) % 10
+    there = query_scores(gallery_order(similarity.to(CUDA)), queries, gallery)
+    here = query_scores(gallery_order(similarity), queries, gallery)
+    assert np.array_equal(there.first_rank, here.first_rank)
+    assert np.array_equal(there.average_precision, here.average_precision)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_stages_run_on_the_gpu(
+    store: PreparedStore,
+    tokens: TokenStore,
+    config: TrainConfig,
+    params: Params,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    on_gpu = {"device": "cuda", "precision": precision}
+    model, report = tmp_path / "model", tmp_path / "report"
+    outputs = train.Outputs(model, tmp_path / "train", tmp_path / "checkpoints")
+    train.run(train.Inputs(store.root, tokens.root), outputs, config.model_copy(update=on_gpu))
+    scored = evaluate.Outputs(report, tmp_path / "rankings.parquet")
+    evaluate.run(
+        evaluate.Inputs(store.root, tokens.root, model),
+        scored,
+        params.evaluate.model_copy(update={"top_k": 3, **on_gpu}),
+    )
+    metrics = json.loads((report / "metrics.json").read_text())
+    chance = 25.0  # four people
+    assert metrics["test"]["t2i"]["R1"] > chance
+    indexed = index.Outputs(tmp_path / "index", tmp_path / "indexed")
+    index.run(index.Inputs(store.root, model), indexed, params.index.model_copy(update=on_gpu))
+    assert Gallery.open(indexed.index).size == len(store.image_ids("test"))
