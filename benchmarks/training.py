@@ -39,6 +39,8 @@ def main() -> None:
 
 def _time_steps(device: torch.device, precision: str, steps: int) -> tuple[float, float]:
     torch.manual_seed(0)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     spec = ModelSpec(read_config("ViT-B-16-quickgelu"), (384, 128), 16, TEXT_LENGTH, 0.02, CLASSES, 4)
     model = build_model(spec).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, eps=1e-3, fused=True)

@@ -164,3 +164,23 @@ def test_experiments_run_in_a_workspace_of_their_own_and_share_the_mlflow_store(
     experiments = [e for rev in shown for e in (rev.get("experiments") or [])]
     assert [e["name"] for e in experiments] == ["contrast"]
     assert any(run.data.tags.get("dvc.exp_name") == "contrast" for run in mlflow_runs(project))
+
+
+@pytest.mark.system
+def test_queued_experiments_run_and_are_compared_with_the_commit(project: Project) -> None:
+    project.run("dvc", "exp", "run", "--queue", "--name", "slower", "-S", "train.lr=2e-3")
+    assert "Queued" in project.run("dvc", "queue", "status")
+    project.run("dvc", "queue", "start")
+    project.run("dvc", "queue", "logs", "--follow", "slower")
+    deadline = time.monotonic() + 60
+    while "Success" not in project.run("dvc", "queue", "status"):
+        assert time.monotonic() < deadline, project.run("dvc", "queue", "status")
+        time.sleep(1)
+    params = json.loads(project.run("dvc", "params", "diff", "--json", "HEAD", "slower"))
+    assert (params["params.yaml"]["train.lr"]["old"], params["params.yaml"]["train.lr"]["new"]) == (1e-3, 2e-3)
+    compared = json.loads(project.run("dvc", "metrics", "diff", "--all", "--json", "HEAD", "slower"))
+    r1 = compared["reports/evaluate/metrics.json"]["test.t2i.R1"]
+    shown = json.loads(project.run("dvc", "metrics", "show", "--json"))
+    assert r1["old"] == shown[""]["data"]["reports/evaluate/metrics.json"]["data"]["test"]["t2i"]["R1"]
+    page = Path(project.run("dvc", "plots", "diff", "HEAD", "slower").strip().removeprefix("file://"))
+    assert '"rev": "slower"' in page.read_text()
