@@ -39,6 +39,7 @@ class SyntheticConfig(Section):
     test_ids: Count
     images_per_id: Count
     captions_per_image: Count
+    wrong_captions: Share  # of the training captions: they describe somebody else
     seed: Seed
 
 

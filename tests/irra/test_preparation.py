@@ -181,7 +181,15 @@ def test_a_dataset_is_found_under_its_root_and_name(tmp_path: Path, source: Path
 
 
 def test_the_synthetic_dataset_is_rendered_prepared_and_cleared_away(tmp_path: Path) -> None:
-    people = {"train_ids": 3, "val_ids": 1, "test_ids": 2, "images_per_id": 2, "captions_per_image": 2, "seed": 0}
+    people = {
+        "train_ids": 3,
+        "val_ids": 1,
+        "test_ids": 2,
+        "images_per_id": 2,
+        "captions_per_image": 2,
+        "seed": 0,
+        "wrong_captions": 0.0,
+    }
     stats = prepare_dataset(config(tmp_path, dataset_name="synthetic", synthetic=people), tmp_path / "out" / "prepared")
     assert stats["splits"] == {
         "train": {"identities": 3, "images": 6, "captions": 12},

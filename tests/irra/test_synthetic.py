@@ -46,9 +46,9 @@ PERSON = Person(
 )  # fmt: skip
 
 
-def config(**changes: int) -> SyntheticConfig:
+def config(**changes: float) -> SyntheticConfig:
     sizes = {"train_ids": 3, "val_ids": 1, "test_ids": 2, "images_per_id": 3, "captions_per_image": 2, "seed": 0}
-    return SyntheticConfig(**{**sizes, **changes})
+    return SyntheticConfig(**{**sizes, "wrong_captions": 0.0, **changes})
 
 
 def digests(root: Path) -> dict[str, str]:
@@ -117,6 +117,19 @@ def test_writing_again_replaces_what_was_there(tmp_path):
         write_dataset(tmp_path, config(train_ids=ids, images_per_id=1), workers=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["imgs", "reid_raw.json"]
     assert len(list(tmp_path.glob("imgs/*/*.jpg"))) == 4
+
+
+def test_training_captions_alone_are_wrong_as_often_as_asked(tmp_path):
+    records = []
+    for share in (0.0, 0.3):
+        sizes = {"train_ids": 50, "test_ids": 10, "images_per_id": 4, "captions_per_image": 1}
+        write_dataset(tmp_path, config(**sizes, wrong_captions=share))
+        records.append(json.loads((tmp_path / "reid_raw.json").read_text()))
+    differs = {"train": [], "val": [], "test": []}
+    for right, other in zip(*records, strict=True):
+        differs[right["split"]].append(right["captions"] != other["captions"])
+    assert 0.22 < sum(differs["train"]) / len(differs["train"]) < 0.38  # 200 captions: 2.5 standard deviations
+    assert not any(differs["val"] + differs["test"])
 
 
 def test_people_are_all_different():

@@ -8,7 +8,7 @@ from typing import Any
 
 from irra.config import SyntheticConfig
 from irra.cores import available_cores
-from irra.data.synthetic.attributes import Person, draw_people
+from irra.data.synthetic.attributes import Person, draw_people, draw_person
 from irra.data.synthetic.captions import describe
 from irra.data.synthetic.photograph import take
 from irra.data.synthetic.scene import CAMERAS
@@ -47,8 +47,10 @@ def _render_identity(
         photograph = take(person, config.seed * 1_000_003 + pid, camera, rng)
         name = f"{camera.folder}/{pid:05d}_{index:02d}.jpg"
         photograph.image.save(folder / name, quality=JPEG_QUALITY)
-        captions = [
-            describe(person, photograph.visible, photograph.facing, rng) for _ in range(config.captions_per_image)
-        ]
+        captions = []
+        for _ in range(config.captions_per_image):
+            wrong = split == "train" and rng.random() < config.wrong_captions
+            described = draw_person(rng) if wrong else person
+            captions.append(describe(described, photograph.visible, photograph.facing, rng))
         records.append({"id": pid, "captions": captions, "split": split, "file_path": name})
     return records
