@@ -36,7 +36,7 @@ def rank_gallery(
         similarity = queries[start : start + rows] @ gallery.T
         order = gallery_order(similarity)
         scores.append(query_scores(order, query_pids[start : start + rows], gallery_pids))
-        best = order[:, :top_k]
+        best = order[:, :top_k].clone()  # a view would keep the whole order
         top.append(best.cpu().numpy())
         top_similarity.append(similarity.gather(1, best).cpu().numpy())
     return Ranking(_concatenate(scores), np.concatenate(top), np.concatenate(top_similarity))

@@ -1,5 +1,8 @@
 """Chunked ranking equals ranking the whole matrix at once."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -40,3 +43,25 @@ def test_ties_stand_in_the_top_as_in_the_ranks() -> None:
     ranking = rank_gallery(torch.tensor([[0.0, 1.0]]), gallery, torch.tensor([7]), torch.arange(80), top_k=40)
     assert ranking.top.tolist() == [list(range(1, 80, 2))]
     assert ranking.top[0].tolist().index(7) + 1 == ranking.scores.first_rank[0]
+
+
+MEASURE = """
+import resource, torch
+from irra import retrieval
+retrieval.CHUNK_ELEMENTS = 1_000_000
+def rank(rows):
+    features, pids = torch.randn(rows, 8), torch.arange(rows)
+    retrieval.rank_gallery(features, features, pids, pids, top_k=10)
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+rank(1000)
+before = peak()
+rank(6000)
+print(peak() - before)
+"""
+
+
+def test_memory_does_not_grow_with_queries_times_gallery() -> None:
+    measured = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True)
+    one_block, all_in_order = 8.0, 6000 * 6000 * 8 / 1e6  # megabytes
+    assert float(measured.stdout) < 8 * one_block < all_in_order / 4
