@@ -68,9 +68,9 @@ def query_scores(order: Tensor, query_pids: Tensor, gallery_pids: Tensor) -> Que
 
 def match_ranks(order: Tensor, query_pids: Tensor, gallery_pids: Tensor) -> Tensor:
     """(Q, M) ranks of each query's matches, ascending, padded with infinity to the largest number of matches."""
-    right = gallery_pids.to(order.device)[order] == query_pids.to(order.device)[:, None]
+    matches = gallery_pids.to(order.device)[order] == query_pids.to(order.device)[:, None]
     # from here on the CPU: Apple's devices have no float64
-    query, place = (x.cpu() for x in right.nonzero(as_tuple=True))
+    query, place = (x.cpu() for x in matches.nonzero(as_tuple=True))
     count = torch.bincount(query, minlength=len(order))
     slot = torch.arange(len(query)) - (count.cumsum(0) - count)[query]
     ranks = torch.full((len(order), max(1, int(count.max()))), torch.inf, dtype=torch.float64)

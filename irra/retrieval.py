@@ -27,19 +27,27 @@ def rank_gallery(
 ) -> Ranking:
     """Rank all gallery rows (G, D) for each query (Q, D) by cosine similarity.
 
-    Needs memory for a block of similarities, whatever Q x G is. ValueError when a query has no match.
+    Needs memory for the similarities, the order and the matches of one chunk, about 0.5 GB, whatever Q x G is.
+    ValueError when a query has no match.
     """
     queries, gallery = F.normalize(query_features, dim=1), F.normalize(gallery_features, dim=1)
     rows = max(1, CHUNK_ELEMENTS // len(gallery))
-    scores, top, top_similarity = [], [], []
-    for start in range(0, len(queries), rows):
-        similarity = queries[start : start + rows] @ gallery.T
-        order = gallery_order(similarity)
-        scores.append(query_scores(order, query_pids[start : start + rows], gallery_pids))
-        best = order[:, :top_k].clone()  # a view would keep the whole order
-        top.append(best.cpu().numpy())
-        top_similarity.append(similarity.gather(1, best).cpu().numpy())
-    return Ranking(_concatenate(scores), np.concatenate(top), np.concatenate(top_similarity))
+    chunks = [
+        _rank_chunk(queries[start : start + rows] @ gallery.T, query_pids[start : start + rows], gallery_pids, top_k)
+        for start in range(0, len(queries), rows)
+    ]
+    return Ranking(
+        _concatenate([chunk.scores for chunk in chunks]),
+        np.concatenate([chunk.top for chunk in chunks]),
+        np.concatenate([chunk.top_similarity for chunk in chunks]),
+    )
+
+
+def _rank_chunk(similarity: Tensor, query_pids: Tensor, gallery_pids: Tensor, top_k: int) -> Ranking:
+    order = gallery_order(similarity)
+    top = order[:, :top_k].clone()  # a view would keep the whole order
+    scores = query_scores(order, query_pids, gallery_pids)
+    return Ranking(scores, top.cpu().numpy(), similarity.gather(1, top).cpu().numpy())
 
 
 def _concatenate(parts: list[QueryScores]) -> QueryScores:
