@@ -8,36 +8,25 @@ import numpy as np
 import pytest
 import torch
 
-from components import evaluate, index, train
-from irra.checkpoint import Progress, StateFolder
+from components import evaluate, index
+from components import train as train_stage
+from irra.checkpoint import StateFolder
 from irra.config import Params, TrainConfig
-from irra.data.batches import TrainingData
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
-from irra.evaluation import encode_split, text_to_image
 from irra.metrics import gallery_order, query_scores
-from irra.model import IRRA
 from irra.objective import compute_losses
 from irra.runtime import autocast
 from irra.search.gallery import Gallery
-from irra.train import Trainer, build_trainer, fit
-from tests.models import small_model
+from tests.trainers import CPU, make_trainer, train
 
 pytestmark = [
     pytest.mark.cuda,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine"),
 ]
 
-CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+CUDA = torch.device("cuda")
 PRECISIONS = ("fp32", "bf16", "fp16")
-
-
-class Quiet:
-    """A reporter that listens to nobody."""
-
-    def step(self, row: object, step: int) -> None: ...
-
-    def epoch(self, row: object, epoch: int) -> None: ...
 
 
 @pytest.fixture(autouse=True)
@@ -51,20 +40,6 @@ def exact_products() -> Iterator[None]:
 @pytest.fixture
 def config(train_config: TrainConfig) -> TrainConfig:
     return train_config.model_copy(update={"device": "cuda", "lr": 1e-3, "log_period": 1})
-
-
-def make_trainer(store: PreparedStore, tokens: TokenStore, config: TrainConfig, device: torch.device) -> Trainer:
-    def validate(model: IRRA) -> dict[str, float]:
-        return text_to_image(encode_split(model, store, tokens, "val", 8, config.precision), 1).scores.metrics()
-
-    return build_trainer(small_model(), TrainingData(store, tokens, config), config, device, validate)
-
-
-def fit_in(folder: Path, trainer: Trainer) -> Progress:
-    state = StateFolder(folder, {"test": 1})
-    at = state.load(trainer.model, trainer.optimizer, trainer.scaler) or Progress()
-    fit(trainer, state, at, Quiet())
-    return at
 
 
 def test_losses_and_gradients_equal_the_cpu_s(store: PreparedStore, tokens: TokenStore, config: TrainConfig) -> None:
@@ -107,7 +82,7 @@ def test_training_learns_and_keeps_float32_weights(
     store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path, precision: str
 ) -> None:
     trainer = make_trainer(store, tokens, config.model_copy(update={"precision": precision}), CUDA)
-    at = fit_in(tmp_path, trainer)
+    at = train(trainer, tmp_path)
     assert {(p.dtype, p.device.type) for p in trainer.model.parameters()} == {(torch.float32, "cuda")}
     assert at.losses[-1]["loss/total"] < 0.9 * at.losses[0]["loss/total"]
 
@@ -118,7 +93,7 @@ def test_a_state_of_the_gpu_goes_on_there_and_on_a_cpu(
 ) -> None:
     config = config.model_copy(update={"precision": precision})
     trainer = make_trainer(store, tokens, config, CUDA)
-    fit_in(tmp_path, trainer)
+    train(trainer, tmp_path)
     for device in (CUDA, CPU):
         other = make_trainer(store, tokens, config, device)
         at = StateFolder(tmp_path, {"test": 1}).load(other.model, other.optimizer, other.scaler)
@@ -160,8 +135,8 @@ def test_the_stages_run_on_the_gpu(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     on_gpu = {"device": "cuda", "precision": precision}
     model, report = tmp_path / "model", tmp_path / "report"
-    outputs = train.Outputs(model, tmp_path / "train", tmp_path / "checkpoints")
-    train.run(train.Inputs(store.root, tokens.root), outputs, config.model_copy(update=on_gpu))
+    outputs = train_stage.Outputs(model, tmp_path / "train", tmp_path / "checkpoints")
+    train_stage.run(train_stage.Inputs(store.root, tokens.root), outputs, config.model_copy(update=on_gpu))
     scored = evaluate.Outputs(report, tmp_path / "rankings.parquet")
     evaluate.run(
         evaluate.Inputs(store.root, tokens.root, model),

@@ -10,57 +10,34 @@ import pytest
 import torch
 from torch import Tensor
 
-from irra.checkpoint import Progress, StateFolder
 from irra.config import TrainConfig
-from irra.data.batches import TrainingData
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
 from irra.errors import Interrupted, UserError
 from irra.evaluation import encode_split, image_to_text, text_to_image
 from irra.model import IRRA
 from irra.objective import compute_losses
-from irra.train import NonFiniteLoss, Trainer, build_trainer, fit
+from irra.train import NonFiniteLoss, Trainer
 from tests.models import small_model
+from tests.trainers import CPU, Quiet, make_trainer, train
 
-CPU = torch.device("cpu")
 
+class StopsAt(Quiet):
+    """A reporter that sends this process a SIGTERM at a step."""
 
-class Quiet:
-    """A reporter that keeps what it hears, and may act on a step."""
-
-    def __init__(self, on_step: int | None = None) -> None:
-        self.steps: list[int] = []
-        self.epochs: list[int] = []
+    def __init__(self, on_step: int) -> None:
+        super().__init__()
         self._on_step = on_step
 
     def step(self, row: Mapping[str, float], step: int) -> None:
-        self.steps.append(step)
+        super().step(row, step)
         if step == self._on_step:
             os.kill(os.getpid(), signal.SIGTERM)
-
-    def epoch(self, row: Mapping[str, float], epoch: int) -> None:
-        self.epochs.append(epoch)
 
 
 @pytest.fixture
 def config(train_config: TrainConfig) -> TrainConfig:
     return train_config.model_copy(update={"lr": 1e-3, "log_period": 1})
-
-
-def make_trainer(store: PreparedStore, tokens: TokenStore, config: TrainConfig) -> Trainer:
-    def validate(model: IRRA) -> dict[str, float]:
-        features = encode_split(model, store, tokens, "val", 8, "fp32")
-        return text_to_image(features, top_k=1).scores.metrics()
-
-    data = TrainingData(store, tokens, config)
-    return build_trainer(small_model(config.seed), data, config, CPU, validate)
-
-
-def train(trainer: Trainer, folder: Path, reporter: Quiet | None = None) -> Progress:
-    state = StateFolder(folder, {"test": 1})
-    at = state.load(trainer.model, trainer.optimizer, trainer.scaler) or Progress()
-    fit(trainer, state, at, reporter or Quiet())
-    return at
 
 
 def weights(trainer: Trainer) -> dict[str, Tensor]:
@@ -102,7 +79,7 @@ def test_stopped_by_a_signal_and_started_again_equals_never_stopped(
     whole = make_trainer(store, tokens, config)
     expected = train(whole, tmp_path / "whole")
     with pytest.raises(Interrupted) as stopped:
-        train(make_trainer(store, tokens, config), tmp_path / "cut", Quiet(on_step=stop_at))
+        train(make_trainer(store, tokens, config), tmp_path / "cut", StopsAt(stop_at))
     assert stopped.value.code == 128 + signal.SIGTERM
     resumed = make_trainer(store, tokens, config)
     at = train(resumed, tmp_path / "cut")
