@@ -27,7 +27,7 @@ def rank_gallery(
 ) -> Ranking:
     """Rank all gallery rows (G, D) for each query (Q, D) by cosine similarity.
 
-    Needs memory for the similarities, the order and the matches of one chunk, about 0.5 GB, whatever Q x G is.
+    Needs memory for the similarities, the order and the matches of one chunk, about 0.6 GB, whatever Q x G is.
     ValueError when a query has no match.
     """
     queries, gallery = F.normalize(query_features, dim=1), F.normalize(gallery_features, dim=1)
