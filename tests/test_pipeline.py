@@ -98,6 +98,7 @@ def test_dvc_shows_metrics_and_plots(project: Project) -> None:
     assert (project.folder / "dvc_plots" / "index.html").is_file()
 
 
+@pytest.mark.system
 def test_an_edited_learning_rate_reruns_training_and_a_reverted_one_is_restored(project: Project) -> None:
     before = model_fingerprint(project.folder / "model")
     original = (project.folder / "params.yaml").read_text()
@@ -132,7 +133,9 @@ def test_edited_code_reruns_the_stages_that_import_it(project: Project) -> None:
         path.write_text(source)
 
 
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("signum", "status"), [(signal.SIGKILL, -9), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.system)]
+)
 def test_stopped_training_started_again_gives_the_same_weights(
     project: Project, tmp_path: Path, signum: int, status: int
 ) -> None:
