@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from components.mlflow_runs import MODEL_FINGERPRINT_TAG, tracking_uri, without_password
+from components.mlflow_runs import MODEL_FINGERPRINT_TAG, default_uri, tracking_uri, without_password
 from components.registry import ask, connect_registry, explained
 from irra.checkpoint import CONFIG, WEIGHTS, model_fingerprint
 from irra.errors import UserError
@@ -31,6 +31,9 @@ def resolve_model(model: str) -> Path:
 
 
 def _download(address: str) -> Path:
+    store = Path(default_uri().removeprefix("sqlite:///"))
+    if tracking_uri() == default_uri() and not store.exists():  # looking must not make one
+        raise UserError(f"{address}: there is no {store}; go where it is, or set MLFLOW_TRACKING_URI")
     client = connect_registry()
     tags = ask(f"looking for {address}", lambda: _find_tags(client, address))
     if MODEL_FINGERPRINT_TAG not in tags:

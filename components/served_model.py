@@ -1,6 +1,6 @@
 """The model that MLflow serves: sentences in, the best pictures of its gallery out.
 
-Input, one row per query: `text` (string) and, where wanted, `top_k` (long, 10 without it).
+Input, one row per query: `text` (string) and, in every row or in none, `top_k` (long; 10 where there is none).
 Output, one row per query in the same order: `hits`, a list of `{"rank", "score", "path", "pid"}`, best first; rank
 counts from 1, score is the cosine similarity, pid is null where the person is unknown. As a table of one query's
 hits: `pandas.DataFrame(output.hits[0])`.

@@ -12,6 +12,8 @@ from typing import Any
 from irra.config import load_params
 from irra.errors import Interrupted, UserError
 
+SHOWN_CHARACTERS = 60  # of a path that is too long
+
 
 def main(
     name: str,
@@ -70,6 +72,9 @@ def explain(error: BaseException) -> int:
             what = error.filename or "output"
             print(f"error: {what}: {error.strerror}; what was there before is intact", file=sys.stderr)
             return 1
+        case OSError(errno=errno.ENAMETOOLONG):  # a sentence where a path belongs
+            print(f"error: {str(error.filename)[:SHOWN_CHARACTERS]}...: {error.strerror}", file=sys.stderr)
+            return 2
         case Interrupted():
             print(error.message, file=sys.stderr)
     raise error

@@ -16,6 +16,9 @@ def progress(items: Iterable[T], description: str, total: int, unit: str = "it")
     if sys.stderr.isatty():
         yield from tqdm(items, desc=description, total=total, unit=unit, dynamic_ncols=True)
         return
+    if total == 0:
+        yield from items
+        return
     start = last = time.monotonic()
     done = 0
     for done, item in enumerate(items, 1):

@@ -18,6 +18,9 @@ def index(
     images: Annotated[str, typer.Option(metavar="FOLDER", help="Pictures, in this folder and below; or s3://.")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Index to write, or to bring up to date.")],
     model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL_HELP)] = "model",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Also where the index is of another model or of other pictures.")
+    ] = False,
 ) -> Document:
     """Make a folder of pictures searchable.
 
@@ -38,7 +41,7 @@ def index(
 
         path = resolve_model(model)
         encoder = Encoder(load_model(path).to(choose_device("auto")))
-        update = index_folder(folder, encoder, model_fingerprint(path), out, source=source)
+        update = index_folder(folder, encoder, model_fingerprint(path), out, source=source, replace=replace)
     return {
         "index": str(out),
         "pictures": update.info.size,

@@ -49,14 +49,18 @@ def search(
 
     texts = [clean_query(text, name) for name, text in named.items()]
     engine = SearchEngine.open(resolve_model(model), index)
-    rankings = search_all(engine, texts, top)
+    rankings, unread = search_all(engine, texts, top), [engine.unread(text) for text in texts]
+    for name, rest in zip(named, unread, strict=True):
+        if rest:
+            print(f"warning: {name} is longer than the model reads; not read: {printable(rest)}", file=sys.stderr)
     if sheet is not None:
         from components.cli.sheet import draw_explanations, draw_results
 
         (draw_explanations if explain else draw_results)(sheet, engine, texts, rankings)
         print(f"drawn: {sheet}")
     results = [
-        {"query": text, "hits": [asdict(hit) for hit in hits]} for text, hits in zip(texts, rankings, strict=True)
+        {"query": text, "unread": rest, "hits": [asdict(hit) for hit in hits]}
+        for text, rest, hits in zip(texts, unread, rankings, strict=True)
     ]
     return {"index": str(index), "source": engine.gallery.info.source, "results": results}
 

@@ -39,8 +39,9 @@ def explained(engine: SearchEngine, text: str, hit: Hit) -> ExplanationRow:
     """Why one picture was found."""
     pixels = pixels_of(engine, hit)
     explanation = explain(engine.model, pixels, text)
+    words = [*explanation.words, *([(f"(not read: {explanation.unread})", 0.0)] if explanation.unread else [])]
     person = "" if hit.pid is None else f", person {hit.pid}"
-    return ExplanationRow(f"rank {hit.rank}: {hit.score:.3f}{person}", pixels, explanation.heat, explanation.words)
+    return ExplanationRow(f"rank {hit.rank}: {hit.score:.3f}{person}", pixels, explanation.heat, words)
 
 
 def pixels_of(engine: SearchEngine, hit: Hit) -> Pixels:

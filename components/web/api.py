@@ -1,6 +1,6 @@
 """What the page asks of the search engine, as JSON: /api/gallery, search, thumbnails, captions and explain.
 
-Work on the model runs on as many threads as there are cores, so that the event loop stays free for everybody else.
+Work on the model runs on threads, one a core and two at least, so that the event loop stays free for everybody else.
 """
 
 import base64
@@ -37,8 +37,8 @@ class Api:
 
     def __init__(self, engine: SearchEngine) -> None:
         self._engine = engine
-        self._threads = CapacityLimiter(available_cores())
-        self._explanations = CapacityLimiter(1)  # each costs as much as many searches
+        self._threads = CapacityLimiter(max(2, available_cores()))
+        self._long_work = CapacityLimiter(1)  # so that it leaves threads to searches, and memory
         self._version = gallery_version(engine.gallery)
 
     def router(self) -> APIRouter:
@@ -74,7 +74,7 @@ class Api:
     ) -> dict[str, Any]:
         """A page of the pictures that fit a sentence, best first; `total` counts those on all pages.
 
-        `gallery` is the version of the gallery whose rows these are.
+        `gallery` is the version of the gallery whose rows these are, `unread` the end of the sentence that was cut off.
         """
         query = clean_query(q)
         total = min(self._engine.gallery.size, MAX_RESULTS)
@@ -82,8 +82,15 @@ class Api:
         hits: list[Hit] = []
         if start < stop:
             hits = (await self._on_thread(self._engine.search, [query], stop))[0]
-        shown = [asdict(hit) for hit in hits[start:]]
-        return {"gallery": self._version, "query": query, "page": page, "top": top, "total": total, "hits": shown}
+        return {
+            "gallery": self._version,
+            "query": query,
+            "unread": self._engine.unread(query),
+            "page": page,
+            "top": top,
+            "total": total,
+            "hits": [asdict(hit) for hit in hits[start:]],
+        }
 
     async def thumbnail(self, row: int, v: str = "") -> Response:
         """A picture of the gallery as JPEG, to be kept for good where `v` is this gallery's version."""
@@ -100,7 +107,7 @@ class Api:
             picture = form.get("picture")
             if not isinstance(picture, UploadFile):
                 raise HTTPException(400, "expected a form with a file named `picture`")
-            hits = await self._on_thread(self._captions_of, picture.file)
+            hits = await self._in_turn(request, self._captions_of, picture.file)
         return {"captions": [asdict(hit) for hit in hits]}
 
     async def explain(self, request: Request, row: int, q: str = "", v: str = "") -> dict[str, Any]:
@@ -112,16 +119,21 @@ class Api:
         if v not in ("", self._version):
             raise HTTPException(409, "the gallery has changed since this search; search again")
         self._check_row(row)
-        async with self._explanations:
-            if await request.is_disconnected():  # has gone on to another picture meanwhile
-                raise HTTPException(499, "nobody waits for this any more")
-            explanation = await self._on_thread(self._explain, row, query)
+        explanation = await self._in_turn(request, self._explain, row, query)
         height, width = explanation.heat.shape
         heat = (explanation.heat * 255).round().astype(np.uint8)
         return {
             "words": [{"word": word, "importance": importance} for word, importance in explanation.words],
+            "unread": explanation.unread,
             "heat": {"width": width, "height": height, "values": base64.b64encode(heat.tobytes()).decode()},
         }
+
+    async def _in_turn(self, request: Request, work: Callable[..., T], *arguments: Any) -> T:
+        """Do what costs as much as many searches, one at a time."""
+        async with self._long_work:
+            if await request.is_disconnected():  # has gone on to another picture meanwhile
+                raise HTTPException(499, "nobody waits for this any more")
+            return await self._on_thread(work, *arguments)
 
     async def _on_thread(self, work: Callable[..., T], *arguments: Any) -> T:
         return await to_thread.run_sync(work, *arguments, limiter=self._threads)

@@ -6,7 +6,7 @@ from fastapi import HTTPException, Request
 from PIL import Image, UnidentifiedImageError
 from starlette.types import Message
 
-from irra.data.decoding import FORMATS
+from irra.data.decoding import FORMATS, MAX_PIXELS
 
 MAX_UPLOAD_BYTES = 10_000_000
 
@@ -30,6 +30,8 @@ def open_picture(file: BinaryIO) -> Image.Image:
     """The picture in `file`, whose pixels are not decoded yet; 400 for a file that is none."""
     try:
         return Image.open(file, formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise HTTPException(400, f"the picture has more than the {MAX_PIXELS} pixels allowed") from None
     except UnidentifiedImageError:
         raise HTTPException(400, f"this file is not a picture (of type {', '.join(FORMATS)})") from None
     except Exception as error:  # on malformed data Pillow's plugins raise nearly everything there is

@@ -54,6 +54,8 @@ def load_image(path: Path, size: tuple[int, int]) -> Pixels:
         raise
     except FileNotFoundError:
         raise BadImage(path, "no such file") from None
+    except Image.DecompressionBombError:  # Pillow's own limit, far above, refused while opening
+        raise BadImage(path, f"more than the {MAX_PIXELS} pixels allowed") from None
     except UnidentifiedImageError:
         raise BadImage(path, f"not a {', '.join(FORMATS)} image") from None
     except Exception as error:  # on malformed data Pillow's plugins raise nearly everything there is
@@ -95,9 +97,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
         raise ValueError(f"pixels of mode {image.mode} (32 bits) have no known range; save it with 8 or 16 bits")
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")  # each copy of a large picture is 200 MB
+        opaque = Image.new("RGB", rgba.size, "white")
+        opaque.paste(rgba, mask=rgba)
+        return opaque
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _high_bytes(image: Image.Image) -> Pixels:

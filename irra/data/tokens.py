@@ -44,6 +44,16 @@ class Tokenizer:
         """Ids of a caption's pieces, without start and end."""
         return list(self._bpe.encode(caption))
 
+    def cut(self, caption: str, text_length: int) -> tuple[list[tuple[str, list[int]]], str]:
+        """The caption's words as far as `encode` keeps them, each with the ids of its pieces, and the rest as text."""
+        words, room = caption.split(), text_length - 2
+        pieces = []
+        for word in words:
+            pieces.append(self.words(word)[:room])
+            room -= len(pieces[-1])
+        kept = [(word, ids) for word, ids in zip(words, pieces, strict=True) if ids]
+        return kept, " ".join(word for word, ids in zip(words, pieces, strict=True) if not ids)
+
     def encode(self, captions: Iterable[str], text_length: int) -> NDArray[np.uint16]:
         """(N, text_length) rows of start, pieces, end and padding 0; a longer caption is cut and still ends in end."""
         return token_rows([self.words(caption) for caption in captions], text_length)

@@ -78,19 +78,21 @@ def index_folder(
     dtype: str = "float16",
     batch_size: int = 64,
     source: str = "",
+    replace: bool = False,
 ) -> Update:
     """Make the index `target` hold exactly the pictures below a folder; `source` is another name for it to be kept.
 
     Where `target` is an index of the same model, pictures that it holds already, by path and content, are not encoded
     again. Captions are not kept: they belong to a split. UserError when there is no picture, `target` is something else
-    than an index, or another process is writing it.
+    than an index or, unless `replace`, an index of another model or folder, or another process is writing it.
     """
     with _locked(target):
         check_target(target)
         files, skipped = find_pictures(pictures)
         if not files:
             raise UserError(f"{pictures}: no pictures in this folder or below it")
-        previous, source = _previous(target, fingerprint, dtype), source or str(pictures.resolve())
+        source = source or str(pictures.resolve())
+        previous = _previous(target, fingerprint, dtype, source, replace)
         rows, new = _compare(previous, pictures, files)
         size = encoder.model.spec.image_size
         batches = _decode(pictures, new, size, batch_size, skipped)
@@ -138,15 +140,24 @@ def _says(info: Info, source: str, size: int, skipped: list[dict[str, str]]) -> 
     return (info.source, info.size, info.skipped) == (source, size, skipped)
 
 
-def _previous(target: Path, fingerprint: str, dtype: str) -> Gallery | None:
-    """The index that can be continued; a damaged one, or one of another model or type, is made from the start."""
+def _previous(target: Path, fingerprint: str, dtype: str, source: str, replace: bool) -> Gallery | None:
+    """The index that can be continued; a damaged one, or one of another model or type, is made from the start.
+
+    UserError for a sound one of another model or source, unless `replace`.
+    """
     try:
         gallery = Gallery.open(target)
-        gallery.check_model(fingerprint)
         gallery.check_thumbnails()
     except UserError:
         return None
-    return gallery if gallery.info.dtype == dtype else None
+    there, new = (gallery.info.source, gallery.model_fingerprint), (source, fingerprint)
+    if there != new and not replace:
+        (old_source, old_model), (new_source, new_model) = there, new
+        raise UserError(
+            f"{target}: is an index of {old_source} by model {old_model[:12]}, not of {new_source} by model "
+            f"{new_model[:12]}; name another folder, or give --replace to lose it"
+        )
+    return gallery if (gallery.model_fingerprint, gallery.info.dtype) == (fingerprint, dtype) else None
 
 
 def _compare(

@@ -38,6 +38,10 @@ class Encoder:
             features = self.model.encode_text(torch.from_numpy(self.tokenize(captions)).to(self.device))
         return features.cpu().numpy()
 
+    def unread(self, caption: str) -> str:
+        """The words of a caption behind the cut at the model's text length; "" where it is read to its end."""
+        return self._tokenizer.cut(caption, self.model.spec.text_length)[1]
+
     def tokenize(self, captions: Sequence[str]) -> NDArray[np.int64]:
         """Token ids (B, L) as in training, cut behind the longest caption: the text encoder is causal."""
         ids = self._tokenizer.encode(captions, self.model.spec.text_length)

@@ -74,6 +74,10 @@ class SearchEngine:
             hits += [self._hits(*ranking) for ranking in zip(scores.tolist(), rows.tolist(), strict=True)]
         return hits
 
+    def unread(self, query: str) -> str:
+        """The end of a long query that the model does not read, so that it changes nothing; mostly ""."""
+        return self.encoder.unread(clean_query(query))
+
     def captions_of(self, image: Image.Image, top_k: int) -> list[CaptionHit]:
         """The gallery's captions that fit `image` best; none where it was made without captions."""
         check_top_k(top_k)
@@ -101,7 +105,7 @@ def clean_query(text: str, name: str = "the query") -> str:
     if not any(character.isprintable() and character != " " for character in cleaned):
         raise UserError(f"{name} is empty ({text[:SHOWN_CHARACTERS]!r}); describe a person in a few words")
     if len(cleaned) > MAX_QUERY_CHARACTERS:
-        raise UserError(f"{name} has {len(cleaned)} characters, {MAX_QUERY_CHARACTERS} at most are read")
+        raise UserError(f"{name} has {len(cleaned)} characters, more than the {MAX_QUERY_CHARACTERS} allowed")
     return cleaned
 
 

@@ -24,27 +24,30 @@ STEPS = 4  # on the way from a picture without content to the picture
 
 @dataclass(frozen=True)
 class Explanation:
-    """The caption's words in order with their importance, and the picture's heat (H, W); both 0..1, the largest 1."""
+    """The caption's words in order with their importance, and the picture's heat (H, W); both 0..1, the largest 1.
+
+    `unread` is the end of a caption that is too long for the model.
+    """
 
     words: list[tuple[str, float]]
+    unread: str
     heat: NDArray[np.float32]
 
 
 def explain(model: IRRA, pixels: NDArray[np.uint8], caption: str) -> Explanation:
     """Explain the cosine similarity of `caption` and `pixels` (H, W, 3), which have the model's image size.
 
-    What lowers the score counts 0, and so does a word behind the cut at the model's text length. The model is only
-    read, so that several threads may explain at once.
+    What lowers the score counts 0. The model is only read, so that several threads may explain at once.
     """
     assert pixels.dtype == np.uint8, f"pixels are uint8, not {pixels.dtype}"
     assert pixels.shape == (*model.spec.image_size, 3), f"pixels are {pixels.shape}, not of {model.spec.image_size}"
-    words = caption.split()
-    pieces = cut_words(words, model.spec.text_length - 2)
+    kept, unread = tokenizer().cut(caption, model.spec.text_length)
+    words, pieces = [word for word, _ in kept], [ids for _, ids in kept]
     picture = torch.from_numpy(pixels[None].copy()).to(next(model.parameters()).device)
     with torch.inference_mode(False):
         importance = scaled(word_importance(model, picture, pieces)).tolist()
         heat = scaled(picture_heat(model, picture, pieces))
-    return Explanation(list(zip(words, importance, strict=True)), heat.cpu().numpy())
+    return Explanation(list(zip(words, importance, strict=True)), unread, heat.cpu().numpy())
 
 
 def word_importance(model: IRRA, picture: Tensor, pieces: list[list[int]]) -> Tensor:
@@ -53,15 +56,12 @@ def word_importance(model: IRRA, picture: Tensor, pieces: list[list[int]]) -> Te
     It is the mean of what the score loses without the word and of what the word alone brings: the word's first and
     last place in the orders over which Shapley values average. The loss alone overlooks words that say the same.
     """
-    seen = [i for i, word in enumerate(pieces) if word]  # a word behind the cut changes nothing
     with torch.no_grad():
         image = model.encode_image(normalise(picture))
-        without = [pieces[:i] + pieces[i + 1 :] for i in seen]
+        without = [pieces[:i] + pieces[i + 1 :] for i in range(len(pieces))]
         whole = F.cosine_similarity(encode(model, [pieces, *without]), image)
-        alone = F.cosine_similarity(encode(model, [[], *([pieces[i]] for i in seen)]), image)
-    importance = torch.zeros(len(pieces), device=image.device)
-    importance[seen] = (whole[0] - whole[1:] + alone[1:] - alone[0]) / 2
-    return importance
+        alone = F.cosine_similarity(encode(model, [[], *([word] for word in pieces)]), image)
+    return (whole[0] - whole[1:] + alone[1:] - alone[0]) / 2
 
 
 def picture_heat(model: IRRA, picture: Tensor, pieces: list[list[int]]) -> Tensor:
@@ -91,15 +91,6 @@ def scaled(values: Tensor) -> Tensor:
     """`values` without the negative ones, the largest 1; all 0 where none is positive."""
     positive = values.clamp(min=0.0)
     return positive / positive.max() if positive.any() else positive
-
-
-def cut_words(words: list[str], length: int) -> list[list[int]]:
-    """The token ids of each word, up to `length` in all: what the text encoder gets to see of a long caption."""
-    pieces = []
-    for word in words:
-        pieces.append(tokenizer().words(word)[:length])
-        length -= len(pieces[-1])
-    return pieces
 
 
 def encode(model: IRRA, captions: list[list[list[int]]]) -> Tensor:

@@ -199,9 +199,29 @@ def test_a_sentence_without_end_is_refused_before_it_is_sent(page: Page) -> None
     assert urlsplit(page.url).query == ""
 
 
+def test_a_sentence_that_is_cut_off_says_what_is_not_read(page: Page) -> None:
+    page.goto("/")
+    search(page, "red " * 14 + "without a hat")
+    expect(page.get_by_role("status")).to_contain_text("not read: “without a hat”")
+    page.locator(".card").first.click()
+    expect(page.locator(".words")).to_contain_text("(not read: without a hat)")
+    page.keyboard.press("Escape")
+    search(page, "red")
+    expect(page.get_by_role("status")).to_have_text("Pictures 1 to 24 of 32 for “red”")
+
+
+def test_after_a_refused_picture_another_can_be_chosen_at_once(page: Page) -> None:
+    page.goto("/")
+    page.get_by_role("button", name="Choose a picture").focus()
+    page.set_input_files("#file", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"no picture"})
+    expect(page.get_by_role("alert")).to_contain_text("not a picture")
+    expect(page.get_by_role("button", name="Choose a picture")).to_be_focused()
+    expect(page.locator("#examples")).to_be_visible()
+
+
 def test_the_server_message_is_shown_for_an_address_that_it_refuses(page: Page) -> None:
     page.goto("/?q=" + "x" * 10_000)
-    expect(page.get_by_role("alert")).to_contain_text("2000 at most")
+    expect(page.get_by_role("alert")).to_contain_text("more than the 2000 allowed")
     expect(page.get_by_role("button", name="Try again")).to_be_hidden()
 
 

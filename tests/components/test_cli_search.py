@@ -46,7 +46,14 @@ def search(index: Path, model: Path) -> tuple[object, ...]:
 def test_a_search_answers_as_the_engine_does(search: tuple[object, ...], index: Path, model: Path) -> None:
     [result] = answer(*search, QUERY, "--top", 3)["results"]
     [expected] = SearchEngine.open(model, index).search([QUERY], 3)
-    assert result == {"query": QUERY, "hits": [asdict(hit) for hit in expected]}
+    assert result == {"query": QUERY, "unread": "", "hits": [asdict(hit) for hit in expected]}
+
+
+def test_what_the_model_does_not_read_is_said(search: tuple[object, ...]) -> None:
+    done = irra(*search, "red " * 30 + "and a hat", "--json")
+    assert "warning: the query is longer than the model reads; not read: red" in done.stderr
+    [result] = json.loads(done.stdout)["results"]
+    assert result["unread"].endswith("red and a hat")
 
 
 def test_a_file_of_queries_is_answered_in_its_order(search: tuple[object, ...], tmp_path: Path) -> None:

@@ -36,6 +36,14 @@ def test_a_folder_is_itself(registered: register.Inputs) -> None:
     assert resolve_model(str(registered.model)) == registered.model
 
 
+def test_looking_where_no_store_is_makes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"there is no .*mlflow\.db"):
+        resolve_model("models:/irra@champion")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("address", ["models:/irra@champion", "models:/irra/1"])
 def test_a_registered_model_is_downloaded(registered: register.Inputs, address: str) -> None:
     folder = resolve_model(address)

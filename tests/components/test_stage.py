@@ -94,6 +94,11 @@ def test_full_disk_exits_1_with_one_line(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().err.startswith("error: model.tmp: No space left on device")
 
 
+def test_a_path_that_is_too_long_exits_2_with_its_beginning(capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded(Path("a woman in red " * 30).is_file) == 2
+    assert capsys.readouterr().err == f"error: {'a woman in red ' * 4}...: File name too long\n"
+
+
 def test_a_stop_by_signal_keeps_the_shell_s_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         fails_with(Interrupted(15, "stopped in epoch 3"))

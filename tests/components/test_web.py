@@ -7,6 +7,7 @@ import re
 import socket
 import struct
 import sys
+import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,7 +164,7 @@ def test_a_picture_finds_captions(client: TestClient, engine: SearchEngine) -> N
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture"),
         (png(200, 200)[:-100], "cannot be read"),
         (png_that_claims(MAX_PIXELS // 1000, 1001), "pixels"),
-        (png_that_claims(60_000, 60_000), "decompression bomb"),
+        (png_that_claims(60_000, 60_000), f"more than the {MAX_PIXELS} pixels"),
     ],
     ids=["empty", "text", "svg", "truncated", "large", "bomb"],
 )
@@ -243,6 +244,28 @@ def test_twenty_users_at_once_get_what_each_would_get_alone(client: TestClient, 
         return [answer.json() for answer in answers]
 
     assert asyncio.run(together()) == alone
+
+
+def test_a_search_does_not_wait_for_uploads(
+    client: TestClient, engine: SearchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four uploads that end when the search has been answered, on a machine of two threads for both."""
+    answered = threading.Event()
+    monkeypatch.setattr("components.web.api.available_cores", lambda: 1)
+    monkeypatch.setattr(engine, "captions_of", lambda *arguments: [] if answered.wait(20) else None)
+
+    async def together() -> list[int]:
+        transport = ASGITransport(create_app(engine), raise_app_exceptions=False)
+        async with AsyncClient(transport=transport, base_url=LOCAL) as users:
+            uploads = [
+                asyncio.create_task(users.post("/api/captions", files={"picture": ("a.png", png())})) for _ in range(4)
+            ]
+            await asyncio.sleep(0.5)
+            search = await users.get("/api/search", params={"q": "red"})
+            answered.set()
+            return [search.status_code, *[answer.status_code for answer in await asyncio.gather(*uploads)]]
+
+    assert asyncio.run(together()) == [200] * 5
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,16 @@ def test_a_query_is_tokenized_as_in_training_and_cut_to_the_model_s_length(
     assert engine.encoder.tokenize([caption])[0].tolist() == row[: row.argmax() + 1].tolist()
 
 
+def test_what_is_called_unread_changes_nothing_and_all_before_it_does(engine: SearchEngine) -> None:
+    query = " ".join(["red jekyll"] * 20)
+    unread = engine.unread(query)
+    read = query.removesuffix(unread).rstrip()
+    assert unread
+    assert engine.unread(read) == ""
+    (whole,), (cut,), (shorter,) = (engine.search([text], 3) for text in (query, read, read.rsplit(" ", 1)[0]))
+    assert whole == cut != shorter
+
+
 def test_more_hits_than_pictures_are_all_pictures(engine: SearchEngine) -> None:
     (hits,) = engine.search(["red"], 10_000)
     assert sorted(hit.row for hit in hits) == list(range(engine.gallery.size))
@@ -160,7 +170,7 @@ def test_a_query_that_says_nothing_is_refused(text: str) -> None:
 
 
 def test_a_query_that_is_too_long_is_refused() -> None:
-    with pytest.raises(UserError, match=f"2001 characters, {MAX_QUERY_CHARACTERS} at most"):
+    with pytest.raises(UserError, match=f"2001 characters, more than the {MAX_QUERY_CHARACTERS} allowed"):
         clean_query("x" * 2001)
 
 

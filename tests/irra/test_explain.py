@@ -35,6 +35,7 @@ def test_the_model_is_only_read(pixels: np.ndarray) -> None:
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_words_behind_the_cut_weigh_nothing(pixels: np.ndarray) -> None:
-    words = explain(small_model().eval(), pixels, "red " * 30).words
-    assert [weight for _, weight in words[16:]] == [0.0] * 14
+def test_words_behind_the_cut_have_no_share(pixels: np.ndarray) -> None:
+    found = explain(small_model().eval(), pixels, "red " * 14 + "no hat")
+    assert [word for word, _ in found.words] == ["red"] * 14
+    assert found.unread == "no hat"

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -142,7 +143,7 @@ def test_a_broken_picture_that_is_gone_is_not_listed_any_more(photos: Path, enco
 def test_captions_of_another_source_do_not_stay(photos: Path, encoder: CountingEncoder, store: PreparedStore) -> None:
     index_split(store, "test", encoder, MODEL, photos.parent / "index", "float16", 4)
     assert opened(photos).caption_count > 0
-    update(photos, encoder)
+    update(photos, encoder, replace=True)
     assert (opened(photos).size, opened(photos).caption_count) == (5, 0)
 
 
@@ -199,14 +200,31 @@ def test_a_damaged_index_is_made_anew(photos: Path, encoder: CountingEncoder, na
     opened(photos).check_thumbnails()
 
 
-@pytest.mark.parametrize("how", ["another model", "damaged"])
-def test_an_index_that_cannot_be_continued_is_made_anew(photos: Path, encoder: CountingEncoder, how: str) -> None:
+def test_an_index_that_cannot_be_opened_is_made_anew(photos: Path, encoder: CountingEncoder) -> None:
     update(photos, encoder)
-    if how == "damaged":
-        (photos.parent / "index" / "embeddings.npy").unlink()
-    done = update(photos, encoder, "b" * 64)
+    (photos.parent / "index" / "embeddings.npy").unlink()
+    assert update(photos, encoder, "b" * 64).added == 5
+    opened(photos).check_model("b" * 64)
+
+
+def test_an_index_of_another_model_is_replaced_on_demand_only(photos: Path, encoder: CountingEncoder) -> None:
+    update(photos, encoder)
+    with pytest.raises(UserError, match=rf"by model {'a' * 12}, not of .* by model {'b' * 12}.*--replace"):
+        update(photos, encoder, "b" * 64)
+    opened(photos).check_model(MODEL)
+    done = update(photos, encoder, "b" * 64, replace=True)
     assert (done.added, done.kept) == (5, 0)
     opened(photos).check_model("b" * 64)
+
+
+def test_an_index_of_another_folder_is_replaced_on_demand_only(photos: Path, encoder: CountingEncoder) -> None:
+    update(photos, encoder)
+    photos.rename(photos.with_name("moved"))
+    moved, index = photos.with_name("moved"), photos.parent / "index"
+    with pytest.raises(UserError, match=rf"is an index of {re.escape(str(photos))} "):
+        index_folder(moved, encoder, MODEL, index)
+    done = index_folder(moved, encoder, MODEL, index, replace=True)
+    assert (done.added, done.kept, done.info.source) == (0, 5, str(moved))
 
 
 @pytest.mark.parametrize("name", [".", "nowhere"])
@@ -219,7 +237,7 @@ def test_a_folder_without_pictures_is_refused(tmp_path: Path, encoder: CountingE
 def test_a_folder_of_broken_pictures_is_refused_and_leaves_nothing(tmp_path: Path, encoder: CountingEncoder) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(b"broken")
-    with pytest.raises(UserError, match="no usable picture"):
+    with pytest.raises(UserError, match=r"no usable picture .*\(a.jpg: not a JPEG"):
         update(tmp_path / "photos", encoder)
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 

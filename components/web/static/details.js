@@ -81,7 +81,7 @@ export class Details {
       const parameters = new URLSearchParams({ q: this.#query, row: hit.row, v: this.#gallery.version });
       const explanation = await request(`/api/explain?${parameters}`, { signal: this.#explaining.signal });
       const where = drawHeat(byId("heat"), explanation.heat);
-      why.replaceChildren(...reasons(explanation.words, where));
+      why.replaceChildren(...reasons(explanation, where));
     } catch (error) {
       if (error.name !== "AbortError") why.replaceChildren(element("p", { class: "error" }, error.message));
     }
@@ -93,7 +93,7 @@ export class Details {
   }
 }
 
-function reasons(words, where) {
+function reasons({ words, unread }, where) {
   const shaded = words.flatMap(({ word, importance }) => {
     const span = element("span", { class: "word" }, word);
     span.style.setProperty("--importance", importance.toFixed(3));
@@ -102,7 +102,7 @@ function reasons(words, where) {
   const legend = element("p", { class: "legend", "aria-hidden": "true" },
     "little ", element("span", { class: "scale" }), " much");
   return [
-    element("p", { class: "words" }, ...shaded),
+    element("p", { class: "words" }, ...shaded, ...(unread ? [element("span", { class: "quiet" }, `(not read: ${unread})`)] : [])),
     legend,
     element("p", {}, `${strongest(words)} In the picture, ${where}.`),
     element("p", { class: "quiet" }, CAVEAT),

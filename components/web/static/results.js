@@ -17,6 +17,7 @@ export const nameOf = (hit) => (hit.pid === null ? hit.path : `Person ${hit.pid}
 export function showHits(gallery, answer, open) {
   const first = (answer.page - 1) * answer.top + 1;
   heading("Best matches", answer.hits.length ? range(gallery, answer, first) : nothingOn(answer));
+  if (answer.unread) byId("status").append(`\nThe sentence is longer than the model reads; not read: “${shortened(answer.unread)}”`);
   const cards = answer.hits.map((hit, index) => element("li", {}, card(gallery, hit, () => open(index))));
   byId("list").replaceChildren(element("ol", { class: "grid", start: first }, ...cards));
   showPages(answer);
@@ -54,9 +55,10 @@ function heading(title, status) {
 
 function range(gallery, { hits, total, query }, first) {
   const all = total < gallery.size ? `the ${number(total)} best of ${number(gallery.size)}` : number(total);
-  const quoted = query.length > QUOTED ? `${query.slice(0, QUOTED).trimEnd()}…` : query;
-  return `Pictures ${number(first)} to ${number(first + hits.length - 1)} of ${all} for “${quoted}”`;
+  return `Pictures ${number(first)} to ${number(first + hits.length - 1)} of ${all} for “${shortened(query)}”`;
 }
+
+const shortened = (text) => (text.length > QUOTED ? `${text.slice(0, QUOTED).trimEnd()}…` : text);
 
 function nothingOn({ total, page }) {
   return total === 0 ? "The gallery is empty" : `There is no page ${page}; ${count(total, "picture")} were found`;
@@ -78,7 +80,7 @@ function showPages({ query, page, top, total }) {
   const link = (label, target, rel) =>
     element("a", { href: addressOf(query, target), rel, class: "button", "data-local": "" }, label);
   const here = element("span", { "aria-current": "page" }, `Page ${page} of ${last}`);
-  const parts = [here];
+  const parts = page > last ? [] : [here];
   if (page > 1) parts.unshift(link("Previous", Math.min(page - 1, last), "prev"));
   if (page < last) parts.push(link("Next", page + 1, "next"));
   byId("pages").replaceChildren(...parts);

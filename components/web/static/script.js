@@ -66,6 +66,7 @@ async function attempt(work) {
     if (!(error instanceof Failure)) throw error;
     showNothing();
     byId("uploaded").hidden = true;
+    byId("examples").hidden = !gallery;
     complain(error.message, error.passing);
   } finally {
     clearTimeout(waiting);
@@ -108,7 +109,7 @@ async function go(address, state = null) {
   history.pushState(state, "", address);
   await show();
   if (document.activeElement === box && matchMedia("(pointer: fine)").matches) return;
-  toResults();
+  if (!byId("problem").hasChildNodes()) toResults(); // the focus stays where another try begins
 }
 
 function toResults() {
