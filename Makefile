@@ -8,11 +8,14 @@ TORCH_BACKEND ?=
 PORT ?= 5000
 PARAMS ?= params.yaml
 # One image for every task, tagged by commit: Kubeflow's cache compares the name, so a tag must never move.
-IMAGE ?= irra-python-pipeline:$(shell git rev-parse --short=12 HEAD)$(shell test -z "$$(git status --porcelain)" || echo -dirty)
+IN_IMAGE := Dockerfile .dockerignore pyproject.toml requirements.txt README.md LICENSE irra components
+REGISTRY ?=
+IMAGE ?= $(REGISTRY)irra-python-pipeline:$(shell git rev-parse --short=12 HEAD)$(shell test -z "$$(git status --porcelain -- $(IN_IMAGE))" || echo -dirty)
 BASE_IMAGE ?= python:3.11-slim-bookworm
 CLUSTER ?= pipeline/cluster.yaml
 EXPERIMENT ?= irra
 CHECKPOINTS ?=
+OPTIONS ?=
 LOSSES ?= itc sdm sdm+id sdm+mlm sdm+mlm+id
 SEEDS ?= 0 1 2
 INSTALLED := $(VENV)/.installed$(addprefix -,$(TORCH_BACKEND))
@@ -22,7 +25,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup repro test test-system lint format deps bench mlflow preset lock clean \
-	image pipeline run-local run-docker submit ablation index register demo
+	image push pipeline run-local run-docker submit ablation index register demo
 
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -70,9 +73,12 @@ mlflow: setup ## open the experiments in a browser, at http://127.0.0.1:5000 (PO
 preset: setup ## write a preset to params.yaml (NAME=cuhk-pedes, icfg-pedes, rstpreid, synthetic, clip-baseline, tiny)
 	@$(BIN)/python -m components.preset $(NAME)
 
-image: ## build the image of every task (BASE_IMAGE=..., TORCH_BACKEND=cpu)
+image: ## build the image of every task (REGISTRY=registry.example/, BASE_IMAGE=..., TORCH_BACKEND=cpu)
 	docker build --tag $(IMAGE) --build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg TORCH_BACKEND=$(TORCH_BACKEND) \
 		--build-arg GIT_COMMIT=$$(git rev-parse HEAD) .
+
+push: ## send the image to its registry (REGISTRY=registry.example/)
+	docker push $(IMAGE)
 
 pipeline: setup ## compile the Kubeflow pipeline to build/irra-pipeline.yaml (PARAMS, IMAGE, CLUSTER)
 	@$(BIN)/python -m pipeline compile --params $(PARAMS) --image $(IMAGE) --cluster $(CLUSTER)
@@ -83,9 +89,9 @@ run-local: setup ## run the Kubeflow pipeline here, a subprocess for each task
 run-docker: setup ## run the Kubeflow pipeline here, a container of the image for each task
 	@$(BIN)/python -m pipeline run-docker --params $(PARAMS) --image $(IMAGE)
 
-submit: setup ## start a run on a cluster (KFP_HOST=https://..., IMAGE=registry/..., PARAMS, CHECKPOINTS, EXPERIMENT, CLUSTER)
+submit: setup ## start a run on a cluster (KFP_HOST=https://..., REGISTRY or IMAGE, PARAMS, CHECKPOINTS, EXPERIMENT, CLUSTER, OPTIONS)
 	@$(BIN)/python -m pipeline submit --host "$(KFP_HOST)" --params $(PARAMS) --image $(IMAGE) --cluster $(CLUSTER) \
-		--experiment "$(EXPERIMENT)" --checkpoints "$(CHECKPOINTS)"
+		--experiment "$(EXPERIMENT)" --checkpoints "$(CHECKPOINTS)" $(OPTIONS)
 
 # Experiments of this commit that are done or waiting are not queued again; `dvc exp remove NAME` has one trained anew.
 ablation: setup ## train every set of losses with every seed as DVC experiments, and compare (LOSSES, SEEDS)

@@ -4,6 +4,7 @@ import argparse
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -44,6 +45,7 @@ def main(
                 help=f"{what} (default: {str(field.default) or 'none'})",
             )
     arguments = vars(parser.parse_args())
+    warnings.formatwarning = _warning
     os.environ.setdefault("DVC_STAGE", name)
     return guarded(
         lambda: run(_take(inputs, arguments), _take(outputs, arguments), _section(arguments["params"], section or name))
@@ -78,6 +80,13 @@ def explain(error: BaseException) -> int:
         case Interrupted():
             print(error.message, file=sys.stderr)
     raise error
+
+
+def _warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning is about the user's data: the line of code that gives it helps nobody."""
+    return f"warning: {message}\n"
 
 
 def _section(path: Path, name: str) -> Any:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -20,7 +21,9 @@ WAYS = {"t2i": "text → image", "i2t": "image → text"}
 
 def results_table(metrics: dict[str, Any], intervals: dict[str, Any]) -> Table:
     """Metrics in percent by split and direction, with 95% intervals below."""
-    table = Table(title="Retrieval, % (95% interval over identities)", title_justify="left")
+    title = "Retrieval, % (95% interval over identities)"
+    # fits a terminal of 80 columns, whatever the numbers
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("split")
     table.add_column("query → gallery")
     for name in METRIC_NAMES:

@@ -20,7 +20,7 @@ Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0)]  # as numpy has them
+Seed = Annotated[int, Field(ge=0, lt=2**63)]  # as numpy and torch both have them
 Device = Literal["auto", "cuda", "mps", "cpu"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -250,13 +250,17 @@ def load_params(path: Path) -> Params:
 
 
 def load_section(kind: type[SectionT], path: Path, hint: str = "") -> SectionT:
-    """Read a YAML file as `kind`; UserError names the file, the key and what would be right, and ends in `hint`
-    where there is no such file.
+    """Read a YAML file as `kind`; UserError names the file, the key and what would be right.
+
+    Where there is no such file, it ends in the name of one beside it that is nearly the same, or in `hint`.
     """
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"{path}: no such file{hint}") from None
+        close = difflib.get_close_matches(path.name, [other.name for other in path.parent.glob("*.yaml")], n=1)
+        raise UserError(
+            f"{path}: no such file{f'; did you mean {path.with_name(close[0])}?' if close else hint}"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid YAML: {error}") from None
     return _validate(kind, data, str(path))

@@ -16,14 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.s3 import is_remote
+from components.s3 import parse_address
 from components.stage import guarded
 from irra.config import Params, change, load_params
 from irra.errors import UserError
 
 CLUSTER = Path(__file__).with_name("cluster.yaml")
 ABLATION = ("itc", "sdm", "sdm+id", "sdm+mlm", "sdm+mlm+id")  # the paper's study, its Table 4
-NO_IMAGE = "irra-python-pipeline:none"  # of tasks that run as subprocesses; "python" and a tag keep kfp silent
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__, formatter_class=Formatter)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     compiled = _command(commands, "compile", "write the pipeline as YAML")
-    compiled.add_argument("--output", type=Path, help="file (default: build/irra-pipeline.yaml, or irra-ablation.yaml)")
+    compiled.add_argument(
+        "--output", type=Path, help="file (default: build/irra-pipeline.yaml, or irra-ablation-pipeline.yaml)"
+    )
     for name, what in (
         ("run-local", "run every task as a subprocess"),
         ("run-docker", "run every task in a container"),
@@ -55,7 +56,7 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 def _command(commands: Any, name: str, what: str) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(name, help=what, description=what.capitalize() + ".")
+    command: argparse.ArgumentParser = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
     command.add_argument(
         "--params", type=Path, default=Path("params.yaml"), help="parameter file (default: %(default)s)"
     )
@@ -75,6 +76,10 @@ def _command(commands: Any, name: str, what: str) -> argparse.ArgumentParser:
 
 def _add_submission(command: argparse.ArgumentParser) -> None:
     """Credentials come from files and variables, never from the command line, which others can read."""
+    command.epilog = (
+        "The cookie of a login page, name=value, is taken from KF_PIPELINES_COOKIE; where the UI has an address of its "
+        "own, KF_PIPELINES_UI_ENDPOINT names it. A server without log-in needs neither token nor cookie."
+    )
     command.add_argument("--host", default="", help="address of the server (default: KF_PIPELINES_ENDPOINT)")
     command.add_argument("--namespace", help="profile, where several users share a server")
     command.add_argument("--token-file", type=Path, help="bearer token (default: KF_PIPELINES_TOKEN, or a pod's own)")
@@ -94,7 +99,7 @@ def choose(options: argparse.Namespace, params: Params | None = None) -> Chosen:
 
     check_checkpoints(options.checkpoints)
     params = params or read_params(options)
-    image, cluster = getattr(options, "image", NO_IMAGE), None
+    image, cluster = getattr(options, "image", graph.NO_IMAGE), None
     if "cluster" in options:
         cluster = load_cluster(options.cluster)
     checkpoints = {"train_checkpoints": options.checkpoints}
@@ -113,14 +118,16 @@ def read_params(options: argparse.Namespace) -> Params:
 
 def check_checkpoints(uri: str) -> None:
     """UserError unless training states can go to `uri`, or it is empty: another machine must find them there."""
-    if uri and not is_remote(uri):
-        raise UserError(f"--checkpoints {uri!r}: an address in S3 is needed, such as s3://bucket/folder")
+    if uri:
+        parse_address(uri)
 
 
 def compile_(options: argparse.Namespace) -> None:
     """Write the YAML."""
     from pipeline.graph import compile_pipeline
+    from pipeline.package import check_image
 
+    check_image(options.image)
     chosen = choose(options)
     path = options.output or Path("build", f"{chosen.pipeline.name}-pipeline.yaml")
     compile_pipeline(chosen.pipeline, path, chosen.values)
@@ -129,7 +136,7 @@ def compile_(options: argparse.Namespace) -> None:
 
 def submit_(options: argparse.Namespace) -> None:
     """Compile, check and submit; nothing is sent before everything is known to be right."""
-    from pipeline.cluster import load_cluster
+    from pipeline.cluster import check_reachable, load_cluster
     from pipeline.graph import compile_pipeline
     from pipeline.package import check_committed, check_image, has_registry
     from pipeline.server import Server
@@ -138,7 +145,9 @@ def submit_(options: argparse.Namespace) -> None:
     check_image(options.image)
     if not options.no_cache:
         check_committed(options.image)
-    chosen, cluster = choose(options), load_cluster(options.cluster)
+    params = read_params(options)
+    check_reachable(params)
+    chosen, cluster = choose(options, params), load_cluster(options.cluster)
     if not has_registry(options.image):
         _warn(f"image {options.image} names no registry, so the cluster looks for it at docker.io")
     if not cluster.knows_mlflow():

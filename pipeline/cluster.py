@@ -7,7 +7,10 @@ from typing import Annotated, Any, Literal
 from kfp import dsl, kubernetes
 from pydantic import Field, field_validator, model_validator
 
-from irra.config import Count, Section, load_section
+from components.mlflow_runs import without_password
+from components.s3 import is_remote, parse_address
+from irra.config import Count, Params, Section, load_section
+from irra.errors import UserError
 
 SHARED_MEMORY = "/dev/shm"
 Cpu = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+|m)?$")]
@@ -94,8 +97,8 @@ class Cluster(Section):
 
     @model_validator(mode="after")
     def _secrets_hold_no_plain_values(self) -> "Cluster":
-        for name in self.environment:
-            if re.search(r"SECRET|PASSWORD|TOKEN", name):
+        for name, value in self.environment.items():
+            if re.search(r"SECRET|PASSWORD|TOKEN", name) or without_password(value) != value:
                 raise ValueError(f"environment.{name} would be readable in the compiled pipeline; use `secrets`")
         return self
 
@@ -107,6 +110,23 @@ class Cluster(Section):
 def load_cluster(path: Path) -> Cluster:
     """Read cluster settings; UserError names the file, the key and what would be right."""
     return load_section(Cluster, path)
+
+
+def check_reachable(params: Params) -> None:
+    """UserError where `params` name files of this machine, which tasks on a cluster cannot see."""
+    root, weights = params.prepare.root_dir, params.train.pretrained
+    if params.prepare.synthetic is None and is_remote(root):
+        parse_address(root)
+    elif params.prepare.synthetic is None and not Path(root).is_absolute():
+        raise UserError(
+            f"prepare.root_dir: {root!r} is a folder of this machine, which a cluster does not see; name one in S3 "
+            "(s3://bucket/raw), or on a volume by its absolute path (/data/raw)"
+        )
+    if weights and not Path(weights).is_absolute() and Path(weights).is_file():
+        raise UserError(
+            f"train.pretrained: {weights!r} is a file of this machine, which a cluster does not see; name one on a "
+            "volume by its absolute path"
+        )
 
 
 def place(task: dsl.PipelineTask, name: str, cluster: Cluster) -> dsl.PipelineTask:

@@ -12,6 +12,7 @@ from pipeline import tasks
 from pipeline.cluster import Cluster, place
 
 SECTIONS = ("prepare", "tokenize", "train", "evaluate", "index", "registry")
+NO_IMAGE = "irra-python-pipeline:none"  # of tasks that run as subprocesses; "python" and a tag keep kfp silent
 Pipeline = Any  # kfp's GraphComponent, which has no types
 
 
@@ -97,7 +98,9 @@ def ablation_pipeline(
 
 
 def _place(task: dsl.PipelineTask, name: str, image: str, cluster: Cluster | None) -> dsl.PipelineTask:
-    task.set_container_image(image).set_env_variable("IRRA_IMAGE", image)
+    task.set_container_image(image)
+    if image != NO_IMAGE:
+        task.set_env_variable("IRRA_IMAGE", image)
     return place(task, name, cluster) if cluster else task
 
 

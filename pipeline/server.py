@@ -145,6 +145,8 @@ class Client(kfp_client.Client):  # type: ignore[misc]
 
 
 def _host(server: Server) -> str:
+    if not (server.host or os.environ.get(kfp_client.client.KF_PIPELINES_ENDPOINT_ENV)):
+        raise UserError("no server is named: give --host (with make, KFP_HOST=https://...) or KF_PIPELINES_ENDPOINT")
     host = (server.host or os.environ.get(kfp_client.client.KF_PIPELINES_ENDPOINT_ENV, "")).rstrip("/")
     try:
         parts = urlsplit(host)

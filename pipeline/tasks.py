@@ -37,7 +37,8 @@ def tokenize(config: str, prepared: dsl.Input[dsl.Dataset], tokens: dsl.Output[d
     with running_stage(), reporting_folder() as folder:
         inputs, outputs = stage.Inputs(Path(prepared.path)), stage.Outputs(tokens=Path(tokens.path), report=folder)
         info = stage.run(inputs, outputs, parse_section(TokenizeConfig, config))
-    tokens.metadata.update({name: info[name] for name in ("captions", "longest_caption", "cut_captions", "variants")})
+    facts = ("captions", "longest_caption", "cut_captions", "variants", "fingerprint", "data_fingerprint")
+    tokens.metadata.update({name: info[name] for name in facts})
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -80,6 +81,7 @@ def evaluate(
     report: dsl.Output[dsl.HTML],
 ) -> None:
     """Measure a model on val and test, both ways, and show what it retrieves."""
+    import json
     from pathlib import Path
 
     from components import evaluate as stage
@@ -94,6 +96,8 @@ def evaluate(
         measured = stage.run(inputs, outputs, parse_section(EvaluateConfig, config))
         write_stage_report(folder, Path(report.path), "Evaluation")
     metrics.metadata.update(stage.flatten(measured))
+    facts = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    results.metadata.update({name: facts[name] for name in ("fingerprint", "dataset", "data_fingerprint")})
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

@@ -5,6 +5,7 @@ holds a path inside `<root>/<dataset>/imgs/`.
 """
 
 import difflib
+import html
 import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -187,7 +188,7 @@ def _id_problem(value: Any) -> str | None:
 def _captions_problem(value: Any) -> str | None:
     if not isinstance(value, list) or not value:
         return f"must be a list of at least one sentence, found {_show(value)}"
-    wrong = [caption for caption in value if not isinstance(caption, str) or not _is_text(caption)]
+    wrong = [caption for caption in value if not isinstance(caption, str) or not _is_caption(caption)]
     return f"must be sentences, found {_show(wrong[0])}" if wrong else None
 
 
@@ -202,6 +203,14 @@ def _path_problem(value: Any) -> str | None:
     if path.is_absolute() or ".." in path.parts:
         return f"must stay inside imgs/ (no leading / and no ..), found {_show(value)}"
     return None
+
+
+def _is_caption(value: str) -> bool:
+    """Whether there are words left once HTML's entities, such as `&nbsp;`, are taken for what they mean.
+
+    CLIP's tokenizer does that twice, since `&amp;nbsp;` occurs too.
+    """
+    return _is_text(html.unescape(html.unescape(value)))
 
 
 def _is_text(value: str) -> bool:

@@ -1,16 +1,21 @@
 """The stages' command line: messages and exit statuses a user meets. Runs the cheapest stage for real."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from PIL import Image
 
 from components.stage import guarded
 from irra.errors import Interrupted, UserError
 from tests.imports import ROOT
+
+SPLITS = {"a": "train", "b": "train", "c": "val", "d": "test"}  # of a picture, each of another person
 
 
 def prepare(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -57,6 +62,28 @@ def test_a_mistake_in_any_section_stops_every_stage_with_one_message(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "prepared").exists()
+
+
+def test_a_warning_is_one_plain_line(tmp_path: Path) -> None:
+    imgs = tmp_path / "raw" / "mine" / "imgs"
+    imgs.mkdir(parents=True)
+    for name in SPLITS:
+        Image.new("RGB", (20, 40)).save(imgs / f"{name}.png")
+    (imgs / "b.png").write_bytes(b"broken")
+    entries = [
+        {"id": pid, "file_path": f"{name}.png", "captions": ["A man."], "split": split}
+        for pid, (name, split) in enumerate(SPLITS.items())
+    ]
+    (tmp_path / "raw" / "mine" / "annotations.json").write_text(json.dumps(entries))
+    text = yaml.safe_load((ROOT / "presets" / "tiny.yaml").read_text())
+    changes = {"dataset_name": "mine", "root_dir": str(tmp_path / "raw"), "on_bad_image": "skip", "synthetic": None}
+    text["prepare"] |= changes
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(text))
+    done = prepare("--params", str(tmp_path / "params.yaml"), *outputs_in(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "skipped" in line]
+    assert line.startswith("warning: ")
+    assert "b.png" in line
 
 
 def test_missing_data_is_named_and_leaves_the_previous_output(tmp_path: Path) -> None:

@@ -52,6 +52,15 @@ def test_every_package_that_tasks_and_stages_import_is_copied() -> None:
 
 
 def test_an_image_is_tagged_with_its_commit() -> None:
-    command = subprocess.run(["make", "--dry-run", "image"], cwd=ROOT, capture_output=True, text=True, check=True)
+    command = ["make", "--dry-run", "image", "REGISTRY=registry.example/"]
+    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert re.search(rf"--tag irra-python-pipeline:{commit.stdout[:12]}(-dirty)? ", command.stdout)
+    assert re.search(rf"--tag registry\.example/irra-python-pipeline:{commit.stdout[:12]}(-dirty)? ", made.stdout)
+
+
+def test_only_files_that_an_image_is_made_of_make_its_tag_dirty() -> None:
+    (line,) = re.findall("^IN_IMAGE := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    files = {name for name in line.split() if (ROOT / name).is_file() and name not in ("Dockerfile", ".dockerignore")}
+    folders = {name for name in line.split() if (ROOT / name).is_dir()}
+    copies = re.findall(r"^COPY (.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert files | folders == {name for names in copies for name in names.split()}

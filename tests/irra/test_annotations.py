@@ -100,6 +100,7 @@ def test_a_file_that_is_named_but_absent_is_left_to_the_decoder(tmp_path: Path) 
         ({"captions": ["A man.", ""]}, 'captions must be sentences, found ""'),
         ({"captions": [" \n"]}, 'captions must be sentences, found " \\n"'),
         ({"captions": ["\x07\x1b"]}, 'captions must be sentences, found "\\u0007\\u001b"'),
+        ({"captions": ["&amp;nbsp;"]}, 'captions must be sentences, found "&amp;nbsp;"'),
         ({"captions": [3]}, "captions must be sentences, found 3"),
         ({"captions": ["\ud800"]}, 'captions must be sentences, found "\\ud800"'),
         ({"file_path": 3}, "file_path must be a path inside imgs/, found 3"),

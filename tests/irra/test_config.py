@@ -63,6 +63,7 @@ def test_params_yaml_is_the_default_preset() -> None:
         ({"train.img_aug": 1}, r"train\.img_aug: input should be a valid boolean"),
         ({"train.batch_size": 0}, r"train\.batch_size: .*greater than or equal to 1"),
         ({"train.seed": -1}, r"train\.seed: .*greater than or equal to 0, found -1"),
+        ({"train.seed": 2**63}, r"train\.seed: .*less than 9223372036854775808"),
         ({"prepare.synthetic.seed": -1}, r"prepare\.synthetic\.seed: .*greater than or equal to 0"),
         ({"train.temperature": 0.0}, r"train\.temperature: .*greater than 0"),
         ({"train.lr": float("nan")}, r"train\.lr: .*finite number"),

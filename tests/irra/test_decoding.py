@@ -141,7 +141,9 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
     assert "directory" in refusal(tmp_path)
 
 
-@pytest.mark.parametrize(("side", "expected"), [(8_000, "8000 x 8000 pixels"), (20_000, "more than the 50000000 pixels")])
+@pytest.mark.parametrize(
+    ("side", "expected"), [(8_000, "8000 x 8000 pixels"), (20_000, "more than the 50000000 pixels")]
+)
 def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(
     tmp_path: Path, picture: Image.Image, side: int, expected: str
 ) -> None:

@@ -1,6 +1,7 @@
 """`python -m pipeline`, in this process."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from tests.imports import ROOT
 from tests.pipeline.kfp_api import kfp_api
 from tests.pipeline.packages import IMAGE, cluster
 
-PARAMS = ["--params", str(ROOT / "presets" / "tiny.yaml")]
+PRESETS = ROOT / "presets"
+PARAMS = ["--params", str(PRESETS / "tiny.yaml")]
+WEIGHTS = os.path.relpath(__file__)  # any file whose path is relative
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -102,8 +105,17 @@ def test_uncommitted_code_can_be_submitted_without_the_cache(monkeypatch: pytest
     [
         (["--image", "irra-python-pipeline"], "has no tag"),
         (["--image", f"{IMAGE}-dirty"], "not committed"),
-        (["--image", IMAGE, "--checkpoints", "states"], "--checkpoints 'states': an address in S3 is needed"),
-        (["--image", IMAGE, "--params", "presets/cuhk.yaml"], "presets/cuhk.yaml: no such file"),
+        (["--image", IMAGE, "--checkpoints", "states"], "'states': not an address in S3"),
+        (["--image", IMAGE, "--checkpoints", "s3://"], "'s3://': not an address in S3"),
+        (["--image", IMAGE, "--checkpoints", "s3://ck/states"], "'s3://ck/states': not an address in S3"),
+        (["--image", IMAGE, "--params", "nowhere/cuhk.yaml"], "nowhere/cuhk.yaml: no such file; `make preset"),
+        (["--image", IMAGE, "--params", f"{PRESETS}/cuhk-pedez.yaml"], f"did you mean {PRESETS}/cuhk-pedes.yaml?"),
+        (["--image", IMAGE, "--params", f"{PRESETS}/cuhk-pedes.yaml"], "'data/raw' is a folder of this machine"),
+        (
+            ["--image", IMAGE, "--params", f"{PRESETS}/cuhk-pedes.yaml", "--set", "prepare.root_dir=s3:///raw"],
+            "'s3:///raw': not an address in S3",
+        ),
+        (["--image", IMAGE, "--set", f"train.pretrained={WEIGHTS}"], f"'{WEIGHTS}' is a file of this machine"),
         (["--image", IMAGE, "--cluster", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["--image", IMAGE, "--ablation", "--losses", "sdn"], "unknown loss 'sdn'; did you mean 'sdm'?"),
     ],
@@ -115,6 +127,31 @@ def test_a_mistake_is_found_before_anything_is_sent(
         assert run(monkeypatch, "submit", *PARAMS, "--host", api.host, *options) == 2
         assert not api.requests
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("root", ["s3://bucket/raw", "/data/raw"])
+def test_data_that_a_cluster_sees_is_submitted(monkeypatch: pytest.MonkeyPatch, root: str) -> None:
+    options = ["--params", f"{PRESETS}/cuhk-pedes.yaml", "--set", f"prepare.root_dir={root}", "--image", IMAGE]
+    with kfp_api() as api:
+        assert run(monkeypatch, "submit", "--host", api.host, *options) == 0
+        (sent,) = api.runs
+    assert json.loads(sent.parameters["prepare"])["root_dir"] == root
+
+
+def test_an_image_without_a_tag_is_not_compiled(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "pipeline.yaml"
+    assert run(monkeypatch, "compile", *PARAMS, "--image", "registry.example/irra", "--output", str(path)) == 2
+    assert "has no tag" in capsys.readouterr().err
+    assert not path.exists()
+
+
+def test_a_submission_to_nowhere_says_how_to_name_the_server(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "submit", *PARAMS, "--host", "", "--image", IMAGE) == 2
+    assert "give --host" in capsys.readouterr().err
 
 
 def test_a_failed_run_that_was_waited_for_is_an_error(

@@ -146,6 +146,7 @@ def test_ablation_compares_after_all_trainings() -> None:
         ({"default": {"cpu": "2", "memory": "4Gi", "timeout": "2 hours", "retries": 0}}, "default.timeout"),
         ({"backoff": {"duration": "1m", "factor": 1.5}}, "backoff.factor"),
         ({"environment": {"AWS_SECRET_ACCESS_KEY": "abc"}}, "use `secrets`"),
+        ({"environment": {"MLFLOW_TRACKING_URI": "http://me:word@mlflow:5000"}}, "use `secrets`"),
     ],
 )
 def test_wrong_cluster_settings_are_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -187,7 +187,7 @@ def test_a_file_that_is_no_compiled_pipeline_is_refused(
     assert not api.requests
 
 
-@pytest.mark.parametrize("host", ["", "localhost:8080", "ftp://a", "http://", "http://a:b", "http://a/#/runs"])
+@pytest.mark.parametrize("host", ["localhost:8080", "ftp://a", "http://", "http://a:b", "http://a/#/runs"])
 def test_an_address_that_cannot_be_one_is_refused(package: Path, host: str) -> None:
     with pytest.raises(UserError, match="an address such as https"):
         submit(package, Server(host), experiment="e", arguments={"number": 1})

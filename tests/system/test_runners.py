@@ -72,6 +72,9 @@ def test_artifacts_carry_what_the_user_interface_shows(first_run: Path) -> None:
     assert (
         metadata("evaluate", "metrics")["test/t2i/R1"] == metrics(first_run / "evaluate/results")["test"]["t2i"]["R1"]
     )
+    assert metadata("tokenize", "tokens")["data_fingerprint"] == metadata("prepare", "prepared")["fingerprint"]
+    for task, artifact, name in (("evaluate", "results", "fingerprint"), ("index", "gallery", "model_fingerprint")):
+        assert metadata(task, artifact)[name] == model_fingerprint(first_run / "train" / "model")
     assert metadata("train", "model")["model_fingerprint"] == model_fingerprint(first_run / "train" / "model")
 
 
