@@ -133,9 +133,8 @@ def test_edited_code_reruns_the_stages_that_import_it(project: Project) -> None:
         path.write_text(source)
 
 
-@pytest.mark.parametrize(
-    ("signum", "status"), [(signal.SIGKILL, -9), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.system)]
-)
+@pytest.mark.system
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
 def test_stopped_training_started_again_gives_the_same_weights(
     project: Project, tmp_path: Path, signum: int, status: int
 ) -> None:
