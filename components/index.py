@@ -45,7 +45,6 @@ def run(inputs: Inputs, outputs: Outputs, config: IndexConfig) -> dict[str, Any]
     seconds = time.monotonic() - start  # not among the statistics, which are the same each time
     print(f"index: {info.size} images, {info.size / seconds:.0f} images/s", file=sys.stderr)
     stats = {
-        "model_fingerprint": fingerprint,
         "split": config.split,
         "images": info.size,
         "captions": info.captions,
@@ -55,7 +54,7 @@ def run(inputs: Inputs, outputs: Outputs, config: IndexConfig) -> dict[str, Any]
         "bytes": sum(info.file_bytes.values()),
     }
     write_json(outputs.report / "stats.json", stats)
-    return stats
+    return {"model_fingerprint": fingerprint, **stats}
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ class RemoteFolder:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri.rstrip("/")
-        self._bucket, self._prefix = parse_address(self.uri)
+        self._bucket, self._prefix = parse_address(uri)
         self._client = _connect()
 
     def list(self) -> dict[str, Object]:
@@ -175,11 +175,14 @@ class RemoteFolder:
             raise UserError(f"{where}: {_reason(error, self._client.meta.endpoint_url)}") from None
 
 
-def parse_address(uri: str) -> tuple[str, str]:
-    """Bucket and prefix of an address; the prefix is empty or ends in a slash. UserError for what is no address."""
+def parse_address(uri: str, name: str = "") -> tuple[str, str]:
+    """Bucket and prefix of an address; the prefix is empty or ends in a slash.
+
+    UserError for what is no address, in which `name` says which option or key it belongs to.
+    """
     match = re.fullmatch(r"s3://([A-Za-z0-9][A-Za-z0-9._-]{2,254})((?:/[^/]+)*)/*", uri)
     if not match or {".", ".."} & set(match[2].split("/")):
-        raise UserError(f"{uri!r}: not an address in S3; write s3://bucket/folder")
+        raise UserError(f"{name and f'{name}: '}{uri!r}: not an address in S3; write s3://bucket/folder")
     return match[1], f"{match[2][1:]}/" if match[2] else ""
 
 

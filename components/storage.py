@@ -15,11 +15,10 @@ from typing import NamedTuple, TypeVar
 
 from components.s3 import SHA256, THREADS, Object, RemoteFolder, hash_file
 from components.stage import guarded
-from irra.errors import UserError
+from irra.errors import UserError, first_of
 from irra.progress import progress
 
 MANIFEST = "irra-manifest.json"  # sizes and hashes of a folder that `upload` sent, and whether all of it is there
-SHOWN_NAMES = 3
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -104,9 +103,8 @@ def _contents(remote: RemoteFolder) -> tuple[dict[str, Object], dict[str, str]]:
     entries = _read_manifest(remote)
     wrong = [name for name in entries if name not in objects or objects[name].size != entries[name].size]
     if wrong:
-        more = f" and {len(wrong) - SHOWN_NAMES} more" if len(wrong) > SHOWN_NAMES else ""
         raise UserError(
-            f"{remote.uri}: not what was uploaded: {', '.join(wrong[:SHOWN_NAMES])}{more} "
+            f"{remote.uri}: not what was uploaded: {first_of(wrong)} "
             f"of {len(entries)} files are missing or changed; {_upload_command(remote)} mends it"
         )
     return {name: objects[name] for name in entries}, {name: entry.sha256 for name, entry in entries.items()}

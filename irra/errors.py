@@ -1,5 +1,9 @@
 """The exceptions that a command line turns into a message and an exit status."""
 
+from collections.abc import Sequence
+
+SHOWN = 3
+
 
 class UserError(ValueError):
     """A mistake in a file, a key or a value: the message names it and says what would be right.
@@ -14,3 +18,9 @@ class Interrupted(SystemExit):
     def __init__(self, signum: int, message: str) -> None:
         super().__init__(128 + signum)
         self.message = message
+
+
+def first_of(items: Sequence[str]) -> str:
+    """The first of `items`, for a message, and how many more there are."""
+    more = len(items) - SHOWN
+    return ", ".join(items[:SHOWN]) + (f" and {more} more" if more > 0 else "")

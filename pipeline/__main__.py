@@ -97,7 +97,8 @@ def choose(options: argparse.Namespace, params: Params | None = None) -> Chosen:
     from pipeline import graph
     from pipeline.cluster import load_cluster
 
-    check_checkpoints(options.checkpoints)
+    if options.checkpoints:  # another machine must find them there
+        parse_address(options.checkpoints, "--checkpoints")
     params = params or read_params(options)
     image, cluster = getattr(options, "image", graph.NO_IMAGE), None
     if "cluster" in options:
@@ -114,12 +115,6 @@ def choose(options: argparse.Namespace, params: Params | None = None) -> Chosen:
 def read_params(options: argparse.Namespace) -> Params:
     """The parameters that `options` ask for."""
     return change(load_params(options.params), options.set)
-
-
-def check_checkpoints(uri: str) -> None:
-    """UserError unless training states can go to `uri`, or it is empty: another machine must find them there."""
-    if uri:
-        parse_address(uri)
 
 
 def compile_(options: argparse.Namespace) -> None:

@@ -116,7 +116,7 @@ def check_reachable(params: Params) -> None:
     """UserError where `params` name files of this machine, which tasks on a cluster cannot see."""
     root, weights = params.prepare.root_dir, params.train.pretrained
     if params.prepare.synthetic is None and is_remote(root):
-        parse_address(root)
+        parse_address(root, "prepare.root_dir")
     elif params.prepare.synthetic is None and not Path(root).is_absolute():
         raise UserError(
             f"prepare.root_dir: {root!r} is a folder of this machine, which a cluster does not see; name one in S3 "

@@ -145,9 +145,9 @@ class Client(kfp_client.Client):  # type: ignore[misc]
 
 
 def _host(server: Server) -> str:
-    if not (server.host or os.environ.get(kfp_client.client.KF_PIPELINES_ENDPOINT_ENV)):
-        raise UserError("no server is named: give --host (with make, KFP_HOST=https://...) or KF_PIPELINES_ENDPOINT")
     host = (server.host or os.environ.get(kfp_client.client.KF_PIPELINES_ENDPOINT_ENV, "")).rstrip("/")
+    if not host:
+        raise UserError("no server is named: give --host (with make, KFP_HOST=https://...) or KF_PIPELINES_ENDPOINT")
     try:
         parts = urlsplit(host)
         valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0

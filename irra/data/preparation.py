@@ -15,11 +15,9 @@ from irra.cores import available_cores
 from irra.data.annotations import SPLITS, Record, read_annotations
 from irra.data.decoding import BadImage, load_images
 from irra.data.store import StoreWriter
-from irra.errors import UserError
+from irra.errors import UserError, first_of
 from irra.files import check_replaceable, replace_folder
 from irra.progress import progress
-
-SHOWN_PATHS = 3
 
 
 def prepare_dataset(config: PrepareConfig, target: Path) -> dict[str, Any]:
@@ -96,7 +94,7 @@ def _check_present(paths: list[Path]) -> None:
     missing = [str(path) for path in paths if not os.path.isfile(path)]
     if missing:
         raise UserError(
-            f"{len(missing)} of the {len(paths)} images named in the annotations do not exist: {_shorten(missing)}; "
+            f"{len(missing)} of the {len(paths)} images named in the annotations do not exist: {first_of(missing)}; "
             "complete the dataset, or set prepare.on_bad_image: skip"
         )
 
@@ -108,9 +106,4 @@ def _check_splits(records: list[Record], stats: dict[str, Any]) -> None:
 
 
 def _list_skipped(skipped: list[dict[str, str]]) -> str:
-    return f"{len(skipped)} images skipped: " + _shorten([f"{item['path']} ({item['reason']})" for item in skipped])
-
-
-def _shorten(items: list[str]) -> str:
-    more = len(items) - SHOWN_PATHS
-    return ", ".join(items[:SHOWN_PATHS]) + (f" and {more} more" if more > 0 else "")
+    return f"{len(skipped)} images skipped: " + first_of([f"{item['path']} ({item['reason']})" for item in skipped])

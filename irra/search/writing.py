@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from irra.errors import UserError
+from irra.errors import UserError, first_of
 from irra.search.approximate import write_graph
 from irra.search.gallery import Gallery
 from irra.search.layout import (
@@ -31,7 +31,6 @@ from irra.search.layout import (
 from irra.search.neighbours import normalised
 
 EXACT_LIMIT = 100_000  # pictures that are compared one by one: some 13 ms at 512 dimensions
-SHOWN_SKIPPED = 3  # unusable files that a message names
 COPY_ROWS = 8192  # rows of an older index copied at once
 
 Floats = NDArray[np.float32]
@@ -135,9 +134,8 @@ class GalleryWriter:
         """Write what is left; UserError when there is no picture at all."""
         size = len(self._columns["id"])
         if size == 0:
-            named = "; ".join(f"{item['path']}: {item['reason']}" for item in skipped[:SHOWN_SKIPPED])
-            more = f"; and {len(skipped) - SHOWN_SKIPPED} more" if len(skipped) > SHOWN_SKIPPED else ""
-            raise UserError(f"{source}: no usable picture is left to search{named and f' ({named}{more})'}")
+            left_out = first_of([f"{item['path']} ({item['reason']})" for item in skipped])
+            raise UserError(f"{source}: no usable picture is left to search; left out are {left_out}")
         self._embeddings.close()
         self._thumbnails.close()
         pq.write_table(pa.table(self._columns, schema=ENTRY_SCHEMA), self._folder / ENTRIES)

@@ -84,6 +84,14 @@ def test_pages_of_results_are_links(page: Page) -> None:
     assert urlsplit(page.url).query == "q=a+person"
 
 
+def test_a_page_beyond_the_last_leads_back_to_it(page: Page) -> None:
+    page.goto("/?q=red&page=99")
+    expect(page.get_by_role("status")).to_have_text("There is no page 99; 32 pictures were found")
+    expect(page.locator("#pages")).to_have_text("Previous")
+    page.get_by_role("link", name="Previous").click()
+    expect(page.locator(".card")).to_have_count(8)
+
+
 def test_details_open_and_close_by_keyboard_and_give_the_focus_back(page: Page) -> None:
     page.goto(f"/?q={sentence('green')}")
     cards = page.locator(".card")

@@ -55,7 +55,6 @@ def test_statistics_say_what_was_indexed(store: PreparedStore, model: Path, tmp_
     written = sum(path.stat().st_size for path in outputs.index.iterdir() if path.name != "info.json")
     captions = Gallery.open(outputs.index).caption_count
     assert stats == {
-        "model_fingerprint": model_fingerprint(model),
         "split": "test",
         "images": 8,
         "captions": captions,

@@ -201,7 +201,7 @@ def test_a_key_that_is_both_file_and_folder_is_named(s3: Server, tmp_path: Path)
     "uri", ["s3://", "s3://b", "s3:/bucket/raw", "s3://bucket/raw/../x", "s3://bucket//raw", "raw"]
 )
 def test_what_is_no_address_is_named(uri: str, tmp_path: Path) -> None:
-    assert f"{uri.rstrip('/')!r}: not an address in S3; write s3://bucket/folder" in failure(uri, tmp_path)
+    assert f"{uri!r}: not an address in S3; write s3://bucket/folder" in failure(uri, tmp_path)
 
 
 def test_an_empty_prefix_is_named(s3: Server, tmp_path: Path) -> None:

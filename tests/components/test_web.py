@@ -249,10 +249,16 @@ def test_twenty_users_at_once_get_what_each_would_get_alone(client: TestClient, 
 def test_a_search_does_not_wait_for_uploads(
     client: TestClient, engine: SearchEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four uploads that end when the search has been answered, on a machine of two threads for both."""
-    answered = threading.Event()
+    """Four uploads, each of which ends when the search has been answered, on a machine of one core."""
+    begun, answered = threading.Event(), threading.Event()
+
+    def captions_of(*arguments: object) -> list[object]:
+        begun.set()
+        assert answered.wait(20)
+        return []
+
     monkeypatch.setattr("components.web.api.available_cores", lambda: 1)
-    monkeypatch.setattr(engine, "captions_of", lambda *arguments: [] if answered.wait(20) else None)
+    monkeypatch.setattr(engine, "captions_of", captions_of)
 
     async def together() -> list[int]:
         transport = ASGITransport(create_app(engine), raise_app_exceptions=False)
@@ -260,7 +266,8 @@ def test_a_search_does_not_wait_for_uploads(
             uploads = [
                 asyncio.create_task(users.post("/api/captions", files={"picture": ("a.png", png())})) for _ in range(4)
             ]
-            await asyncio.sleep(0.5)
+            assert await asyncio.to_thread(begun.wait, 20)
+            await asyncio.sleep(0.5)  # in which the others would begin, if they could
             search = await users.get("/api/search", params={"q": "red"})
             answered.set()
             return [search.status_code, *[answer.status_code for answer in await asyncio.gather(*uploads)]]

@@ -115,12 +115,16 @@ def test_embeddings_and_thumbnails_are_those_of_the_resized_picture(photos: Path
     assert scores[0, 0] == pytest.approx(1, abs=1e-3)
 
 
-def test_an_unchanged_folder_costs_nothing(photos: Path, encoder: CountingEncoder) -> None:
+def test_an_unchanged_folder_costs_nothing_and_shows_no_progress(
+    photos: Path, encoder: CountingEncoder, capsys: pytest.CaptureFixture[str]
+) -> None:
     update(photos, encoder)
+    assert "index: 5/5 pictures" in capsys.readouterr().err
     encoder.encoded = 0
     written = (photos.parent / "index" / "info.json").stat().st_mtime_ns
     again = update(photos, encoder)
     assert (again.added, again.kept, again.removed, encoder.encoded) == (0, 5, 0, 0)
+    assert capsys.readouterr().err == ""
     assert (photos.parent / "index" / "info.json").stat().st_mtime_ns == written
 
 
@@ -237,7 +241,7 @@ def test_a_folder_without_pictures_is_refused(tmp_path: Path, encoder: CountingE
 def test_a_folder_of_broken_pictures_is_refused_and_leaves_nothing(tmp_path: Path, encoder: CountingEncoder) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(b"broken")
-    with pytest.raises(UserError, match=r"no usable picture .*\(a.jpg: not a JPEG"):
+    with pytest.raises(UserError, match=r"no usable picture .* a\.jpg \(not a JPEG"):
         update(tmp_path / "photos", encoder)
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 

@@ -105,7 +105,7 @@ def test_uncommitted_code_can_be_submitted_without_the_cache(monkeypatch: pytest
     [
         (["--image", "irra-python-pipeline"], "has no tag"),
         (["--image", f"{IMAGE}-dirty"], "not committed"),
-        (["--image", IMAGE, "--checkpoints", "states"], "'states': not an address in S3"),
+        (["--image", IMAGE, "--checkpoints", "states"], "--checkpoints: 'states': not an address in S3"),
         (["--image", IMAGE, "--checkpoints", "s3://"], "'s3://': not an address in S3"),
         (["--image", IMAGE, "--checkpoints", "s3://ck/states"], "'s3://ck/states': not an address in S3"),
         (["--image", IMAGE, "--params", "nowhere/cuhk.yaml"], "nowhere/cuhk.yaml: no such file; `make preset"),
@@ -113,7 +113,7 @@ def test_uncommitted_code_can_be_submitted_without_the_cache(monkeypatch: pytest
         (["--image", IMAGE, "--params", f"{PRESETS}/cuhk-pedes.yaml"], "'data/raw' is a folder of this machine"),
         (
             ["--image", IMAGE, "--params", f"{PRESETS}/cuhk-pedes.yaml", "--set", "prepare.root_dir=s3:///raw"],
-            "'s3:///raw': not an address in S3",
+            "prepare.root_dir: 's3:///raw': not an address in S3",
         ),
         (["--image", IMAGE, "--set", f"train.pretrained={WEIGHTS}"], f"'{WEIGHTS}' is a file of this machine"),
         (["--image", IMAGE, "--cluster", "nowhere.yaml"], "nowhere.yaml: no such file"),
