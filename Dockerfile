@@ -29,8 +29,9 @@ ENV PATH=/opt/venv/bin:${PATH} HOME=/home/irra USER=irra PYTHONUNBUFFERED=1 PYTH
 COPY README.md LICENSE ./
 COPY irra irra
 COPY components components
+COPY app app
 RUN pip install --quiet --no-cache-dir --no-index --no-deps --no-build-isolation --editable . \
-    && python -m compileall -q irra components
+    && python -m compileall -q irra components app
 
 USER 10001:0
 ENTRYPOINT []

@@ -8,7 +8,7 @@ TORCH_BACKEND ?=
 PORT ?= 5000
 PARAMS ?= params.yaml
 # One image for every task, tagged by commit: Kubeflow's cache compares the name, so a tag must never move.
-IN_IMAGE := Dockerfile .dockerignore pyproject.toml requirements.txt README.md LICENSE irra components
+IN_IMAGE := Dockerfile .dockerignore pyproject.toml requirements.txt README.md LICENSE irra components app
 REGISTRY ?=
 IMAGE ?= $(REGISTRY)irra-python-pipeline:$(shell git rev-parse --short=12 HEAD)$(shell test -z "$$(git status --porcelain -- $(IN_IMAGE))" || echo -dirty)
 BASE_IMAGE ?= python:3.11-slim-bookworm
@@ -43,9 +43,9 @@ $(INSTALLED): requirements.txt pyproject.toml
 	@rm -f $(VENV)/.installed* && touch $@
 
 repro: setup ## run the pipeline of dvc.yaml with params.yaml, then show its results
-	@$(BIN)/python -m components.check
+	@$(BIN)/python -m app.check
 	@$(BIN)/dvc repro
-	@$(BIN)/python -m components.summary
+	@$(BIN)/python -m app.summary
 
 test: setup ## run the tests
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not system and not docker"
@@ -67,11 +67,11 @@ bench: setup ## measure speed and memory on this machine
 
 mlflow: setup ## open the experiments in a browser, at http://127.0.0.1:5000 (PORT=5000)
 	@case "$$MLFLOW_TRACKING_URI" in http*) echo "MLFLOW_TRACKING_URI names a server that runs already: open its address in a browser";; \
-	*) exec $(BIN)/mlflow server --backend-store-uri "$$($(BIN)/python -m components.mlflow_runs)" \
+	*) exec $(BIN)/mlflow server --backend-store-uri "$$($(BIN)/python -m components.tracking.store)" \
 		--artifacts-destination mlartifacts --host 127.0.0.1 --port $(PORT);; esac
 
 preset: setup ## write a preset to params.yaml (NAME=cuhk-pedes, icfg-pedes, rstpreid, synthetic, clip-baseline, tiny)
-	@$(BIN)/python -m components.preset $(NAME)
+	@$(BIN)/python -m app.preset $(NAME)
 
 image: ## build the image of every task (REGISTRY=registry.example/, BASE_IMAGE=..., TORCH_BACKEND=cpu)
 	docker build --tag $(IMAGE) --build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg TORCH_BACKEND=$(TORCH_BACKEND) \
@@ -101,7 +101,7 @@ ablation: setup ## train every set of losses with every seed as DVC experiments,
 		echo "$$there" | grep -qx -- "$$name" || $(BIN)/dvc exp run --queue --name $$name \
 			-S train.loss_names=$$losses -S train.seed=$$seed || exit; done; done
 	@$(BIN)/dvc exp run --run-all
-	@$(BIN)/dvc exp show --json | $(BIN)/python -m components.ablation
+	@$(BIN)/dvc exp show --json | $(BIN)/python -m components.compare
 
 index: setup ## encode the gallery with the best model, so that it can be searched
 	@$(BIN)/dvc repro index
@@ -110,7 +110,7 @@ register: setup ## put the best model into MLflow's registry, if it passes the g
 	@$(BIN)/python -m components.register
 
 demo: setup ## search by a sentence in a browser, at http://127.0.0.1:7860
-	@$(BIN)/python -m components.web
+	@$(BIN)/python -m app.web
 
 lock: setup ## pin the newest versions that fit into requirements.txt
 	$(BIN)/uv pip compile --quiet --upgrade --universal --all-extras --no-header --no-annotate --no-emit-index-url pyproject.toml \

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.machine import describe
-from irra.retrieval import rank_gallery
+from irra.ranking import rank_gallery
 
 ROWS, WIDTH, PEOPLE = 20_000, 512, 1000
 CHECKED = 200  # queries that are ranked by sorting as well

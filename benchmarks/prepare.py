@@ -12,8 +12,8 @@ from pathlib import Path
 from benchmarks.machine import describe
 from benchmarks.photographs import SIZES, write_pictures
 from irra.config import PrepareConfig
-from irra.cores import available_cores
 from irra.data.preparation import prepare
+from irra.utils.cores import available_cores
 
 PICTURES = 512  # different ones
 IMAGES = 4096  # files, so that starting the processes weighs little

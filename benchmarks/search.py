@@ -24,15 +24,15 @@ from numpy.typing import NDArray
 from benchmarks.machine import describe
 from benchmarks.photographs import write_pictures
 from irra.backbones import read_config
-from irra.cores import available_cores
-from irra.data.decoding import load_images
+from irra.data.images import load_images
 from irra.model import IRRA, ModelSpec, build_model
-from irra.search.building import index_folder
-from irra.search.encoding import Encoder
+from irra.search.build import index_folder
+from irra.search.encoder import Encoder
 from irra.search.engine import SearchEngine
 from irra.search.gallery import Gallery
-from irra.search.neighbours import ExactCandidates, Neighbours, load_faiss, normalised
-from irra.search.writing import GalleryWriter, Picture
+from irra.search.knn import ExactCandidates, Neighbours, load_faiss, normalised
+from irra.search.writer import GalleryWriter, Picture
+from irra.utils.cores import available_cores
 
 DIMENSION, LOOKS, PICTURES_EACH = 512, 2000, 4
 FALL_OFF = 0.45  # of the spread, with the number of the dimension

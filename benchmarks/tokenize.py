@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.machine import describe
 from irra.config import load_params
-from irra.data.annotations import Record
+from irra.data.datasets import Record
 from irra.data.store import PreparedStore, StoreWriter
 from irra.data.tokens import write_tokens
 

@@ -52,7 +52,7 @@ def main() -> None:
 @contextmanager
 def serving(model: str, index: str) -> Iterator[int]:
     """The port of a server in another process."""
-    command = [sys.executable, "-m", "components.web", "--model", model, "--index", index, "--port", "0"]
+    command = [sys.executable, "-m", "app.web", "--model", model, "--index", index, "--port", "0"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None

@@ -13,20 +13,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from components.pictures import RetrievalRow, cmc_curve, retrieval_sheet
+from components.figures import RetrievalRow, cmc_curve, retrieval_sheet
 from components.stage import main
-from components.tracking import open_run
+from components.tracking.run import open_run
 from irra.checkpoint import load_model, model_fingerprint, read_model_facts
 from irra.config import EvaluateConfig
-from irra.data.batches import check_same_data
+from irra.data.loader import check_same_data
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
-from irra.errors import UserError
 from irra.evaluation import SplitFeatures, encode_split, image_to_text, text_to_image
-from irra.files import replace_file, write_json
 from irra.metrics import bootstrap_intervals
-from irra.retrieval import Ranking
-from irra.runtime import choose_device
+from irra.ranking import Ranking
+from irra.utils.errors import UserError
+from irra.utils.files import replace_file, write_json
+from irra.utils.runtime import choose_device
 
 SPLITS = ("val", "test")
 CMC_RANKS = 20

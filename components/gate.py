@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.registry import CHAMPION, Candidate, Champion, Registry
 from components.stage import main
+from components.tracking.registry import CHAMPION, Candidate, Champion, Registry
 from irra.config import RegistryConfig
-from irra.errors import UserError
-from irra.files import write_json
+from irra.utils.errors import UserError
+from irra.utils.files import write_json
 
 FACTS, METRICS = "model.json", "metrics.json"
 AGAIN = "evaluate the model again (dvc repro --force --single-item evaluate)"

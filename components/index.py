@@ -13,10 +13,10 @@ from components.stage import main
 from irra.checkpoint import load_model, model_fingerprint
 from irra.config import IndexConfig
 from irra.data.store import PreparedStore
-from irra.files import write_json
-from irra.runtime import choose_device
-from irra.search.building import index_split
-from irra.search.encoding import Encoder
+from irra.search.build import index_split
+from irra.search.encoder import Encoder
+from irra.utils.files import write_json
+from irra.utils.runtime import choose_device
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.dataset_sheet import draw_dataset_sheet
-from components.s3 import is_remote
+from components.figures.dataset import draw_dataset_sheet
+from components.s3.client import is_remote
+from components.s3.transfer import download
 from components.stage import main
-from components.storage import download
 from irra.config import PrepareConfig
 from irra.data.preparation import prepare_dataset
 from irra.data.store import PreparedStore
-from irra.files import write_json
+from irra.utils.files import write_json
 
 
 @dataclass(frozen=True)

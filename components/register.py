@@ -2,7 +2,7 @@
 
 python -m components.register           # prints what came of it; a model that does not pass is no error: exit status 0
 
-What is registered can be searched and served: see components/served_model.py.
+What is registered can be searched and served: see components/tracking/served_model.py.
 """
 
 import sys
@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import irra
 from components.gate import Decision, consult, decide, read_candidate
-from components.registry import Candidate, Champion, Logged, Registry, explained
 from components.stage import main
+from components.tracking.registry import Candidate, Champion, Logged, Registry, explained
 from irra.checkpoint import WEIGHTS, model_fingerprint
 from irra.config import RegistryConfig
-from irra.errors import UserError
-from irra.files import write_json
 from irra.search.gallery import Gallery
+from irra.utils.errors import UserError
+from irra.utils.files import write_json
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
@@ -160,7 +160,7 @@ def requirements() -> list[str]:
 
 
 def signature() -> "ModelSignature":
-    """The columns of components/served_model.py."""
+    """The columns of components/tracking/served_model.py."""
     from mlflow.models import ModelSignature
     from mlflow.types.schema import Array, ColSpec, Object, Property, Schema
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from irra.config import load_params
-from irra.errors import Interrupted, UserError
+from irra.utils.errors import Interrupted, UserError
 
 SHOWN_CHARACTERS = 60  # of a path that is too long
 

@@ -11,7 +11,7 @@ from components.stage import main
 from irra.config import TokenizeConfig
 from irra.data.store import PreparedStore
 from irra.data.tokens import write_tokens
-from irra.files import write_json
+from irra.utils.files import write_json
 
 
 @dataclass(frozen=True)

@@ -12,26 +12,26 @@ from typing import Any
 
 import torch
 
-from components.checkpoints import open_state
-from components.dataset_sheet import draw_dataset_sheet
-from components.mlflow_runs import MODEL_FINGERPRINT_TAG
-from components.pictures import loss_curves, validation_curves
+from components.figures import loss_curves, validation_curves
+from components.figures.dataset import draw_dataset_sheet
+from components.s3.checkpoints import open_state
 from components.stage import main
-from components.tracking import Tracker, open_run
+from components.tracking.run import Tracker, open_run
+from components.tracking.store import MODEL_FINGERPRINT_TAG
 from irra.backbones import read_config
 from irra.checkpoint import WEIGHTS, Progress, StateFolder, model_fingerprint, save_model
 from irra.config import TrainConfig, check_image_size
-from irra.data.batches import TrainingData
+from irra.data.loader import TrainingData
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
-from irra.errors import UserError
 from irra.evaluation import encode_split, text_to_image
-from irra.files import check_replaceable, replace_file, write_json
 from irra.metrics import METRIC_NAMES
 from irra.model import IRRA, ModelSpec, build_model
 from irra.model.clip import find_weights
-from irra.runtime import choose_device
-from irra.train import build_trainer, fit
+from irra.trainer import build_trainer, fit
+from irra.utils.errors import UserError
+from irra.utils.files import check_replaceable, replace_file, write_json
+from irra.utils.runtime import choose_device
 
 # neither changes what is learnt, so a training may go on with other values
 NOT_IN_FINGERPRINT = {"device", "log_period", "checkpoint_minutes", "test_batch_size"}

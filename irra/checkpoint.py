@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from irra.errors import UserError
-from irra.files import replace_file, replace_folder, write_json
 from irra.model import IRRA, ModelSpec, build_model
+from irra.utils.errors import UserError
+from irra.utils.files import replace_file, replace_folder, write_json
 
 WEIGHTS, CONFIG = "weights.safetensors", "config.json"
 STATE = "state.safetensors"

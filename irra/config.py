@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from irra.backbones import read_backbone
-from irra.errors import UserError
+from irra.utils.errors import UserError
 
 LOSSES = ("sdm", "mlm", "id", "itc", "cmpm")
 SYNTHETIC = "synthetic"

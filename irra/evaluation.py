@@ -7,14 +7,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from irra.data.batches import caption_batches, image_batches
+from irra.data.loader import caption_batches, image_batches
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
-from irra.errors import UserError
 from irra.model import IRRA
-from irra.progress import progress
-from irra.retrieval import Ranking, rank_gallery
-from irra.runtime import autocast
+from irra.ranking import Ranking, rank_gallery
+from irra.utils.errors import UserError
+from irra.utils.progress import progress
+from irra.utils.runtime import autocast
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.s3 import parse_address
+from components.s3.client import parse_address
 from components.stage import guarded
 from irra.config import Params, change, load_params
-from irra.errors import UserError
+from irra.utils.errors import UserError
 
 CLUSTER = Path(__file__).with_name("cluster.yaml")
 ABLATION = ("itc", "sdm", "sdm+id", "sdm+mlm", "sdm+mlm+id")  # the paper's study, its Table 4

@@ -18,9 +18,9 @@ from typing import Any
 from google.protobuf import json_format
 from kfp import local
 
-from components.mlflow_runs import tracking_uri
+from components.tracking.store import tracking_uri
 from irra.config import Params
-from irra.errors import UserError
+from irra.utils.errors import UserError
 from pipeline.graph import Pipeline
 
 # what a user sets for the stages, and a container does not see by itself

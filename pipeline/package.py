@@ -11,7 +11,7 @@ import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from irra.errors import UserError
+from irra.utils.errors import UserError
 
 TYPES: dict[str, tuple[type, ...]] = {
     "STRING": (str,),

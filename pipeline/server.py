@@ -14,7 +14,7 @@ import kfp_server_api
 import urllib3
 from kfp import client as kfp_client
 
-from irra.errors import UserError
+from irra.utils.errors import UserError
 
 CONNECT_SECONDS, ANSWER_SECONDS = 10, 60
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import kfp_server_api
 
-from irra.errors import UserError
+from irra.utils.errors import UserError
 from pipeline.package import disable_caching, read_package, typed_arguments
 from pipeline.server import Client, NoAnswer, Server, Submission
 

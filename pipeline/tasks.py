@@ -14,7 +14,7 @@ def prepare(config: str, prepared: dsl.Output[dsl.Dataset], report: dsl.Output[d
     from pathlib import Path
 
     from components import prepare as stage
-    from components.html_report import write_stage_report
+    from components.figures.page import write_stage_report
     from components.kubeflow import reporting_folder, running_stage
     from irra.config import PrepareConfig, parse_section
 
@@ -56,7 +56,7 @@ def train(
     from pathlib import Path
 
     from components import train as stage
-    from components.html_report import write_stage_report
+    from components.figures.page import write_stage_report
     from components.kubeflow import reporting_folder, running_stage
     from irra.config import TrainConfig, parse_section
 
@@ -85,7 +85,7 @@ def evaluate(
     from pathlib import Path
 
     from components import evaluate as stage
-    from components.html_report import write_stage_report
+    from components.figures.page import write_stage_report
     from components.kubeflow import running_stage
     from irra.config import EvaluateConfig, parse_section
 
@@ -168,7 +168,7 @@ def compare(
     """Collect the results of several trainings in one table and one plot."""
     from pathlib import Path
 
-    from components import ablation
+    from components import compare as ablation
     from components.kubeflow import reporting_folder, running_stage
 
     with running_stage(kfp_run), reporting_folder() as folder:

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from components.cli import app
+from app.cli import app
 from irra.checkpoint import save_model, save_weights
 from irra.data.store import PreparedStore
 from tests.models import small_model

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from irra.config import Params, TokenizeConfig, TrainConfig, load_params
-from irra.data.annotations import Record
+from irra.data.datasets import Record
 from irra.data.store import PreparedStore, StoreWriter
 from irra.data.tokens import TokenStore, write_tokens
 

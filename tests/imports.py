@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("irra", "components")
+PACKAGES = ("irra", "components", "app")
 
 
 def imported_names(path: Path) -> set[str]:
@@ -26,7 +26,7 @@ def source_of(name: str) -> Path | None:
 
 
 # Files that a module reads and that are no modules.
-PACKAGE_DATA = {"irra/backbones.py": "irra/model/backbones/*.json"}
+PACKAGE_DATA = {"irra/backbones/__init__.py": "irra/backbones/*.json"}
 
 
 def code_of(start: Path) -> set[str]:

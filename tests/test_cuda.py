@@ -16,8 +16,8 @@ from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
 from irra.metrics import gallery_order, query_scores
 from irra.objective import compute_losses
-from irra.runtime import autocast
 from irra.search.gallery import Gallery
+from irra.utils.runtime import autocast
 from tests.trainers import CPU, make_trainer, train
 
 pytestmark = [

@@ -85,7 +85,7 @@ def test_repro_again_does_nothing(project: Project) -> None:
 
 
 def test_summary_shows_the_table(project: Project) -> None:
-    shown = project.run("python", "-m", "components.summary")
+    shown = project.run("python", "-m", "app.summary")
     assert "mINP" in shown
     assert "make mlflow" in shown
     assert "reports/evaluate/retrieval_best.png" in shown
@@ -123,7 +123,7 @@ def test_an_edited_masking_rate_reruns_tokenize_and_what_follows(project: Projec
 def test_edited_code_reruns_the_stages_that_import_it(project: Project) -> None:
     for name, stages in (
         ("irra/losses.py", {"train"}),
-        ("irra/masking.py", {"tokenize", "train", "evaluate", "index"}),
+        ("irra/data/masking.py", {"tokenize", "train", "evaluate", "index"}),
     ):
         path = project.folder / name
         source = path.read_text()

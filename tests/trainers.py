@@ -7,12 +7,12 @@ import torch
 
 from irra.checkpoint import Progress, StateFolder
 from irra.config import TrainConfig
-from irra.data.batches import TrainingData
+from irra.data.loader import TrainingData
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
 from irra.evaluation import encode_split, text_to_image
 from irra.model import IRRA
-from irra.train import Reporter, Trainer, build_trainer, fit
+from irra.trainer import Reporter, Trainer, build_trainer, fit
 from tests.models import small_model
 
 CPU = torch.device("cpu")

@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from irra.config import PrepareConfig
-from irra.cores import available_cores
-from irra.data.annotations import SPLITS, Record, read_annotations
-from irra.data.decoding import BadImage, load_images
+from irra.data.datasets import SPLITS, Record, read_annotations
+from irra.data.images import BadImage, load_images
 from irra.data.store import StoreWriter
-from irra.errors import UserError, first_of
-from irra.files import check_replaceable, replace_folder
-from irra.progress import progress
+from irra.utils.cores import available_cores
+from irra.utils.errors import UserError, first_of
+from irra.utils.files import check_replaceable, replace_folder
+from irra.utils.progress import progress
 
 
 def prepare_dataset(config: PrepareConfig, target: Path) -> dict[str, Any]:
     """Prepare `<root_dir>/<dataset_name>`, or the synthetic dataset after rendering it; the stats of the store."""
     if config.synthetic is None:
         return prepare(config, Path(config.root_dir) / config.dataset_name, target)
-    from irra.data.synthetic import write_dataset
+    from irra.synthetic import write_dataset
 
     with _scratch_folder(target) as folder:
         write_dataset(folder, config.synthetic)

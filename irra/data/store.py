@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from irra.data.annotations import SPLITS, Record, split_sizes
-from irra.errors import UserError
-from irra.files import write_json
-from irra.npy import write_npy_header
+from irra.data.datasets import SPLITS, Record, split_sizes
+from irra.utils.errors import UserError
+from irra.utils.files import write_json
+from irra.utils.npy import write_npy_header
 
 FORMAT_VERSION = 1
 SHARD_IMAGES = 1024

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irra.config import TokenizeConfig
+from irra.data.masking import END_ID, MASK_ID, START_ID, mask_tokens
 from irra.data.store import PreparedStore
-from irra.errors import UserError
-from irra.files import check_replaceable, replace_folder, write_json
-from irra.masking import END_ID, MASK_ID, START_ID, mask_tokens
-from irra.npy import write_npy_header
-from irra.progress import progress
+from irra.utils.errors import UserError
+from irra.utils.files import check_replaceable, replace_folder, write_json
+from irra.utils.npy import write_npy_header
+from irra.utils.progress import progress
 
 FORMAT_VERSION = 1
 STOLEN_WORD = "jekyll</w>"

@@ -12,8 +12,8 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from irra.backbones import read_config
-from irra.errors import UserError
 from irra.model.attention import run_blocks
+from irra.utils.errors import UserError
 
 
 def create_clip(

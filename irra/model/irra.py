@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from irra.model.clip import create_clip, image_tokens, text_tokens
-from irra.model.interaction import Interaction
+from irra.model.cross_modal import Interaction
 
 CLASSIFIER_STD = 0.001
 

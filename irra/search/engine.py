@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 
 from irra.checkpoint import load_model, model_fingerprint
-from irra.cores import available_cores
-from irra.errors import UserError
 from irra.model import IRRA
-from irra.runtime import choose_device
-from irra.search.encoding import Encoder
+from irra.search.encoder import Encoder
 from irra.search.gallery import Gallery
 from irra.search.pictures import to_pixels
+from irra.utils.cores import available_cores
+from irra.utils.errors import UserError
+from irra.utils.runtime import choose_device
 
 MAX_QUERY_CHARACTERS = 2000
 MAX_RESULTS = 1000  # that a service gives for a query

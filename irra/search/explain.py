@@ -15,8 +15,8 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from irra.data.augment import normalise
+from irra.data.masking import END_ID, START_ID
 from irra.data.tokens import Tokenizer
-from irra.masking import END_ID, START_ID
 from irra.model import IRRA
 
 STEPS = 4  # on the way from a picture without content to the picture

@@ -10,9 +10,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from irra.errors import UserError
-from irra.search.approximate import GraphCandidates
-from irra.search.layout import (
+from irra.search.format import (
     AGAIN,
     CAPTION_EMBEDDINGS,
     CAPTION_SCHEMA,
@@ -26,8 +24,10 @@ from irra.search.layout import (
     Info,
     read_info,
 )
-from irra.search.neighbours import Embeddings, ExactCandidates, Neighbours
+from irra.search.hnsw import GraphCandidates
+from irra.search.knn import Embeddings, ExactCandidates, Neighbours
 from irra.search.pictures import to_pixels
+from irra.utils.errors import UserError
 
 JPEG_BEGINNING, JPEG_END = (0xFF, 0xD8), (0xFF, 0xD9)
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from irra.data.decoding import MAX_PIXELS, _to_rgb
-from irra.errors import UserError
+from irra.data.images import MAX_PIXELS, _to_rgb
+from irra.utils.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 THUMBNAIL_QUALITY = 85
@@ -71,7 +71,7 @@ def _walk(folder: Path, skipped: list[dict[str, str]]) -> Iterator[str]:
 
 
 def to_pixels(image: Image.Image, size: tuple[int, int]) -> Pixels:
-    """uint8 (H, W, 3) of an opened image at `size` = (H, W), as irra.data.decoding.load_image gives for a file.
+    """uint8 (H, W, 3) of an opened image at `size` = (H, W), as irra.data.images.load_image gives for a file.
 
     UserError when it is too large or damaged.
     """

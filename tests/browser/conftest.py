@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
-from components.web.__main__ import serve
+from app.web.__main__ import serve
 from irra.search.engine import SearchEngine
 from tests.browser import toy
 

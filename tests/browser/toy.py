@@ -7,13 +7,13 @@ import torch
 
 from irra import losses
 from irra.checkpoint import model_fingerprint, save_model, save_weights
-from irra.data.annotations import Record
 from irra.data.augment import normalise
+from irra.data.datasets import Record
 from irra.data.store import PreparedStore, StoreWriter
 from irra.data.tokens import Tokenizer
 from irra.model import IRRA
-from irra.search.building import index_split
-from irra.search.encoding import Encoder
+from irra.search.build import index_split
+from irra.search.encoder import Encoder
 from irra.search.engine import SearchEngine
 from tests.conftest import COLOURS, IMAGE_SIZE
 from tests.models import small_model

@@ -12,13 +12,13 @@ import torch
 from torch import nn
 from torch.optim import SGD, Optimizer
 
-from components.checkpoints import open_state
+from components.s3.checkpoints import open_state
 from irra.checkpoint import Progress, StateFolder
 from irra.config import TrainConfig
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
-from irra.errors import UserError
-from irra.train import fit
+from irra.trainer import fit
+from irra.utils.errors import UserError
 from tests.irra.test_train import Quiet, assert_equal, make_trainer, weights
 from tests.s3 import BUCKET, Refused, Server
 

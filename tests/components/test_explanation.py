@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.pictures.explanation import (
+from components.figures.explanation import (
     SHADE,
     ExplainedQuery,
     ExplanationRow,
@@ -15,7 +15,7 @@ from components.pictures.explanation import (
     placed_words,
     shade,
 )
-from components.pictures.text import load_face
+from components.figures.text import load_face
 
 GREY = np.full((64, 32, 3), 128, np.uint8)
 

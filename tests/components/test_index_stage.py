@@ -9,8 +9,8 @@ from components.index import Inputs, Outputs, run
 from irra.checkpoint import model_fingerprint, save_model, save_weights
 from irra.config import IndexConfig
 from irra.data.store import PreparedStore
-from irra.errors import UserError
 from irra.search.gallery import Gallery
+from irra.utils.errors import UserError
 from tests.models import architecture, small_model
 
 CONFIG = IndexConfig(split="test", dtype="float16", test_batch_size=3, precision="fp32", device="cpu")

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from components.kubeflow import reporting_folder, running_stage
-from irra.errors import UserError
+from irra.utils.errors import UserError
 
 
 def test_a_users_mistake_ends_a_task_with_one_message(capsys: pytest.CaptureFixture[str]) -> None:

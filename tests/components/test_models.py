@@ -6,11 +6,11 @@ import pytest
 from mlflow import MlflowClient
 
 from components import register
-from components.mlflow_runs import MODEL_FINGERPRINT_TAG, tracking_uri
-from components.models import resolve_model
-from components.tracking import open_run
+from components.tracking.models import resolve_model
+from components.tracking.run import open_run
+from components.tracking.store import MODEL_FINGERPRINT_TAG, tracking_uri
 from irra.checkpoint import load_model, model_fingerprint
-from irra.errors import UserError
+from irra.utils.errors import UserError
 from tests.components.test_registry import irra, project  # noqa: F401
 from tests.components.test_tracking import NOWHERE, clean_environment  # noqa: F401
 

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from components import prepare
-from components.storage import upload
+from components.s3.transfer import upload
 from irra.config import Params, PrepareConfig
 from irra.data.store import PreparedStore
-from irra.errors import UserError
+from irra.utils.errors import UserError
 from tests.s3 import BUCKET, Server, write_files
 
 pytest_plugins = ["tests.s3"]

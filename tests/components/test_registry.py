@@ -14,17 +14,18 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from components import gate, register, tracking
-from components.mlflow_runs import MODEL_FINGERPRINT_TAG, tracking_uri
-from components.registry import Candidate, Champion, Registry
+from components import gate, register
 from components.stage import main
-from components.tracking import open_run
+from components.tracking import run as tracking
+from components.tracking.registry import Candidate, Champion, Registry
+from components.tracking.run import open_run
+from components.tracking.store import MODEL_FINGERPRINT_TAG, tracking_uri
 from irra.checkpoint import model_fingerprint, save_model, save_weights
 from irra.config import RegistryConfig
 from irra.data.store import PreparedStore
-from irra.errors import UserError
-from irra.search.building import index_split
-from irra.search.encoding import Encoder
+from irra.search.build import index_split
+from irra.search.encoder import Encoder
+from irra.utils.errors import UserError
 from tests.components.test_tracking import NOWHERE, clean_environment  # noqa: F401
 from tests.models import small_model
 

@@ -19,7 +19,7 @@ from mlflow import pyfunc
 from mlflow.exceptions import MlflowException
 
 from components import register
-from components.mlflow_runs import tracking_uri
+from components.tracking.store import tracking_uri
 from irra.search.engine import Hit, SearchEngine
 from tests.components.test_registry import irra, project  # noqa: F401
 from tests.components.test_tracking import clean_environment, eventually  # noqa: F401
@@ -88,7 +88,7 @@ def test_a_bad_query_is_named(registered: register.Inputs, rows: dict[str, Any],
 
 
 def test_every_package_that_serving_imports_is_pinned() -> None:
-    files = {"components/served_model.py"} | import_closure(ROOT / "irra" / "search" / "engine.py")
+    files = {"components/tracking/served_model.py"} | import_closure(ROOT / "irra" / "search" / "engine.py")
     imported = {name.split(".")[0] for file in files for name in imported_names(ROOT / file)}
     needed = {MODULES.get(name, name) for name in imported - set(sys.stdlib_module_names) - {"irra"}}
     assert needed <= set(register.PACKAGES)

@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from components.stage import guarded
-from irra.errors import Interrupted, UserError
+from irra.utils.errors import Interrupted, UserError
 from tests.imports import ROOT
 
 SPLITS = {"a": "train", "b": "train", "c": "val", "d": "test"}  # of a picture, each of another person

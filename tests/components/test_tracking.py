@@ -15,10 +15,10 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from components import tracking
-from components.mlflow_runs import MODEL_FINGERPRINT_TAG, tracking_uri
-from components.tracking import open_run
-from irra.errors import UserError
+from components.tracking import run as tracking
+from components.tracking.run import open_run
+from components.tracking.store import MODEL_FINGERPRINT_TAG, tracking_uri
+from irra.utils.errors import UserError
 
 pytestmark = pytest.mark.xdist_group("mlflow")  # one worker: the server and the first database are slow to start
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ NOWHERE = "http://127.0.0.1:9"
 def first_use(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder where a process opened a first run, and all that the process printed."""
     folder = tmp_path_factory.mktemp("first-use")
-    code = "from components.tracking import open_run\nwith open_run('train', system_metrics=True): pass"
+    code = "from components.tracking.run import open_run\nwith open_run('train', system_metrics=True): pass"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     environment |= {"PYTHONPATH": str(ROOT), "MLFLOW_EXPERIMENT_NAME": "first use"}
     done = subprocess.run(

@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from components import evaluate, train
-from components.tracking import Tracker
+from components.tracking.run import Tracker
 from irra.checkpoint import Progress, StateFolder, load_model
 from irra.config import EvaluateConfig, Params, TokenizeConfig, TrainConfig
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore, write_tokens
-from irra.errors import UserError
 from irra.evaluation import encode_split, text_to_image
 from irra.metrics import METRIC_NAMES
 from irra.optim import build_optimizer
+from irra.utils.errors import UserError
 from tests.conftest import write_store
 from tests.models import small_model
 

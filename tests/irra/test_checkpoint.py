@@ -18,9 +18,9 @@ from irra.checkpoint import (
     save_weights,
 )
 from irra.config import TrainConfig
-from irra.errors import UserError
 from irra.model import IRRA
 from irra.optim import build_optimizer
+from irra.utils.errors import UserError
 from tests.models import architecture, small_model
 
 

@@ -9,7 +9,7 @@ import yaml
 
 from irra.backbones import read_backbone
 from irra.config import Params, TokenizeConfig, load_params, parse_section
-from irra.errors import UserError
+from irra.utils.errors import UserError
 from tests.conftest import ROOT
 
 PRESETS = sorted((ROOT / "presets").glob("*.yaml"))

@@ -11,15 +11,15 @@ from PIL import Image
 
 from irra.checkpoint import model_fingerprint, save_model, save_weights
 from irra.data.augment import normalise
-from irra.data.decoding import load_image
+from irra.data.images import load_image
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
-from irra.errors import UserError
 from irra.model import IRRA
-from irra.search.building import index_split
-from irra.search.encoding import Encoder
+from irra.search.build import index_split
+from irra.search.encoder import Encoder
 from irra.search.engine import MAX_QUERY_CHARACTERS, SearchEngine, clean_query
 from irra.search.pictures import to_pixels
+from irra.utils.errors import UserError
 from tests.models import small_model
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from irra.files import replace_file, replace_folder, write_json, write_text
+from irra.utils.files import replace_file, replace_folder, write_json, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -86,7 +86,7 @@ def test_a_failure_while_filling_leaves_the_previous_folder(tmp_path: Path, erro
 def test_a_killed_process_leaves_the_previous_folder_and_the_next_one_succeeds(tmp_path: Path) -> None:
     fill(tmp_path / "store", a="old")
     script = (
-        "import os, sys; from pathlib import Path; from irra.files import replace_folder\n"
+        "import os, sys; from pathlib import Path; from irra.utils.files import replace_folder\n"
         "with replace_folder(Path(sys.argv[1])) as folder:\n"
         "    (folder / 'half').write_text('half'); os.kill(os.getpid(), 9)"
     )
@@ -146,7 +146,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from safetensors.torch import save_file
-from irra.files import replace_file
+from irra.utils.files import replace_file
 
 def safetensors(path): save_file({"a": torch.zeros(100_000)}, path)
 def numpy(path): np.save(path.open("wb"), np.zeros(100_000))

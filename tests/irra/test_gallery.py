@@ -11,13 +11,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from irra.errors import UserError
-from irra.files import replace_folder
-from irra.search import building
-from irra.search.approximate import rows_of
+from irra.search import build as building
 from irra.search.gallery import Gallery
+from irra.search.hnsw import rows_of
 from irra.search.pictures import jpeg
-from irra.search.writing import GalleryWriter, Picture
+from irra.search.writer import GalleryWriter, Picture
+from irra.utils.errors import UserError
+from irra.utils.files import replace_folder
 
 SIZE = (16, 8)
 MODEL = "a" * 64

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from irra.data.store import PreparedStore
-from irra.errors import UserError
-from irra.search.building import Update, index_folder, index_split
-from irra.search.encoding import Encoder
+from irra.search.build import Update, index_folder, index_split
+from irra.search.encoder import Encoder
 from irra.search.gallery import Gallery
 from irra.search.pictures import find_pictures
+from irra.utils.errors import UserError
 from tests.models import small_model
 
 MODEL = "a" * 64
@@ -105,7 +105,7 @@ def test_a_name_that_is_no_unicode_is_left_out(photos: Path) -> None:
 
 
 def test_embeddings_and_thumbnails_are_those_of_the_resized_picture(photos: Path, encoder: CountingEncoder) -> None:
-    from irra.data.decoding import load_image
+    from irra.data.images import load_image
 
     update(photos, encoder)
     gallery = opened(photos)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from irra.masking import END_ID, MASK_ID, START_ID, Masked, mask_tokens
+from irra.data.masking import END_ID, MASK_ID, START_ID, Masked, mask_tokens
 
 WORDS = 20
 

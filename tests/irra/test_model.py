@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from irra.backbones import read_config
-from irra.errors import UserError
 from irra.model.attention import attend, run_blocks, run_blocks_at
 from irra.model.clip import adapt_image_size, create_clip, find_weights, image_tokens, resize_positions, text_tokens
+from irra.utils.errors import UserError
 from tests.models import architecture, small_model
 
 

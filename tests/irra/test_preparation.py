@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 from irra.config import PrepareConfig
-from irra.cores import available_cores
-from irra.data import decoding
-from irra.data.annotations import Record
-from irra.data.decoding import load_image
+from irra.data import images as decoding
+from irra.data.datasets import Record
+from irra.data.images import load_image
 from irra.data.preparation import hold_out_val, prepare, prepare_dataset
 from irra.data.store import PreparedStore
-from irra.errors import UserError
+from irra.utils.cores import available_cores
+from irra.utils.errors import UserError
 
 SIZE = (16, 8)
 SPLIT_OF_PID = ["test", "train", "val", "train", "train", "train", "test", "train"]  # as jumbled as real files
@@ -259,7 +259,7 @@ def test_the_quota_of_a_container_limits_the_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, expected: int
 ) -> None:
     (tmp_path / "cpu.max").write_text(quota)
-    monkeypatch.setattr("irra.cores.CPU_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr("irra.utils.cores.CPU_QUOTA", tmp_path / "cpu.max")
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(64)), raising=False)
     assert available_cores() == expected
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from irra.data.annotations import Record
+from irra.data.datasets import Record
 from irra.data.store import SHARD_IMAGES, PreparedStore, StoreWriter, training_labels
-from irra.errors import UserError
+from irra.utils.errors import UserError
 
 SIZE = (6, 4)
 # More than a shard of training images, and less than one of each other split.

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from irra.config import SyntheticConfig
-from irra.data.synthetic import write_dataset
-from irra.data.synthetic.attributes import (
+from irra.synthetic import write_dataset
+from irra.synthetic.attributes import (
     BAGS,
     COLOURS,
     EYEWEAR,
@@ -28,14 +28,14 @@ from irra.data.synthetic.attributes import (
     Person,
     draw_people,
 )
-from irra.data.synthetic.canvas import Canvas, View
-from irra.data.synthetic.captions import describe
-from irra.data.synthetic.photograph import Photograph, take
-from irra.data.synthetic.scene import CAMERAS
-from irra.data.synthetic.solids import Lathe, Ring
-from irra.data.synthetic.subject import PARTS
-from irra.data.synthetic.visibility import LEAST, visible_slots
-from irra.data.synthetic.wording import COLOUR_WORDS, HAIR_COLOUR_WORDS, NOUNS, PEOPLE
+from irra.synthetic.canvas import Canvas, View
+from irra.synthetic.captions import describe
+from irra.synthetic.photograph import Photograph, take
+from irra.synthetic.scene import CAMERAS
+from irra.synthetic.solids import Lathe, Ring
+from irra.synthetic.subject import PARTS
+from irra.synthetic.visibility import LEAST, visible_slots
+from irra.synthetic.wording import COLOUR_WORDS, HAIR_COLOUR_WORDS, NOUNS, PEOPLE
 
 SLOTS = ("upper", "inner", "lower", "shoes", "bag", "hat", "scarf", "held")
 PERSON = Person(

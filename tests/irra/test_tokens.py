@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from irra.config import TokenizeConfig
+from irra.data.masking import END_ID, MASK_ID, START_ID, mask_tokens
 from irra.data.store import PreparedStore
 from irra.data.tokens import Tokenizer, TokenStore, write_tokens
-from irra.errors import UserError
-from irra.masking import END_ID, MASK_ID, START_ID, mask_tokens
+from irra.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")

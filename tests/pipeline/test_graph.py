@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from irra.config import PrepareConfig, TrainConfig, parse_section
-from irra.errors import UserError
+from irra.utils.errors import UserError
 from pipeline.cluster import TASKS, Cluster, load_cluster, seconds
 from pipeline.graph import SECTIONS, irra_pipeline
 from tests.imports import ROOT

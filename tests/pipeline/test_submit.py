@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from kfp import client as kfp_client
 from kfp import compiler, dsl, kubernetes
 
-from irra.errors import UserError
+from irra.utils.errors import UserError
 from pipeline import server as server_module
 from pipeline import submit as module
 from pipeline.package import check_image, has_registry

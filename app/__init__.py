@@ -1,0 +1,1 @@
+"""What people touch: the command line `irra`, the search page, and the commands behind `make`."""

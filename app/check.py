@@ -1,0 +1,22 @@
+"""Say what is wrong with params.yaml or the dataset's folder before DVC does, which names neither key nor cure.
+
+python -m app.check              # as `make repro` does first
+"""
+
+from pathlib import Path
+
+from components.s3.client import is_remote
+from components.stage import guarded
+from irra.config import load_params
+from irra.data.datasets import find_annotations
+
+
+def check(path: Path) -> None:
+    """UserError for a mistake in the parameter file, or a dataset without annotations or folder of images."""
+    config = load_params(path).prepare
+    if config.synthetic is None and not is_remote(config.root_dir):
+        find_annotations(Path(config.root_dir) / config.dataset_name, config.dataset_name)
+
+
+if __name__ == "__main__":
+    raise SystemExit(guarded(lambda: check(Path("params.yaml"))))

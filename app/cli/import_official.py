@@ -1,0 +1,44 @@
+"""irra import-official: a checkpoint that IRRA's authors released becomes a model folder."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli.console import Document, check_output_folder
+from app.cli.info import CONFIG, WEIGHTS, describe_model, sha256
+from irra.utils.errors import UserError
+
+
+def import_official(
+    checkpoint: Annotated[Path, typer.Argument(metavar="BEST_PTH", help="The released best.pth.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Model folder to write.")],
+    image_size: Annotated[
+        tuple[int, int], typer.Option(metavar="HEIGHT WIDTH", min=1, help="Of the images it was trained on, in pixels.")
+    ] = (384, 128),
+) -> Document:
+    """Turn a released checkpoint into a model.
+
+    The stages and the other commands then take it like one of ours.
+
+    Example: irra import-official best.pth --out model
+    """
+    if not checkpoint.is_file():
+        raise UserError(f"{checkpoint}: no such file")
+    check_output_folder("--out", out, (WEIGHTS, CONFIG))
+    write_model(checkpoint, out, image_size)
+    return describe_model(out)
+
+
+def write_model(checkpoint: Path, out: Path, image_size: tuple[int, int]) -> None:
+    """Write the model folder, which names the checkpoint. Its best epoch is 0: none of ours."""
+    from irra import checkpoint as checkpoints
+
+    model = checkpoints.import_official(checkpoint, image_size)
+    facts = {"imported": {"file": checkpoint.name, "sha256": sha256(checkpoint)}, "selected": {"best_epoch": 0}}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".irra-", dir=out.parent) as folder:  # a disk with room for weights
+        weights = Path(folder, WEIGHTS)
+        checkpoints.save_weights(model, weights)
+        checkpoints.save_model(out, weights, model.spec, facts)

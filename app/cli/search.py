@@ -1,0 +1,154 @@
+"""irra search: the pictures that a sentence describes."""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
+
+from app.cli.console import MODEL_HELP, Document, check_output_file, printable
+from irra.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from irra.search.engine import Hit, SearchEngine
+
+MAX_SHEET_QUERIES = 20
+COLUMNS = {"rank": "rank", "score": "score", "pid": "person", "path": "path"}
+
+
+def search(
+    query: Annotated[
+        str | None, typer.Argument(metavar="QUERY", show_default=False, help="A description, in quotes.")
+    ] = None,
+    queries: Annotated[
+        str | None, typer.Option(metavar="FILE", help="One query a line instead; - reads standard input.")
+    ] = None,
+    top: Annotated[int, typer.Option(metavar="N", min=1, help="How many pictures; all where there are fewer.")] = 10,
+    index: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Index to search, of `dvc repro` or `irra index`.")
+    ] = Path("data/index"),
+    model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL_HELP)] = "model",
+    sheet: Annotated[Path | None, typer.Option(metavar="PNG", help="Draw each query with its best ten.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Draw why they were found: words and heat maps.")] = False,
+) -> Document:
+    """Find the pictures that a sentence describes.
+
+    Example: irra search "a woman in a red coat" --top 5 --sheet out.png
+    """
+    named = named_queries(query, queries)
+    if sheet is not None:
+        check_sheet(sheet, len(named))
+    elif explain:
+        raise UserError("--explain draws on the sheet; name one with --sheet")
+    from irra.search.format import read_info
+
+    read_info(index)  # says what is wrong before torch is loaded, which takes seconds
+    from components.tracking.models import resolve_model
+    from irra.search.engine import SearchEngine, clean_query
+
+    texts = [clean_query(text, name) for name, text in named.items()]
+    engine = SearchEngine.open(resolve_model(model), index)
+    rankings, unread = search_all(engine, texts, top), [engine.unread(text) for text in texts]
+    for name, rest in zip(named, unread, strict=True):
+        if rest:
+            print(f"warning: {name} is longer than the model reads; not read: {printable(rest)}", file=sys.stderr)
+    if sheet is not None:
+        from app.cli.sheet import draw_explanations, draw_results
+
+        (draw_explanations if explain else draw_results)(sheet, engine, texts, rankings)
+        print(f"drawn: {sheet}")
+    results = [
+        {"query": text, "unread": rest, "hits": [asdict(hit) for hit in hits]}
+        for text, rest, hits in zip(texts, unread, rankings, strict=True)
+    ]
+    return {"index": str(index), "source": engine.gallery.info.source, "results": results}
+
+
+def search_all(engine: "SearchEngine", texts: list[str], top: int) -> list[list["Hit"]]:
+    """The best pictures for each text; progress is shown where there are many."""
+    from irra.search.engine import BATCH
+    from irra.utils.progress import progress
+
+    starts = range(0, len(texts), BATCH)
+    shown = progress(starts, "search", len(starts), "batches") if len(starts) > 1 else starts
+    return [hits for start in shown for hits in engine.search(texts[start : start + BATCH], top)]
+
+
+def named_queries(query: str | None, source: str | None) -> dict[str, str]:
+    """Queries by the name that messages give them.
+
+    Every line of a file is a query: a blank one is refused by its number later on, as any other query that says
+    nothing, so that answers and lines keep together.
+    """
+    if (query is None) == (source is None):
+        raise UserError("give one query in quotes, or a file of them with --queries")
+    if query is not None:
+        return {"the query": query}
+    assert source is not None
+    name = "standard input" if source == "-" else source
+    lines = read_text(source, name).removesuffix("\n").split("\n")
+    if lines == [""]:
+        raise UserError(f"{name}: no query in it")
+    return {f"{name}: line {number}": line for number, line in enumerate(lines, 1)}
+
+
+def read_text(source: str, name: str) -> str:
+    """The text of a file, or of standard input for `-`; UserError when there is none."""
+    try:
+        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+        return data.decode("utf-8-sig")
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{name}: no such file") from None
+    except IsADirectoryError:
+        raise UserError(f"{name}: a folder; give a text file with one query a line") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+
+
+def check_sheet(path: Path, queries: int) -> None:
+    """UserError where the sheet could not be written, or would be too large to look at."""
+    check_output_file("--sheet", path, ".png")
+    if queries > MAX_SHEET_QUERIES:
+        raise UserError(f"--sheet: draws up to {MAX_SHEET_QUERIES} queries, there are {queries}")
+
+
+def print_hits(answer: Document, stream: TextIO) -> None:
+    """A table for every query: ruled on a terminal, tab-separated elsewhere; several have their query above."""
+    results = answer["results"]
+    for number, result in enumerate(results):
+        if number:
+            print(file=stream)
+        title = printable(result["query"]) if len(results) > 1 else None
+        known = any(hit["pid"] is not None for hit in result["hits"])
+        names = [name for name in COLUMNS if name != "pid" or known]
+        rows = [[_cell(hit[name]) for name in names] for hit in result["hits"]]
+        (print_ruled if stream.isatty() else print_plain)(title, [COLUMNS[name] for name in names], rows, stream)
+
+
+def print_plain(title: str | None, names: list[str], rows: list[list[str]], stream: TextIO) -> None:
+    """Lines of tab-separated cells, which cut and awk read."""
+    if title is not None:
+        print(title, file=stream)
+    for row in [names, *rows]:
+        print("\t".join(row), file=stream)
+
+
+def print_ruled(title: str | None, names: list[str], rows: list[list[str]], stream: TextIO) -> None:
+    """A table as wide as it needs to be; paths that the terminal cannot hold go on in the next line."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for name in names:
+        table.add_column(name, justify="left" if name == "path" else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(file=stream, markup=False, emoji=False, highlight=False).print(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return "" if value is None else printable(str(value))

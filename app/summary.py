@@ -1,0 +1,54 @@
+"""Show the results of the last evaluation: the table, the pictures, and how to open MLflow.
+
+python -m app.summary            # as `make repro` does at its end
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from components.stage import guarded
+from irra.metrics import METRIC_NAMES, WAYS
+from irra.utils.errors import UserError
+
+REPORTS = Path("reports")
+
+
+def results_table(metrics: dict[str, Any], intervals: dict[str, Any]) -> Table:
+    """Metrics in percent by split and direction, with 95% intervals below."""
+    title = "Retrieval, % (95% interval over identities)"
+    # fits a terminal of 80 columns, whatever the numbers
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("split")
+    table.add_column("query → gallery")
+    for name in METRIC_NAMES:
+        table.add_column(name, justify="right")
+    for split, ways in metrics.items():
+        for way, values in ways.items():
+            bounds = intervals[split][way]
+            cells = [
+                f"{values[name]:.2f}\n[dim]{bounds[name][0]:.1f}–{bounds[name][1]:.1f}[/dim]" for name in METRIC_NAMES
+            ]
+            table.add_row(split, WAYS[way], *cells)
+    return table
+
+
+def show() -> None:
+    """Print the summary of `reports/`."""
+    folder = REPORTS / "evaluate"
+    try:
+        metrics, intervals = (json.loads((folder / f"{name}.json").read_text()) for name in ("metrics", "intervals"))
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename}: missing; run `make repro` first") from None
+    console = Console()
+    console.print(results_table(metrics, intervals))
+    console.print("Pictures:", *sorted(str(path) for path in REPORTS.glob("*/*.png")), sep="\n  ", highlight=False)
+    console.print("Compare runs in a browser: make mlflow", highlight=False)
+
+
+if __name__ == "__main__":
+    raise SystemExit(guarded(show))

@@ -1,0 +1,74 @@
+"""Serve the search page on this machine.
+
+python -m app.web                                       # http://127.0.0.1:7860, as `make demo` does
+python -m app.web --model models:/irra@champion --port 8000
+"""
+
+import argparse
+import socket
+from pathlib import Path
+
+from components.stage import guarded
+from irra.utils.errors import UserError
+
+GRACE_SECONDS = 3  # for requests that run when the server is stopped
+
+
+def main() -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m app.web", description="Serve the search page.")
+    parser.add_argument("--model", default="model", help="a model folder or an MLflow address (default: %(default)s)")
+    parser.add_argument("--index", type=Path, default=Path("data/index"), help="an index folder (default: %(default)s)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="where to listen; browsers must call it that, or localhost (%(default)s)"
+    )
+    parser.add_argument("--port", type=int, default=7860, help="(default: %(default)s)")
+    arguments = parser.parse_args()
+    return guarded(lambda: serve(arguments.model, arguments.index, arguments.host, arguments.port))
+
+
+def serve(model: str, index: Path, host: str, port: int) -> None:
+    """Open model and index and answer requests until interrupted.
+
+    UserError when the address is taken, or model and index do not open or do not belong together.
+    """
+    with listen(host, port) as listener:  # before the model loads: a taken port is known at once
+        import torch
+        import uvicorn
+
+        from app.web.app import create_app
+        from components.tracking.models import resolve_model
+        from irra.search.engine import SearchEngine
+
+        engine = SearchEngine.open(resolve_model(model), index)
+        torch.set_num_threads(1)  # requests share the cores, one thread each
+        name = f"[{host}]" if ":" in host else host
+        app = create_app(engine, [name])
+        config = uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=GRACE_SECONDS)
+        print(
+            f"{engine.gallery.size} pictures to search at http://{name}:{listener.getsockname()[1]} (Ctrl+C stops)",
+            flush=True,
+        )
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens on `host` and `port`; UserError when that cannot be had."""
+    if port not in range(65536):  # getaddrinfo would take the remainder
+        raise UserError(f"--port {port}: ports go from 1 to 65535")
+    try:
+        # With the protocol named, asyncio switches Nagle's algorithm off, which would hold each answer for 40 ms.
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # or a restart waits for old connections
+        listener.bind(address)
+        listener.listen()
+        return listener
+    except OSError as error:
+        raise UserError(
+            f"cannot listen on {host} port {port}: {error.strerror}; choose others by --host or --port"
+        ) from None
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

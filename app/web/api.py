@@ -1,0 +1,165 @@
+"""What the page asks of the search engine, as JSON: /api/gallery, search, thumbnails, captions and explain.
+
+Work on the model runs on threads, one a core and two at least, so that the event loop stays free for everybody else.
+"""
+
+import base64
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Annotated, Any, BinaryIO, TypeVar
+
+import numpy as np
+from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter, HTTPException, Query, Request, Response
+from starlette.datastructures import UploadFile
+
+from app.web.uploads import MAX_UPLOAD_BYTES, limit_body, open_picture
+from irra.search.engine import MAX_QUERY_CHARACTERS, MAX_RESULTS, CaptionHit, Hit, SearchEngine, clean_query
+from irra.search.explain import Explanation, explain
+from irra.search.gallery import Gallery
+from irra.utils.cores import available_cores
+
+T = TypeVar("T")
+MAX_TOP = 100  # results on a page
+CAPTIONS = 10
+EXAMPLES = 6
+PLAIN_EXAMPLES = (
+    "a woman in a red jacket and black trousers",
+    "a man with a blue shirt, grey shorts and white shoes",
+    "a person with a backpack and a cap",
+)
+A_YEAR = "public, max-age=31536000, immutable"
+
+
+class Api:
+    """The routes over one engine."""
+
+    def __init__(self, engine: SearchEngine) -> None:
+        self._engine = engine
+        self._threads = CapacityLimiter(max(2, available_cores()))
+        self._long_work = CapacityLimiter(1)  # so that it leaves threads to searches, and memory
+        self._version = gallery_version(engine.gallery)
+
+    def router(self) -> APIRouter:
+        """All routes, relative to the API's prefix."""
+        router = APIRouter()
+        router.add_api_route("/gallery", self.gallery)
+        router.add_api_route("/search", self.search)
+        router.add_api_route("/thumbnails/{row}", self.thumbnail)
+        router.add_api_route("/captions", self.captions, methods=["POST"])
+        router.add_api_route("/explain", self.explain)
+        return router
+
+    async def gallery(self) -> dict[str, Any]:
+        """What can be searched, and sentences to try."""
+        gallery = self._engine.gallery
+        return {
+            "size": gallery.size,
+            "captions": gallery.caption_count,
+            "kind": gallery.kind,
+            "image_size": list(gallery.image_size),
+            "model": gallery.model_fingerprint,
+            "version": self._version,
+            "max_query_characters": MAX_QUERY_CHARACTERS,
+            "max_upload_bytes": MAX_UPLOAD_BYTES,
+            "examples": example_queries(gallery),
+        }
+
+    async def search(
+        self,
+        q: str = "",
+        top: Annotated[int, Query(ge=1, le=MAX_TOP)] = 24,
+        page: Annotated[int, Query(ge=1)] = 1,
+    ) -> dict[str, Any]:
+        """A page of the pictures that fit a sentence, best first; `total` counts those on all pages.
+
+        `gallery` is the version of the gallery whose rows these are, `unread` the end of the sentence that was cut off.
+        """
+        query = clean_query(q)
+        total = min(self._engine.gallery.size, MAX_RESULTS)
+        start, stop = (page - 1) * top, min(page * top, total)
+        hits: list[Hit] = []
+        if start < stop:
+            hits = (await self._on_thread(self._engine.search, [query], stop))[0]
+        return {
+            "gallery": self._version,
+            "query": query,
+            "unread": self._engine.unread(query),
+            "page": page,
+            "top": top,
+            "total": total,
+            "hits": [asdict(hit) for hit in hits[start:]],
+        }
+
+    async def thumbnail(self, row: int, v: str = "") -> Response:
+        """A picture of the gallery as JPEG, to be kept for good where `v` is this gallery's version."""
+        self._check_row(row)
+        thumbnail = self._engine.gallery.entry(row).thumbnail
+        headers = {"Cache-Control": A_YEAR} if v == self._version else {}
+        return Response(thumbnail, media_type="image/jpeg", headers=headers)
+
+    async def captions(self, request: Request) -> dict[str, Any]:
+        """The captions of the gallery that are nearest to an uploaded picture, the field `picture` of a form."""
+        if not self._engine.gallery.caption_count:
+            raise HTTPException(409, "this gallery has no captions to search")
+        async with limit_body(request).form(max_files=1, max_fields=0) as form:
+            picture = form.get("picture")
+            if not isinstance(picture, UploadFile):
+                raise HTTPException(400, "expected a form with a file named `picture`")
+            hits = await self._in_turn(request, self._captions_of, picture.file)
+        return {"captions": [asdict(hit) for hit in hits]}
+
+    async def explain(self, request: Request, row: int, q: str = "", v: str = "") -> dict[str, Any]:
+        """Which words and which parts of the picture made their score; 409 where `v` is another gallery's version.
+
+        `heat` is H x W bytes in base64, row by row, 255 where the picture mattered most.
+        """
+        query = clean_query(q)
+        if v not in ("", self._version):
+            raise HTTPException(409, "the gallery has changed since this search; search again")
+        self._check_row(row)
+        explanation = await self._in_turn(request, self._explain, row, query)
+        height, width = explanation.heat.shape
+        heat = (explanation.heat * 255).round().astype(np.uint8)
+        return {
+            "words": [{"word": word, "importance": importance} for word, importance in explanation.words],
+            "unread": explanation.unread,
+            "heat": {"width": width, "height": height, "values": base64.b64encode(heat.tobytes()).decode()},
+        }
+
+    async def _in_turn(self, request: Request, work: Callable[..., T], *arguments: Any) -> T:
+        """Do what costs as much as many searches, one at a time."""
+        async with self._long_work:
+            if await request.is_disconnected():  # has gone on to another picture meanwhile
+                raise HTTPException(499, "nobody waits for this any more")
+            return await self._on_thread(work, *arguments)
+
+    async def _on_thread(self, work: Callable[..., T], *arguments: Any) -> T:
+        return await to_thread.run_sync(work, *arguments, limiter=self._threads)
+
+    def _check_row(self, row: int) -> None:
+        size = self._engine.gallery.size
+        if not 0 <= row < size:
+            raise HTTPException(404, f"no picture {row}; the gallery has {size}, counted from 0")
+
+    def _captions_of(self, file: BinaryIO) -> list[CaptionHit]:
+        with open_picture(file) as picture:
+            return self._engine.captions_of(picture, CAPTIONS)
+
+    def _explain(self, row: int, query: str) -> Explanation:
+        model = self._engine.model
+        return explain(model, self._engine.gallery.pixels(row, model.spec.image_size), query)
+
+
+def example_queries(gallery: Gallery) -> list[str]:
+    """Captions from all over the gallery, or ready-made sentences where it has none."""
+    count = gallery.caption_count
+    rows = range(0, count, max(1, -(-count // EXAMPLES)))
+    return [gallery.caption(row) for row in rows] or list(PLAIN_EXAMPLES)
+
+
+def gallery_version(gallery: Gallery) -> str:
+    """Changes when the index is written anew, so that no browser shows a picture of the previous one."""
+    written = gallery.folder.stat().st_mtime_ns
+    return hashlib.sha256(f"{gallery.model_fingerprint} {gallery.size} {written}".encode()).hexdigest()[:16]

@@ -1,0 +1,138 @@
+"""Compare trainings that differ in losses and seed: one table and one plot, mean and spread over seeds.
+
+dvc exp show --json | python -m components.compare     # as `make ablation` does at its end
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.figures.ablation import ablation_chart
+from components.figures.page import picture, table, write_page
+from components.stage import guarded
+from components.tracking.run import open_run
+from irra.metrics import METRIC_NAMES
+from irra.utils.errors import UserError
+from irra.utils.files import write_json, write_text
+
+TITLE = "Losses compared: text to image, test"
+NAME_PREFIX = "ablation-"  # of the DVC experiments that belong to the comparison
+UNFINISHED = ("queued", "running", "failed")
+PARAMS, METRICS = "params.yaml", "reports/evaluate/metrics.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One training: its losses and seed, and its text-to-image metrics on test in percent."""
+
+    loss_names: str
+    seed: int
+    metrics: Mapping[str, float]
+
+
+def run(folders: Sequence[Path], report: Path) -> None:
+    """Compare the evaluations in `folders`, as Kubeflow's tasks hand them over."""
+    compare([read_result(folder) for folder in folders], report)
+
+
+def read_result(folder: Path) -> Result:
+    """Read the report folder of the evaluate stage."""
+    model, metrics = (json.loads((folder / f"{name}.json").read_text()) for name in ("model", "metrics"))
+    return Result(model["train"]["loss_names"], model["train"]["seed"], metrics["test"]["t2i"])
+
+
+def read_experiments(shown: Sequence[Mapping[str, Any]]) -> tuple[list[Result], list[str]]:
+    """The results of the comparison in what `dvc exp show --json` printed, and the names of experiments without one.
+
+    A name may be there several times: tries that failed, and one that did not.
+    """
+    experiments = [experiment for revision in shown for experiment in revision.get("experiments") or []]
+    named = [experiment for experiment in experiments if str(experiment["name"]).startswith(NAME_PREFIX)]
+    results = {one["name"]: read_experiment(one["revs"][0]["data"]) for one in named if is_finished(one)}
+    return list(results.values()), sorted({one["name"] for one in named} - results.keys())
+
+
+def is_finished(experiment: Mapping[str, Any]) -> bool:
+    """Whether an experiment has metrics of its own; one that failed, or never ran, shows those of its commit."""
+    (revision, *_), executor = experiment["revs"], experiment.get("executor") or {}
+    if revision.get("error") or executor.get("state", "success") in UNFINISHED or not revision["data"]:
+        return False
+    return "data" in revision["data"]["metrics"].get(METRICS, {})
+
+
+def read_experiment(data: Mapping[str, Any]) -> Result:
+    """The result of a finished experiment."""
+    train = data["params"][PARAMS]["data"]["train"]
+    return Result(train["loss_names"], train["seed"], data["metrics"][METRICS]["data"]["test"]["t2i"])
+
+
+def compare(results: Sequence[Result], report: Path) -> None:
+    """Write the table as Markdown, JSON and HTML with the plot, and log them to a run of MLflow."""
+    groups = by_losses(results)
+    header, rows = ["losses", "seeds", *METRIC_NAMES], [table_row(*group) for group in groups.items()]
+    write_text(report / "ablation.md", markdown(header, rows))
+    scores = {losses: [result.metrics["R1"] for result in group] for losses, group in groups.items()}
+    ablation_chart(report / "ablation.png", "R1", scores)
+    write_page(report / "ablation.html", TITLE, [table(header, rows), picture(report / "ablation.png")])
+    means = {losses: summary(group) for losses, group in groups.items()}
+    write_json(report / "ablation.json", means)
+    with open_run("ablation", run_name="ablation") as tracker:
+        for losses, values in means.items():
+            name = losses.replace("+", "-")  # MLflow allows no plus sign
+            tracker.log_metrics({f"{name}/{metric}": value["mean"] for metric, value in values.items()}, 0)
+        tracker.log_folder(report, "ablation")
+
+
+def by_losses(results: Iterable[Result]) -> dict[str, list[Result]]:
+    """Results of each set of losses, fewest losses first, by seed."""
+    groups: dict[str, list[Result]] = {}
+    for result in sorted(results, key=lambda result: (result.loss_names.count("+"), result.loss_names, result.seed)):
+        groups.setdefault(result.loss_names, []).append(result)
+    return groups
+
+
+def summary(group: Sequence[Result]) -> dict[str, dict[str, float]]:
+    """Mean and, of more than one seed, sample standard deviation of every metric."""
+    values = {name: [result.metrics[name] for result in group] for name in METRIC_NAMES}
+    means = {name: {"mean": statistics.fmean(seeds)} for name, seeds in values.items()}
+    if len(group) > 1:
+        means = {name: mean | {"std": statistics.stdev(values[name])} for name, mean in means.items()}
+    return means
+
+
+def table_row(losses: str, group: Sequence[Result]) -> list[str]:
+    """Losses, number of seeds, and `mean ± standard deviation` of every metric."""
+    cells = [
+        f"{value['mean']:.1f} ± {value['std']:.1f}" if "std" in value else f"{value['mean']:.1f}"
+        for value in summary(group).values()
+    ]
+    return [losses, str(len(group)), *cells]
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def main() -> None:
+    """Compare the experiments that are on standard input, and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m components.compare", description=__doc__)
+    parser.add_argument("--report", type=Path, default=Path("reports/ablation"), help="output (default: %(default)s)")
+    report = parser.parse_args().report
+    results, missing = read_experiments(json.load(sys.stdin))
+    if not results:
+        raise UserError(f"no finished experiment is named {NAME_PREFIX}*; `make ablation` runs them")
+    compare(results, report)
+    print((report / "ablation.md").read_text(), end="")
+    if missing:
+        raise UserError(f"without a result: {', '.join(missing)}; `make ablation` trains them again")
+
+
+if __name__ == "__main__":
+    raise SystemExit(guarded(main))

@@ -1,0 +1,14 @@
+"""Pictures of the data, of training and of retrieval: plain data in, one PNG out."""
+
+from components.figures.curves import cmc_curve, loss_curves, validation_curves
+from components.figures.sheets import RetrievalRow, SheetRow, contact_sheet, retrieval_sheet
+
+__all__ = [
+    "RetrievalRow",
+    "SheetRow",
+    "cmc_curve",
+    "contact_sheet",
+    "loss_curves",
+    "retrieval_sheet",
+    "validation_curves",
+]

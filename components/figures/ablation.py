@@ -1,0 +1,27 @@
+"""One metric by the losses that were trained: every seed as a dot, their mean as a line."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from components.figures.curves import WIDTH
+from components.figures.plots import chart
+from components.figures.style import INK, SERIES, hex_colour
+
+
+def ablation_chart(path: Path, metric: str, values: Mapping[str, Sequence[float]]) -> None:
+    """Write `metric` (percent) for each set of losses; `values`: losses -> one value for each seed."""
+    assert values, "no training to draw"
+    with chart(path, WIDTH, 1.2 + 0.6 * len(values)) as figure:
+        axes = figure.add_subplot()
+        axes.grid(axis="x")
+        axes.grid(visible=False, axis="y")
+        for row, scores in enumerate(values.values()):
+            mean = sum(scores) / len(scores)
+            axes.plot(scores, [row] * len(scores), "o", color=hex_colour(SERIES[0]), alpha=0.5, markersize=8)
+            axes.plot([mean, mean], [row - 0.3, row + 0.3], color=hex_colour(INK))
+            at = (mean, row - 0.3)
+            axes.annotate(f"{mean:.1f}", at, (4, -4), textcoords="offset points", va="bottom", color=hex_colour(INK))
+        axes.set_yticks(range(len(values)), list(values))
+        axes.set_ylim(len(values) - 0.4, -0.6)  # the first on top
+        axes.margins(x=0.1)
+        axes.set_title(f"{metric} by losses (%): a dot for each seed, a line at the mean")

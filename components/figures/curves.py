@@ -1,0 +1,181 @@
+"""Curves: losses and learning rates of training, metrics of validation, recall by rank."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from components.figures.plots import chart, label_ends, labels_apart
+from components.figures.style import MUTED, SERIES, Colour, hex_colour
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Values = npt.NDArray[np.float64]
+Line = tuple[Sequence[float], Sequence[float]]  # x, y
+
+WIDTH = 10.0  # inches; shown 1000 pixels wide, ten points are fourteen pixels
+LEARNING_RATE = "lr/"
+DIRECTIONS = {"t2i": "Text to image", "i2t": "Image to text"}
+MARKED_RANKS = (1, 5, 10)
+RANK_TICKS = (1, 2, 5, 10, 20, 50, 100)
+SUPERSCRIPTS = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
+
+
+def loss_curves(path: Path, history: Mapping[str, Line]) -> None:
+    """Write a panel for every loss and one for the learning rates.
+
+    `history`: name -> (epochs, fractional; values). Names `lr/<group>` are learning rates, all others losses, whose
+    titles leave out a `loss/`.
+    """
+    for name, (x, y) in history.items():
+        assert len(x) == len(y) > 0, f"{name} needs one value for each epoch, and at least one"
+    rates = {name.removeprefix(LEARNING_RATE): line for name, line in history.items() if name.startswith(LEARNING_RATE)}
+    losses = {name: line for name, line in history.items() if not name.startswith(LEARNING_RATE)}
+    assert losses, "no loss to draw"
+    panels = len(losses) + bool(rates)
+    columns = min(3, panels)
+    rows = math.ceil(panels / columns)
+    with chart(path, WIDTH, 2.7 * rows) as figure:
+        grid = figure.add_gridspec(rows, columns)
+        for index, (name, line) in enumerate(losses.items()):
+            axes = figure.add_subplot(grid[index // columns, index % columns])
+            _loss_panel(axes, name.removeprefix("loss/").replace("/", " "), line)
+        if rates:
+            _rate_panel(figure.add_subplot(grid[rows - 1, len(losses) % columns :]), rates)
+
+
+def _loss_panel(axes: "Axes", name: str, line: Line) -> None:
+    """One loss, its moving mean in front, and its last mean as a number above the end, where no curve runs."""
+    x, y = np.asarray(line[0], dtype=float), np.asarray(line[1], dtype=float)
+    colour = hex_colour(SERIES[0])
+    mean = _moving_mean(y)
+    axes.plot(x, y, color=colour, alpha=0.25, linewidth=1.2)
+    axes.plot(x, mean, color=colour)
+    axes.plot(x[-1:], mean[-1:], "o", color=colour, markersize=5)
+    axes.set_title(name)
+    axes.set_title(f"{mean[-1]:.3g}", loc="right", color=colour, weight="bold")
+    axes.set_ylim(bottom=min(0.0, float(np.nanmin(y))))
+    _epoch_axis(axes, x)
+
+
+def _moving_mean(values: Values) -> Values:
+    """Mean over a fortieth of the points about each one, over fewer at both ends."""
+    kernel = np.ones(2 * (len(values) // 80) + 1)
+    counts = np.convolve(np.ones_like(values), kernel, mode="same")
+    return np.asarray(np.convolve(values, kernel, mode="same") / counts)
+
+
+def _rate_panel(axes: "Axes", rates: Mapping[str, Line]) -> None:
+    """Learning rates in units of a power of ten, labelled at their peaks; groups with equal rates share a line."""
+    highest = max(max(y) for _, y in rates.values())
+    exponent = math.floor(math.log10(highest)) if highest > 0.0 else 0
+    shared: dict[tuple[float, ...], list[str]] = {}
+    for name, (_, y) in rates.items():
+        shared.setdefault(tuple(value / 10.0**exponent for value in y), []).append(name)
+    colours = _colours(len(shared))
+    for (y, names), colour in zip(shared.items(), colours, strict=True):
+        marker = "o" if len(y) == 1 else None  # a line needs two points to be seen
+        axes.plot(rates[names[0]][0], y, color=hex_colour(colour), drawstyle="steps-pre", marker=marker)
+    axes.set_title(f"learning rate, \u00d7 10{str(exponent).translate(SUPERSCRIPTS)}")
+    axes.set_ylim(0.0, 1.18 * max(map(max, shared)) or 1.0)
+    _epoch_axis(axes, np.concatenate([x for x, _ in rates.values()]))
+    heights = labels_apart(axes, [max(y) for y in shared])
+    for (y, names), height, colour in zip(shared.items(), heights, colours, strict=True):
+        peak = rates[names[0]][0][y.index(max(y))]
+        axes.annotate(", ".join(names), (peak, height), (0, 5), textcoords="offset points", color=hex_colour(colour))
+
+
+def _colours(count: int) -> list[Colour]:
+    return [SERIES[index % len(SERIES)] for index in range(count)]
+
+
+def _epoch_axis(axes: "Axes", x: Sequence[float] | Values) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
+    if min(x) == max(x):
+        axes.set_xlim(min(x) - 1.0, max(x) + 1.0)
+
+
+def validation_curves(
+    path: Path, epochs: Sequence[int], metrics: Mapping[str, Sequence[float]], best_epoch: int, split: str = "val"
+) -> None:
+    """Write metrics (percent) on `split` by epoch, with the chosen epoch and the values there beside the names."""
+    assert metrics, "no validation to draw"
+    assert best_epoch in epochs, f"epoch {best_epoch} was not validated"
+    for name, values in metrics.items():
+        assert len(values) == len(epochs), f"{name} needs one value for each epoch"
+    best = list(epochs).index(best_epoch)
+    with chart(path, WIDTH, 5.0) as figure:
+        axes = figure.add_subplot()
+        ends = []
+        for (name, values), colour in zip(metrics.items(), _colours(len(metrics)), strict=True):
+            axes.plot(epochs, values, color=hex_colour(colour))
+            axes.plot(best_epoch, values[best], "o", color=hex_colour(colour), markersize=7, markeredgecolor="white")
+            ends.append((values[-1], f"{name}  {values[best]:.1f}", colour))
+        axes.axvline(best_epoch, color=hex_colour(MUTED), linewidth=1.0, linestyle=(0, (4, 3)), zorder=0.5)
+        axes.set_title(f"Validation on the {split} split by epoch (%)")
+        offset, side = ((-6, 5), "right") if best >= len(epochs) / 2 else ((6, 5), "left")
+        note = f"best epoch: {best_epoch}, its values at the right"
+        axes.annotate(note, (best_epoch, 0.0), offset, textcoords="offset points", ha=side, color=hex_colour(MUTED))
+        axes.set_ylim(0.0, 105.0)
+        _epoch_axis(axes, epochs)
+        label_ends(axes, ends)
+
+
+def cmc_curve(path: Path, curves: Mapping[str, Sequence[float]]) -> None:
+    """Write recall (percent) at rank 1..K, one panel for each direction.
+
+    `curves`: `<split>/<direction>` -> recalls, with a direction of `t2i` or `i2t`, such as `test/t2i`.
+    """
+    assert min(map(len, curves.values()), default=0) > 0, "no recall to draw"
+    panels: dict[str, dict[str, Sequence[float]]] = {}
+    for name, recalls in curves.items():
+        split, _, direction = name.partition("/")
+        assert direction in DIRECTIONS, f"{name} is not named <split>/t2i or <split>/i2t"
+        panels.setdefault(direction, {})[split] = recalls
+    lowest = min(min(recalls) for recalls in curves.values())
+    with chart(path, WIDTH, 4.4) as figure:
+        grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)
+        for axes, (direction, lines) in zip(grid[0], panels.items(), strict=True):
+            axes.set_ylim(max(0.0, 10.0 * math.floor(lowest / 10.0 - 0.5)), 102.0)
+            axes.set_title(f"{DIRECTIONS[direction]}: recall at rank k (%)")
+            _recall_panel(axes, lines)
+
+
+def _recall_panel(axes: "Axes", lines: Mapping[str, Sequence[float]]) -> None:
+    """Recalls over the logarithm of the rank; at each marked one, numbers above the best line and below the worst."""
+    from matplotlib.ticker import NullLocator
+
+    ends = []
+    colours = dict(zip(lines, _colours(len(lines)), strict=True))
+    for split, recalls in lines.items():
+        colour = colours[split]
+        axes.plot(range(1, len(recalls) + 1), recalls, color=hex_colour(colour))
+        ranks = [rank for rank in MARKED_RANKS if rank <= len(recalls)]
+        axes.plot(ranks, [recalls[rank - 1] for rank in ranks], "o", color=hex_colour(colour), markeredgecolor="white")
+        ends.append((recalls[-1], split, colour))
+    for rank in MARKED_RANKS:
+        at = {split: recalls[rank - 1] for split, recalls in lines.items() if rank <= len(recalls)}
+        if at:
+            worst, best = min(at, key=lambda split: at[split]), max(at, key=lambda split: at[split])
+            for split in dict.fromkeys((worst, best)):
+                _number(axes, rank, at[split], colours[split], above=split == best)
+    longest = max(len(recalls) for recalls in lines.values())
+    axes.set_xscale("log")
+    axes.margins(x=0.12)
+    axes.set_xticks(ticks := [rank for rank in RANK_TICKS if rank <= longest], [str(rank) for rank in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("k")
+    label_ends(axes, ends)
+
+
+def _number(axes: "Axes", rank: int, recall: float, colour: Colour, above: bool) -> None:
+    offset, side = ((-4, 6), "right") if above else ((4, -14), "left")
+    place, ink = (rank, recall), hex_colour(colour)
+    axes.annotate(f"{recall:.1f}", place, offset, textcoords="offset points", ha=side, color=ink, fontsize=9)

@@ -1,0 +1,80 @@
+"""A stage's report folder as one HTML file that needs nothing beside it, for viewers that show a single file."""
+
+import base64
+import html
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from irra.metrics import METRIC_NAMES, WAYS
+from irra.utils.files import write_text
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1f2430; background: #fff; max-width: 1040px; margin: 2rem auto;
+       padding: 0 1rem }
+table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums }
+th, td { padding: .3rem .9rem .3rem 0; border-bottom: 1px solid #e0e4ea; text-align: right }
+th:first-child, td:first-child { text-align: left }
+th { color: #697180; font-weight: 600 }
+img { max-width: 100%; display: block; margin: 1.5rem 0 }
+"""
+
+
+def write_stage_report(folder: Path, path: Path, title: str) -> None:
+    """Write every metrics file and picture of `folder` to the one HTML file `path`."""
+    blocks = [metrics_table(data) if _is_metrics(data) else facts_table(data) for data in _read_numbers(folder)]
+    blocks += [picture(file) for file in sorted(folder.glob("*.png"))]
+    write_page(path, title, blocks)
+
+
+def write_page(path: Path, title: str, blocks: Sequence[str]) -> None:
+    """Write `blocks` of HTML as a page."""
+    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
+    body = "\n".join([f"<h1>{html.escape(title)}</h1>", *blocks])
+    write_text(path, f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n')
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of plain texts."""
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+    body = "\n".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
+
+
+def metrics_table(metrics: Mapping[str, Any]) -> str:
+    """Retrieval metrics in percent by split and direction."""
+    rows = [
+        [f"{split}, {WAYS[way]}", *(f"{values[name]:.2f}" for name in METRIC_NAMES)]
+        for split, ways in metrics.items()
+        for way, values in ways.items()
+    ]
+    return table(["%", *METRIC_NAMES], rows)
+
+
+def facts_table(facts: Mapping[str, Any]) -> str:
+    """Nested facts, a line each."""
+    return table(["", ""], [[name, str(value)] for name, value in _flatten(facts)])
+
+
+def picture(path: Path) -> str:
+    """A PNG inside the page."""
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f'<img alt="{html.escape(path.stem.replace("_", " "))}" src="data:image/png;base64,{data}">'
+
+
+def _read_numbers(folder: Path) -> list[dict[str, Any]]:
+    paths = (folder / name for name in ("metrics.json", "stats.json"))
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+
+
+def _is_metrics(data: Mapping[str, Any]) -> bool:
+    return all(isinstance(ways, dict) and set(ways) <= set(WAYS) for ways in data.values())
+
+
+def _flatten(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key} ")
+        else:
+            yield f"{prefix}{key}", value

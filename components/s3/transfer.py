@@ -1,0 +1,185 @@
+"""Folders moved to and from S3: in parallel, verified, and resumed after a kill.
+
+python -m components.s3.transfer upload data/raw/CUHK-PEDES s3://bucket/raw/CUHK-PEDES
+python -m components.s3.transfer download s3://bucket/raw/CUHK-PEDES data/raw/CUHK-PEDES
+"""
+
+import argparse
+import json
+import os
+import shutil
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple, TypeVar
+
+from components.s3.client import SHA256, THREADS, Object, RemoteFolder, hash_file
+from components.stage import guarded
+from irra.utils.errors import UserError, first_of
+from irra.utils.progress import progress
+
+MANIFEST = "irra-manifest.json"  # sizes and hashes of a folder that `upload` sent, and whether all of it is there
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Entry(NamedTuple):
+    """What a manifest says of a file."""
+
+    size: int  # bytes
+    sha256: str
+
+
+def upload(folder: Path, uri: str) -> None:
+    """Copy all files of `folder` to `uri`; its manifest says so when, and only when, all of them are there.
+
+    What is there already is not sent again. Objects at `uri` that are no file of `folder` stay, but out of the
+    manifest.
+    """
+    paths = {name: path for name, path in _files(folder).items() if name != MANIFEST and not _is_unfinished(name)}
+    if not paths:
+        raise UserError(f"{folder}: no such folder, or no files in it to upload")
+    remote = RemoteFolder(uri)
+    there = remote.list()
+
+    def compare(name: str) -> tuple[str, Entry, bool]:
+        entry = Entry(paths[name].stat().st_size, hash_file(paths[name]))
+        same_size = name in there and there[name].size == entry.size
+        return name, entry, same_size and remote.metadata(name).get(SHA256) == entry.sha256
+
+    def send(name: str) -> None:
+        with paths[name].open("rb") as file:
+            remote.put(file, name, {SHA256: entries[name].sha256})
+
+    compared = sorted(_in_parallel(compare, paths, "compare"))
+    entries = {name: entry for name, entry, _ in compared}
+    missing = [name for name, _, is_there in compared if not is_there]
+    if missing:
+        _write_manifest(remote, entries, complete=False)
+    _in_parallel(send, missing, "upload")
+    _write_manifest(remote, entries, complete=True)
+
+
+def download(uri: str, folder: Path, *, mirror: bool = False) -> None:
+    """Copy the objects under `uri` to `folder`; files that are there and right are not fetched again.
+
+    A folder that `upload` sent is checked against its manifest; what other tools sent, against what S3 knows of it.
+    With `mirror`, files of `folder` that `uri` does not have are removed.
+
+    Raises:
+        UserError: nothing is there, or only part of an upload; a key leads out of `folder`; the disk is too small.
+    """
+    remote = RemoteFolder(uri)
+    objects, hashes = _contents(remote)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file; name a folder to download to")
+    for path in list(folder.rglob("*")) if mirror else ():
+        if path.is_file() and path.relative_to(folder).as_posix() not in objects:
+            path.unlink()
+
+    def compare(name: str) -> tuple[str, bool]:
+        return name, objects[name].is_copied_to(folder / name, hashes.get(name))
+
+    missing = sorted(name for name, is_there in _in_parallel(compare, objects, "compare") if not is_there)
+    _check_space(folder, sum(objects[name].size for name in missing))
+    _in_parallel(lambda name: remote.get(name, folder / name, hashes.get(name)), missing, "download")
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """All files below `folder`, also behind links, by their paths in it with forward slashes."""
+    found = [Path(parent, name) for parent, _, names in os.walk(folder, followlinks=True) for name in names]
+    return {path.relative_to(folder).as_posix(): path for path in found}
+
+
+def _contents(remote: RemoteFolder) -> tuple[dict[str, Object], dict[str, str]]:
+    """The objects of a whole folder, and their SHA-256 where a manifest tells it."""
+    objects = {name: entry for name, entry in remote.list().items() if not _is_unfinished(name)}
+    if not objects:
+        raise UserError(f"{remote.uri}: nothing is there")
+    _check_names(remote.uri, objects)
+    if MANIFEST not in objects:
+        return objects, {}
+    entries = _read_manifest(remote)
+    wrong = [name for name in entries if name not in objects or objects[name].size != entries[name].size]
+    if wrong:
+        raise UserError(
+            f"{remote.uri}: not what was uploaded: {first_of(wrong)} "
+            f"of {len(entries)} files are missing or changed; {_upload_command(remote)} mends it"
+        )
+    return {name: objects[name] for name in entries}, {name: entry.sha256 for name, entry in entries.items()}
+
+
+def _is_unfinished(name: str) -> bool:
+    """Whether this is a file that was still being written, or its remains: they are never moved."""
+    return name.endswith(".tmp")
+
+
+def _check_names(uri: str, names: Collection[str]) -> None:
+    """Refuse keys that are no path inside a folder, or are the folder of another."""
+    for name in names:
+        if "\0" in name or {"", ".", ".."} & set(name.split("/")):
+            raise UserError(f"{uri}: the key {name!r} leads out of the folder, or has an empty part; rename the object")
+    for name in names:
+        for parent in PurePosixPath(name).parents:
+            if str(parent) in names:
+                raise UserError(f"{uri}: {str(parent)!r} is both an object and the folder of {name!r}; rename one")
+
+
+def _read_manifest(remote: RemoteFolder) -> dict[str, Entry]:
+    content = remote.read(MANIFEST)
+    try:
+        manifest = json.loads(content)
+        entries = {name: Entry(**entry) for name, entry in manifest["files"].items()}
+        complete = manifest["complete"]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{remote.uri}/{MANIFEST}: not a manifest; {_upload_command(remote)} writes it anew") from None
+    if not complete:
+        raise UserError(f"{remote.uri}: its upload has not finished; {_upload_command(remote)} goes on with it")
+    return entries
+
+
+def _write_manifest(remote: RemoteFolder, entries: dict[str, Entry], *, complete: bool) -> None:
+    files = {name: entry._asdict() for name, entry in entries.items()}
+    remote.write(MANIFEST, json.dumps({"complete": complete, "files": files}, indent=0, ensure_ascii=False).encode())
+
+
+def _upload_command(remote: RemoteFolder) -> str:
+    return f"`python -m components.s3.transfer upload FOLDER {remote.uri}`"
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        raise UserError(f"{folder}: {needed / 1e9:.2f} GB are to come, and the disk has {free / 1e9:.2f} GB left")
+
+
+def _in_parallel(work: Callable[[T], R], items: Collection[T], description: str) -> list[R]:
+    """The results of `work` for all items, in no order; the first failure gives up what has not begun."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        futures = [pool.submit(work, item) for item in items]
+        try:
+            return [future.result() for future in progress(as_completed(futures), description, len(futures), "files")]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def main() -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m components.s3.transfer", description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    sending = commands.add_parser("upload", help="send a folder, its manifest last")
+    sending.add_argument("folder", type=Path)
+    sending.add_argument("uri", help="such as s3://bucket/raw/CUHK-PEDES")
+    fetching = commands.add_parser("download", help="fetch a folder; a broken transfer goes on")
+    fetching.add_argument("uri")
+    fetching.add_argument("folder", type=Path)
+    arguments = parser.parse_args()
+    if arguments.command == "upload":
+        return guarded(lambda: upload(arguments.folder, arguments.uri))
+    return guarded(lambda: download(arguments.uri, arguments.folder))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

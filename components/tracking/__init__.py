@@ -1,0 +1,1 @@
+"""The adapter to MLflow: runs, the registry, the model that is served."""

@@ -1,0 +1,329 @@
+"""The one adapter to MLflow: stages record their run through `open_run`, and no failure of a server stops them."""
+
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from components.tracking.store import (
+    MODEL_FINGERPRINT_TAG,
+    connect,
+    experiment_id,
+    find_run,
+    origin_tags,
+    tracking_uri,
+    without_password,
+)
+from irra.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+DATA_FINGERPRINT_TAG = "irra.data_fingerprint"
+PARAM_CHARACTERS = 6000  # MLflow's limits
+DIGEST_CHARACTERS = 36
+
+ANSWER_SECONDS = 20.0  # the longest that a stage waits for a server when it starts, and before an upload,
+TABLES_SECONDS = 120.0  # for a database, which at first use creates its tables,
+CLOSE_SECONDS = 30.0  # and for everything left to do at the end
+FLUSH_SECONDS = 2.0  # buffered entries are sent this often
+PATIENCE_SECONDS = 60.0  # how long the sending thread goes on trying, so that a restarting server loses nothing
+
+# What MLflow reads from the environment, unless the user has set it. The timeout leaves a proxying server time to
+# pass a large file on; waiting for anything smaller is bounded by the limits above.
+MLFLOW_DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+# These say again, several times, what our single warning says when a server fails.
+REPETITIVE_LOGGERS = ("urllib3.connectionpool", "mlflow.system_metrics.system_metrics_monitor", "mlflow.store.db.utils")
+T = TypeVar("T")
+
+
+class Tracker:
+    """One run in MLflow, or nothing at all once MLflow has failed.
+
+    Entries are buffered and sent by one background thread; only artifacts are sent while the caller waits. The first
+    failure that lasts prints one warning; from then on every call returns at once. No call raises because of MLflow.
+    """
+
+    def __init__(self, client: "MlflowClient | None" = None, run: "Run | None" = None) -> None:
+        self.run_id: str | None = run.info.run_id if run else None  # None: there was no server at the start
+        self._client: Any = client
+        self._params: dict[str, str] = dict(run.data.params) if run else {}
+        self._pending: list[Any] = []
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._lost = run is None
+        self._artifacts_lost = False
+        self._monitor: Any = None
+        self._sender = threading.Thread(target=self._send_until_closed, name="mlflow-sender", daemon=True)
+        if run:
+            self._sender.start()
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Log `{"train": {"lr": 1e-5}}` as `train.lr`.
+
+        A run's parameter cannot change: a later stage's other value goes to the tag `changed.train.lr`.
+        """
+        if self._lost:
+            return
+        from mlflow.entities import Param, RunTag
+
+        for name, text in _flatten(params):
+            value = text[:PARAM_CHARACTERS]
+            known = self._params.setdefault(name, value)
+            self._append(Param(name, value) if known == value else RunTag(f"changed.{name}", value))
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Queue `metrics` with the present time; costs microseconds."""
+        if self._lost:
+            return
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        self._append(*(Metric(name, float(value), now, step) for name, value in metrics.items()))
+
+    def log_dataset(self, name: str, fingerprint: str, context: str) -> None:
+        """Log the dataset `name` as an input of the run; `context` is the use made of it, such as "train"."""
+        if self._lost:
+            return
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        source = json.dumps({"fingerprint": fingerprint})
+        dataset = Dataset(name, fingerprint[:DIGEST_CHARACTERS], "prepared", source)
+        self._append(DatasetInput(dataset, [InputTag("mlflow.data.context", context)]))
+        self.set_tags({DATA_FINGERPRINT_TAG: fingerprint})
+
+    def set_tags(self, tags: Mapping[str, object]) -> None:
+        """Set `tags`, replacing earlier values."""
+        if self._lost:
+            return
+        from mlflow.entities import RunTag
+
+        self._append(*(RunTag(name, str(value)) for name, value in tags.items()))
+
+    def log_artifact(self, path: Path, folder: str = "") -> None:
+        """Copy a file, or a folder under its own name, into `folder` of the run's artifacts."""
+        self._upload(path, lambda: self._client.log_artifact(self.run_id, str(path), folder or None))
+
+    def log_folder(self, path: Path, folder: str) -> None:
+        """Copy the contents of the folder `path` into `folder` of the run's artifacts."""
+        self._upload(path, lambda: self._client.log_artifacts(self.run_id, str(path), folder))
+
+    def _upload(self, path: Path, upload: Callable[[], None]) -> None:
+        assert path.exists(), path
+        if self._lost or self._artifacts_lost:
+            return
+        try:
+            self._check_server()  # a silent server is noticed here, sooner than in a long upload
+            upload()
+        except Exception as error:
+            self._upload_failed(f"uploading {path}", error)
+
+    def _upload_failed(self, action: str, error: Exception) -> None:
+        """Give up only artifacts when the server still answers, since their store can fail by itself."""
+        try:
+            self._check_server()
+        except Exception:
+            self._give_up(action, error)
+        else:
+            self._artifacts_lost = True
+            _warn(action, error, "Metrics are still sent; files are kept on disk only.")
+
+    def _check_server(self) -> None:
+        within(ANSWER_SECONDS, lambda: self._client.get_run(self.run_id))
+
+    def _append(self, *entries: Any) -> None:
+        with self._lock:
+            self._pending.extend(entries)
+
+    def _send_until_closed(self) -> None:
+        last_success = time.monotonic()
+        closing = False
+        while not (closing or self._lost):
+            closing = self._closing.wait(FLUSH_SECONDS)
+            try:
+                self._send_pending()
+                last_success = time.monotonic()
+            except Exception as error:
+                if closing or time.monotonic() - last_success > PATIENCE_SECONDS:
+                    self._give_up("sending metrics", error)
+
+    def _send_pending(self) -> None:
+        with self._lock:
+            entries, self._pending = self._pending, []
+        try:
+            self._send(entries)
+        except Exception:
+            with self._lock:  # MLflow ignores what it already has, so sending all of it again is safe
+                self._pending = entries + self._pending
+            raise
+
+    def _send(self, entries: list[Any]) -> None:
+        from mlflow.entities import DatasetInput, Metric, Param, RunTag
+
+        def of(kind: type) -> list[Any]:
+            return [entry for entry in entries if isinstance(entry, kind)]
+
+        self._client.log_batch(self.run_id, of(Metric), of(Param), of(RunTag))  # splits it into requests
+        if datasets := of(DatasetInput):
+            self._client.log_inputs(self.run_id, datasets)
+
+    def _start_system_metrics(self, uri: str) -> None:
+        """Start MLflow's own monitor, whose thread ends by itself when the server does not answer."""
+        if self._lost:
+            return
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        try:
+            self._monitor = within(
+                ANSWER_SECONDS, lambda: SystemMetricsMonitor(self.run_id, tracking_uri=uri, resume_logging=True)
+            )
+            self._monitor.start()
+        except Exception as error:
+            self._give_up("starting system metrics", error)
+
+    def _close(self, status: str) -> None:
+        """Send what is left and end the run; when tracking was lost, one short try to end it."""
+        if self.run_id is None:
+            return
+        try:
+            within(CLOSE_SECONDS / 10 if self._lost else CLOSE_SECONDS, lambda: self._finish(status))
+        except Exception as error:
+            self._give_up("closing the run", error)
+
+    def _finish(self, status: str) -> None:
+        self._closing.set()
+        if self._monitor:
+            self._monitor.finish()
+        self._sender.join()
+        self._client.set_terminated(self.run_id, status)
+
+    def _give_up(self, action: str, error: Exception) -> None:
+        with self._lock:
+            first, self._lost = not self._lost, True
+            self._pending.clear()
+        if first:
+            _warn(action, error)
+
+
+@contextmanager
+def open_run(
+    stage: str,
+    *,
+    run_id: str | None = None,
+    model_fingerprint: str | None = None,
+    run_name: str | None = None,
+    system_metrics: bool = False,
+) -> Iterator[Tracker]:
+    """Open the MLflow run of `stage` and end it FINISHED, FAILED (an exception) or KILLED (an interrupt, an exit).
+
+    It is the run of MLFLOW_RUN_ID; else `run_id`, which an interrupted stage remembered; else the latest tagged with
+    `model_fingerprint`; else a new one. Raises UserError when MLFLOW_TRACKING_URI, MLFLOW_RUN_ID or
+    MLFLOW_EXPERIMENT_NAME cannot be used.
+    """
+    prepare_mlflow()
+    uri = tracking_uri()
+    limit = ANSWER_SECONDS if uri.startswith("http") else TABLES_SECONDS
+    try:
+        tracker = within(limit, lambda: _connect(uri, stage, run_id, model_fingerprint, run_name))
+    except UserError:
+        raise
+    except Exception as error:
+        _warn("opening a run", error)
+        tracker = Tracker()
+    status = "FAILED"
+    try:
+        if system_metrics:
+            tracker._start_system_metrics(uri)
+        yield tracker
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit):
+        status = "KILLED"
+        raise
+    finally:
+        tracker._close(status)
+
+
+def prepare_mlflow() -> None:
+    """Set MLflow's defaults, import it (seconds), and silence what only repeats our warning."""
+    for name, value in MLFLOW_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    import mlflow  # noqa: F401
+
+    logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"].upper())
+    for name in REPETITIVE_LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _connect(uri: str, stage: str, run_id: str | None, model_fingerprint: str | None, run_name: str | None) -> Tracker:
+    client = connect(uri)
+    tags = origin_tags(stage)
+    run = find_run(client, uri, run_id, model_fingerprint)
+    if run is None:
+        if model_fingerprint:
+            tags[MODEL_FINGERPRINT_TAG] = model_fingerprint
+        return Tracker(client, client.create_run(experiment_id(client, uri), tags=tags, run_name=run_name))
+    client.update_run(run.info.run_id, status="RUNNING")
+    tracker = Tracker(client, run)
+    # The tags of the stage that made the run stay.
+    tracker.set_tags({name: value for name, value in tags.items() if name not in run.data.tags})
+    return tracker
+
+
+def _flatten(params: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in params.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def within(seconds: float, function: Callable[[], T]) -> T:
+    """Return what `function` returns; TimeoutError after `seconds`, when it is left behind in a daemon thread."""
+    outcome: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            outcome.set_result(function())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        return outcome.result(timeout=seconds)
+    except TimeoutError:
+        raise TimeoutError(f"no answer within {seconds:g} s") from None
+
+
+def _warn(
+    action: str, error: BaseException, consequence: str = "Work goes on without it; metrics are kept on disk."
+) -> None:
+    root = root_cause(error)
+    error = root if isinstance(root, OSError) else error  # "Connection refused" rather than the layers around it
+    reason = without_password(" ".join(str(error).split()))[:300] or type(error).__name__
+    print(
+        f"warning: MLflow at {without_password(tracking_uri())}: {action} failed ({reason}). {consequence}",
+        file=sys.stderr,
+    )
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The innermost of a chain of exceptions."""
+    while inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
+        error = inner
+    return error

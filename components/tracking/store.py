@@ -1,0 +1,148 @@
+"""Which MLflow run a stage belongs to, in which store, and what is said of its origin."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from irra.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+MODEL_FINGERPRINT_TAG = "irra.model_fingerprint"
+TAGS_FROM_ENVIRONMENT = {
+    "dvc.exp_name": "DVC_EXP_NAME",
+    "dvc.exp_baseline_rev": "DVC_EXP_BASELINE_REV",
+    "dvc.stage": "DVC_STAGE",
+    "image": "IRRA_IMAGE",
+    "mlflow.source.git.commit": "GIT_COMMIT",  # of an image, which has no git
+    "kfp.run_id": "KFP_RUN_ID",
+}
+
+
+def tracking_uri() -> str:
+    """Return MLFLOW_TRACKING_URI, or the SQLite file of the project."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or default_uri()
+
+
+def default_uri() -> str:
+    """Return the address of the project's own SQLite store."""
+    return f"sqlite:///{_project() / 'mlflow.db'}"
+
+
+def _project() -> Path:
+    """Return the current folder or, in the temporary workspace of a DVC experiment, the project that started it."""
+    here = Path.cwd()
+    return next((folder.parent for folder in here.parents if folder.name == ".dvc"), here)
+
+
+def find_run(client: "MlflowClient", uri: str, run_id: str | None, model_fingerprint: str | None) -> "Run | None":
+    """The run of MLFLOW_RUN_ID; else `run_id`; else the latest tagged with `model_fingerprint`; else None."""
+    return _attached_run(client) or _existing_run(client, run_id) or _run_of_model(client, uri, model_fingerprint)
+
+
+def connect(uri: str) -> "MlflowClient":
+    """Return a client of the store at `uri`; UserError when MLflow knows no such kind of store."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return MlflowClient(tracking_uri=uri)
+    except MlflowException as error:
+        if error.error_code != "INVALID_PARAMETER_VALUE":
+            raise
+        raise UserError(
+            f"MLFLOW_TRACKING_URI: {without_password(uri)!r} is no store that MLflow can use; "
+            "give a server (http://host:5000) or a database (sqlite:////folder/mlflow.db)"
+        ) from error
+
+
+def _attached_run(client: "MlflowClient") -> "Run | None":
+    """Return the run of MLFLOW_RUN_ID; UserError when there is no such run."""
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    run = _existing_run(client, run_id)
+    if run_id and run is None:
+        raise UserError(f"MLFLOW_RUN_ID: no run {run_id!r}, or a deleted one, at {without_password(tracking_uri())}")
+    return run
+
+
+def _existing_run(client: "MlflowClient", run_id: str | None) -> "Run | None":
+    """Return the run `run_id`; None when it is not in this store or deleted."""
+    from mlflow.exceptions import MlflowException
+
+    if not run_id:
+        return None
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        return None
+    return None if run.info.lifecycle_stage == "deleted" else run
+
+
+def _run_of_model(client: "MlflowClient", uri: str, model_fingerprint: str | None) -> "Run | None":
+    if model_fingerprint is None:
+        return None
+    found = client.search_runs(
+        [experiment_id(client, uri)],
+        f"tags.`{MODEL_FINGERPRINT_TAG}` = '{model_fingerprint}'",
+        order_by=["attributes.start_time DESC"],
+        max_results=1,
+    )
+    return found[0] if found else None
+
+
+def experiment_id(client: "MlflowClient", uri: str) -> str:
+    """Return MLFLOW_EXPERIMENT_ID, or the experiment of MLFLOW_EXPERIMENT_NAME or `irra`, made on first use.
+
+    UserError when it is deleted.
+    """
+    from mlflow.exceptions import MlflowException
+
+    if given := os.environ.get("MLFLOW_EXPERIMENT_ID"):
+        return given
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "irra"
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        location = (_project() / "mlartifacts").as_uri() if uri == default_uri() else None
+        try:
+            return str(client.create_experiment(name, artifact_location=location))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
+                raise
+        experiment = client.get_experiment_by_name(name)
+    if experiment.lifecycle_stage == "deleted":
+        raise UserError(f"MLFLOW_EXPERIMENT_NAME: experiment {name!r} is deleted; restore it or give another name")
+    return str(experiment.experiment_id)
+
+
+def origin_tags(stage: str) -> dict[str, str]:
+    """Return where a run comes from: code, DVC experiment, image, Kubeflow run."""
+    tags = {tag: os.environ[name] for tag, name in TAGS_FROM_ENVIRONMENT.items() if os.environ.get(name)}
+    tags["mlflow.source.name"] = f"components.{stage}"
+    if commit := _git("rev-parse", "HEAD"):
+        tags["mlflow.source.git.commit"] = commit
+        tags["git.dirty"] = "true" if _git("status", "--porcelain", "--untracked-files=no") else "false"
+    return tags
+
+
+def _git(*arguments: str) -> str:
+    """Return what git prints, or "" without git or outside a repository."""
+    command = ["git", *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def without_password(text: str) -> str:
+    """Return `text` without the credentials that an address may carry."""
+    return re.sub(r"//[^/@\s]+@", "//", text)
+
+
+if __name__ == "__main__":
+    print(tracking_uri())

@@ -1,0 +1,261 @@
+"""One reader for CUHK-PEDES, ICFG-PEDES, RSTPReid and users' own data in the same layout.
+
+`<root>/<dataset>/<annotation file>` is a JSON list of objects with `id`, `captions`, `split` and an image key, which
+holds a path inside `<root>/<dataset>/imgs/`.
+"""
+
+import difflib
+import html
+import json
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from irra.utils.errors import UserError
+
+SPLITS = ("train", "val", "test")
+MAX_PID = 2**31 - 1
+SHOWN_PROBLEMS = 5
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image: its identity, its path inside `imgs/`, its captions and its split."""
+
+    pid: int
+    path: str
+    captions: tuple[str, ...]
+    split: str
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much a split holds."""
+
+    identities: int
+    images: int
+    captions: int
+
+    def __str__(self) -> str:
+        return f"{self.identities} / {self.images} / {self.captions}"
+
+
+@dataclass(frozen=True)
+class DatasetFormat:
+    """File names and keys of a dataset, and the published size of each of its splits (none for users' own data)."""
+
+    annotation_files: tuple[str, ...]
+    image_keys: tuple[str, ...]
+    sizes: Mapping[str, Size] = field(default_factory=dict)
+    ids_restart: bool = False  # equal ids in two splits are two people
+
+
+FORMATS = {
+    "CUHK-PEDES": DatasetFormat(
+        ("reid_raw.json", "caption_all.json", "CUHK-PEDES.json"),
+        ("file_path",),
+        {"train": Size(11003, 34054, 68126), "val": Size(1000, 3078, 6158), "test": Size(1000, 3074, 6156)},
+    ),
+    "ICFG-PEDES": DatasetFormat(
+        ("ICFG-PEDES.json", "ICFG_PEDES.json"),
+        ("file_path",),
+        {"train": Size(3102, 34674, 34674), "test": Size(1000, 19848, 19848)},
+        ids_restart=True,  # its splits are not documented to share one numbering, so nothing is concluded from it
+    ),
+    "RSTPReid": DatasetFormat(
+        ("data_captions.json",),
+        ("img_path",),
+        {"train": Size(3701, 18505, 37010), "val": Size(200, 1000, 2000), "test": Size(200, 1000, 2000)},
+    ),
+}
+OWN_DATA = DatasetFormat(
+    ("annotations.json", *(name for known in FORMATS.values() for name in known.annotation_files)),
+    ("file_path", "img_path"),
+)
+
+
+def read_annotations(dataset_root: Path, dataset_name: str | None = None) -> list[Record]:
+    """All images of the dataset in the folder `dataset_root`, in the order of its annotation file.
+
+    `dataset_name` (default: the folder's name) tells which format is expected. Warns when a public dataset has other
+    than its published numbers; UserError, naming file, entry and key, for anything that cannot be used.
+    """
+    name = dataset_name or dataset_root.name
+    expected = FORMATS.get(name, OWN_DATA)
+    path = find_annotations(dataset_root, name)
+    records, problems = _parse(_load_entries(path), expected.image_keys)
+    if not expected.ids_restart:
+        problems += _shared_identities(records)
+    if problems:
+        raise UserError(_summary(path, problems))
+    _warn_of_other_sizes(name, expected.sizes, records)
+    return records
+
+
+def split_sizes(records: Iterable[Record]) -> dict[str, Size]:
+    """Identities, images and captions of each split that is present, in the order of SPLITS."""
+    groups: dict[str, list[Record]] = {split: [] for split in SPLITS}
+    for record in records:
+        groups[record.split].append(record)
+    return {
+        split: Size(len({record.pid for record in group}), len(group), sum(len(record.captions) for record in group))
+        for split, group in groups.items()
+        if group
+    }
+
+
+def find_annotations(dataset_root: Path, dataset_name: str) -> Path:
+    """The annotation file of a dataset; UserError where it, its folder or that of the images is missing."""
+    expected = FORMATS.get(dataset_name, OWN_DATA)
+    if not dataset_root.parent.is_dir():
+        raise UserError(f"{dataset_root.parent}: no such folder; prepare.root_dir names the folder of the datasets")
+    if not dataset_root.is_dir():
+        raise UserError(f"{dataset_root}: no such folder{_nearest_folder(dataset_root)}")
+    found = [dataset_root / name for name in expected.annotation_files if (dataset_root / name).is_file()]
+    if not found:
+        present = sorted(path.name for path in dataset_root.glob("*.json"))
+        held = f"; it holds {', '.join(present)}" if present else ""
+        raise UserError(f"{dataset_root}: no annotation file {' or '.join(expected.annotation_files)}{held}")
+    if not (dataset_root / "imgs").is_dir():
+        raise UserError(f"{dataset_root / 'imgs'}: no such folder; the images of {found[0].name} belong there")
+    return found[0]
+
+
+def _nearest_folder(dataset_root: Path) -> str:
+    names = sorted(path.name for path in dataset_root.parent.iterdir() if path.is_dir())
+    lowered = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(dataset_root.name.lower(), lowered, n=1)
+    if close:
+        return f"; did you mean {lowered[close[0]]!r}?"
+    return f"; {dataset_root.parent} holds {', '.join(names) or 'no folders'}"
+
+
+def _load_entries(path: Path) -> list[Any]:
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text: {error}") from None
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UserError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(entries, list):
+        raise UserError(f"{path}: must be a JSON list with one object per image, found {type(entries).__name__}")
+    if not entries:
+        raise UserError(f"{path}: the list is empty; it must have one object per image")
+    return entries
+
+
+def _parse(entries: list[Any], image_keys: tuple[str, ...]) -> tuple[list[Record], list[str]]:
+    """The records of the sound entries, and what is wrong with the others."""
+    records: list[Record] = []
+    problems: list[str] = []
+    first_entry: dict[str, int] = {}
+    for number, entry in enumerate(entries):
+        image_key = next((key for key in image_keys if isinstance(entry, dict) and key in entry), image_keys[0])
+        found = [f"entry {number}: {problem}" for problem in _entry_problems(entry, image_key, image_keys)]
+        problems += found
+        if found:
+            continue
+        path = PurePosixPath(entry[image_key]).as_posix()
+        if path in first_entry:
+            problems.append(f"entry {number}: {image_key} {path!r} is already the image of entry {first_entry[path]}")
+            continue
+        first_entry[path] = number
+        records.append(Record(entry["id"], path, tuple(entry["captions"]), entry["split"]))
+    return records, problems
+
+
+def _entry_problems(entry: Any, image_key: str, image_keys: tuple[str, ...]) -> Iterator[str]:
+    if not isinstance(entry, dict):
+        yield f"must be an object, found {_show(entry)}"
+        return
+    checks = {"id": _id_problem, "captions": _captions_problem, "split": _split_problem, image_key: _path_problem}
+    for key, check in checks.items():
+        if key not in entry:
+            names = image_keys if key == image_key else (key,)
+            yield f"key {' or '.join(map(repr, names))} is missing"
+        elif problem := check(entry[key]):
+            yield f"{key} {problem}"
+
+
+def _id_problem(value: Any) -> str | None:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_PID:
+        return None
+    return f"must be a whole number from 0 to {MAX_PID}, found {_show(value)}"
+
+
+def _captions_problem(value: Any) -> str | None:
+    if not isinstance(value, list) or not value:
+        return f"must be a list of at least one sentence, found {_show(value)}"
+    wrong = [caption for caption in value if not isinstance(caption, str) or not _is_caption(caption)]
+    return f"must be sentences, found {_show(wrong[0])}" if wrong else None
+
+
+def _split_problem(value: Any) -> str | None:
+    return None if value in SPLITS else f"must be one of {', '.join(SPLITS)}, found {_show(value)}"
+
+
+def _path_problem(value: Any) -> str | None:
+    if not isinstance(value, str) or not _is_text(value):
+        return f"must be a path inside imgs/, found {_show(value)}"
+    path = PurePosixPath(value)
+    if path.is_absolute() or ".." in path.parts:
+        return f"must stay inside imgs/ (no leading / and no ..), found {_show(value)}"
+    return None
+
+
+def _is_caption(value: str) -> bool:
+    """Whether there are words left once HTML's entities, such as `&nbsp;`, are taken for what they mean.
+
+    CLIP's tokenizer does that twice, since `&amp;nbsp;` occurs too.
+    """
+    return _is_text(html.unescape(html.unescape(value)))
+
+
+def _is_text(value: str) -> bool:
+    """Whether there is something to read, in characters that UTF-8 can hold (JSON may carry half a surrogate pair).
+
+    Controls alone are nothing: the tokenizer cleans them away.
+    """
+    readable = any(character.isprintable() and not character.isspace() for character in value)
+    return readable and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def _show(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _shared_identities(records: list[Record]) -> list[str]:
+    splits: dict[int, set[str]] = {}
+    for record in records:
+        splits.setdefault(record.pid, set()).add(record.split)
+    return [
+        f"id {pid} is in {' and '.join(split for split in SPLITS if split in where)}; an identity belongs to one split"
+        for pid, where in splits.items()
+        if len(where) > 1
+    ]
+
+
+def _summary(path: Path, problems: list[str]) -> str:
+    more = len(problems) - SHOWN_PROBLEMS
+    lines = [f"{path}: cannot be used (entries are counted from 0)"]
+    lines += [f"  {problem}" for problem in problems[:SHOWN_PROBLEMS]]
+    return "\n".join(lines + ([f"  and {more} more"] if more > 0 else []))
+
+
+def _warn_of_other_sizes(name: str, published: Mapping[str, Size], records: list[Record]) -> None:
+    found = split_sizes(records)
+    nothing = Size(0, 0, 0)
+    differing = [
+        f"{split} {found.get(split, nothing)} instead of {published.get(split, nothing)}"
+        for split in SPLITS
+        if published and found.get(split, nothing) != published.get(split, nothing)
+    ]
+    if differing:
+        warnings.warn(
+            f"{name}: identities / images / captions differ from the published split: {'; '.join(differing)}. "
+            "Results on this copy do not compare with published ones.",
+            stacklevel=3,
+        )

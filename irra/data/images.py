@@ -1,0 +1,133 @@
+"""From an image file to resized RGB pixels, whatever its format and colour mode."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from irra.utils.errors import UserError
+
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
+MAX_PIXELS = 50_000_000  # a person crop is far smaller; a file of a few bytes may claim far more
+CHUNK_IMAGES = 8
+IMAGES_PER_WORKER = 32  # fewer are decoded sooner than another process starts
+CHUNKS_PER_WORKER = 3  # in flight: enough to keep a worker busy, few enough to keep memory flat
+
+Pixels = NDArray[np.uint8]
+
+
+class BadImage(UserError):
+    """An image file that cannot be used, and why."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)  # both, so that the exception survives pickling
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+def load_image(path: Path, size: tuple[int, int]) -> Pixels:
+    """The first frame of an image, upright, in RGB (over white where transparent), resized to `size` = (H, W).
+
+    Returns uint8 (H, W, 3). The resize is Pillow's antialiased bilinear one, as in `torchvision.transforms.Resize`
+    applied to a PIL image. BadImage for a file that is missing, damaged, too large or no image.
+    """
+    try:
+        if path.stat().st_size == 0:
+            raise BadImage(path, "an empty file")
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise BadImage(path, f"{image.width} x {image.height} pixels, more than the {MAX_PIXELS} allowed")
+            rgb = _to_rgb(ImageOps.exif_transpose(image))
+    except (BadImage, MemoryError):
+        raise
+    except FileNotFoundError:
+        raise BadImage(path, "no such file") from None
+    except Image.DecompressionBombError:  # Pillow's own limit, far above, refused while opening
+        raise BadImage(path, f"more than the {MAX_PIXELS} pixels allowed") from None
+    except UnidentifiedImageError:
+        raise BadImage(path, f"not a {', '.join(FORMATS)} image") from None
+    except Exception as error:  # on malformed data Pillow's plugins raise nearly everything there is
+        raise BadImage(path, f"cannot be read: {error or type(error).__name__}") from None
+    return np.array(rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+
+
+def load_images(paths: list[Path], size: tuple[int, int], workers: int) -> Generator[Pixels | BadImage, None, None]:
+    """Yield, in the order of `paths`, the pixels of each image or what is wrong with it.
+
+    Closing the generator cancels what has not begun. A pool is started only where there is work for two.
+    """
+    chunks = [paths[start : start + CHUNK_IMAGES] for start in range(0, len(paths), CHUNK_IMAGES)]
+    workers = min(workers, len(paths) // IMAGES_PER_WORKER)
+    if workers < 2:
+        for path in paths:
+            yield _load(path, size)
+        return
+    # Spawned, not forked: the calling process may run threads, whose locks a fork would copy in any state.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
+        pending: deque[Future[list[Pixels | BadImage]]] = deque()
+        try:
+            for chunk in chunks:
+                pending.append(pool.submit(_load_chunk, chunk, size))
+                if len(pending) > workers * CHUNKS_PER_WORKER:
+                    yield from pending.popleft().result()
+            while pending:
+                yield from pending.popleft().result()
+        except BrokenProcessPool:
+            raise UserError("a decoding process was killed, most likely because memory ran out") from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return Image.fromarray(_high_bytes(image)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {image.mode} (32 bits) have no known range; save it with 8 or 16 bits")
+    if image.has_transparency_data:
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")  # each copy of a large picture is 200 MB
+        opaque = Image.new("RGB", rgba.size, "white")
+        opaque.paste(rgba, mask=rgba)
+        return opaque
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _high_bytes(image: Image.Image) -> Pixels:
+    """16-bit grey as 8-bit: Pillow's own conversion clips at 255 instead of scaling."""
+    return (np.asarray(image).astype(np.float32) / 257.0).round().astype(np.uint8)
+
+
+def _load_chunk(paths: list[Path], size: tuple[int, int]) -> list[Pixels | BadImage]:
+    return [_load(path, size) for path in paths]
+
+
+def _load(path: Path, size: tuple[int, int]) -> Pixels | BadImage:
+    try:
+        return load_image(path, size)
+    except BadImage as error:
+        return error
+
+
+def _start_worker() -> None:
+    """An interrupt is the parent's to handle, and a killed parent must not leave its workers waiting for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

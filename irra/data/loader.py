@@ -1,0 +1,138 @@
+"""Batches from the stores: training batches by epoch and step, and evaluation batches in order."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from irra.config import TrainConfig
+from irra.data.augment import augment, draw_choices, normalise
+from irra.data.masking import END_ID
+from irra.data.sampling import identity_batches, random_batches
+from irra.data.store import PreparedStore
+from irra.data.tokens import TokenStore
+from irra.utils.errors import UserError
+
+Batch = dict[str, Tensor]
+PREFETCH = 2
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Deterministic training batches: a function of seed, epoch and step alone, so that training resumes anywhere."""
+
+    store: PreparedStore
+    tokens: TokenStore
+    config: TrainConfig
+
+    def __post_init__(self) -> None:
+        check_same_data(self.store, self.tokens)
+        if "mlm" in self.config.losses and self.tokens.variants == 0:
+            raise UserError(f"{self.tokens.root}: no masking cache for mlm; set tokenize.variants to 1 or more")
+
+    def epoch(self, epoch: int) -> list[NDArray[np.int64]]:
+        """Caption ids of every batch of `epoch` (from 1)."""
+        captions = self.store.caption_ids("train")
+        rng = np.random.default_rng([self.config.seed, epoch])
+        if self.config.sampler == "random":
+            chosen = random_batches(len(captions), self.config.batch_size, rng)
+        else:
+            labels = self.store.image_labels[self.store.caption_image_ids[captions]]
+            try:
+                chosen = identity_batches(labels, self.config.batch_size, self.config.num_instance, rng)
+            except ValueError as error:
+                raise UserError(f"train.sampler identity: {error}") from None
+        return [captions[rows] for rows in chosen]
+
+    def batches(self, epoch: int, first_step: int, device: torch.device) -> Iterator[Batch]:
+        """Batches of `epoch` from `first_step` (from 0) on `device`, read ahead in a thread."""
+        todo = list(enumerate(self.epoch(epoch)))[first_step:]
+        for step, host in _read_ahead(todo, lambda item: _pinned(self._read(item[1], epoch), device), PREFETCH):
+            yield self._to_device(host, epoch, step, device)
+
+    def _read(self, caption_ids: NDArray[np.int64], epoch: int) -> Batch:
+        image_ids = self.store.caption_image_ids[caption_ids]
+        clean = self.tokens.caption_ids[caption_ids]
+        longest = int((clean == END_ID).argmax(axis=1).max()) + 1
+        batch = {
+            "images": torch.from_numpy(self.store.pixels(image_ids)),
+            # the global text branch is causal: cutting behind the longest caption changes nothing there
+            "caption_ids": torch.from_numpy(clean[:, :longest].astype(np.int64)),
+            "pids": torch.from_numpy(self.store.image_labels[image_ids]),
+            "image_ids": torch.from_numpy(image_ids),
+        }
+        if "mlm" in self.config.losses:
+            # the cross-modal branch attends to padding as well, so its rows keep their full length
+            masked = self.tokens.masked(caption_ids, epoch)
+            batch["mlm_ids"] = torch.from_numpy(masked.mlm_ids.astype(np.int64))
+            batch["mlm_labels"] = torch.from_numpy(masked.mlm_labels.astype(np.int64))
+        return batch
+
+    def _to_device(self, host: Batch, epoch: int, step: int, device: torch.device) -> Batch:
+        batch = {name: value.to(device, non_blocking=True) for name, value in host.items()}
+        pixels = batch["images"]
+        if not self.config.img_aug:
+            return batch | {"images": normalise(pixels)}
+        generator = torch.Generator().manual_seed(_seed(self.config.seed, epoch, step))
+        choices = draw_choices(len(pixels), pixels.shape[1], pixels.shape[2], generator)
+        return batch | {"images": augment(pixels, choices)}
+
+
+def image_batches(
+    store: PreparedStore, image_ids: NDArray[np.int64], size: int, device: torch.device
+) -> Iterator[Tensor]:
+    """Normalised (B, 3, H, W) images in the order of `image_ids`, without augmentation."""
+    chunks = [image_ids[start : start + size] for start in range(0, len(image_ids), size)]
+    for _, pixels in _read_ahead(
+        list(enumerate(chunks)), lambda item: torch.from_numpy(store.pixels(item[1])), PREFETCH
+    ):
+        yield normalise(pixels.to(device))
+
+
+def caption_batches(
+    tokens: TokenStore, caption_ids: NDArray[np.int64], size: int, device: torch.device
+) -> Iterator[Tensor]:
+    """(B, L) token ids in the order of `caption_ids`, each batch cut behind its longest caption."""
+    for start in range(0, len(caption_ids), size):
+        ids = tokens.caption_ids[caption_ids[start : start + size]]
+        longest = int((ids == END_ID).argmax(axis=1).max()) + 1
+        yield torch.from_numpy(ids[:, :longest].astype(np.int64)).to(device)
+
+
+def check_same_data(store: PreparedStore, tokens: TokenStore) -> None:
+    """UserError when `tokens` were made from another prepared dataset."""
+    if tokens.data_fingerprint != store.fingerprint:
+        raise UserError(
+            f"{tokens.root} was made from data {tokens.data_fingerprint[:12]}, {store.root} holds "
+            f"{store.fingerprint[:12]}; run the tokenize stage again"
+        )
+
+
+def _pinned(batch: Batch, device: torch.device) -> Batch:
+    """In page-locked memory, from which a copy to a GPU does not block."""
+    return {name: value.pin_memory() for name, value in batch.items()} if device.type == "cuda" else batch
+
+
+def _seed(*parts: int) -> int:
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+Item = tuple[int, NDArray[np.int64]]
+
+
+def _read_ahead(items: list[Item], read: Callable[[Item], T], depth: int) -> Iterator[tuple[int, T]]:
+    """Yield (number, read(item)) in order, with up to `depth` items being read by a thread meanwhile."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        pending = [pool.submit(read, item) for item in items[:depth]]
+        for position, item in enumerate(items):
+            future = pending.pop(0)
+            if position + depth < len(items):
+                pending.append(pool.submit(read, items[position + depth]))
+            yield item[0], future.result()

@@ -1,0 +1,49 @@
+"""A model as two functions: pictures to embeddings, sentences to embeddings."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from irra.data.augment import normalise
+from irra.data.masking import END_ID
+from irra.data.tokens import Tokenizer
+from irra.model import IRRA
+from irra.utils.runtime import autocast
+
+Floats = NDArray[np.float32]
+
+
+class Encoder:
+    """Encodes on the model's device; safe to use from several threads at once."""
+
+    def __init__(self, model: IRRA, precision: str = "fp32") -> None:
+        self.model = model.eval()
+        self.precision = precision
+        self.device = next(model.parameters()).device
+        self._tokenizer = Tokenizer()
+
+    @torch.inference_mode()
+    def images(self, pixels: NDArray[np.uint8]) -> Floats:
+        """Un-normalised embeddings (B, D) of pixels (B, H, W, 3) at the model's image size."""
+        with autocast(self.device, self.precision):
+            features = self.model.encode_image(normalise(torch.from_numpy(pixels).to(self.device)))
+        return features.cpu().numpy()
+
+    @torch.inference_mode()
+    def texts(self, captions: Sequence[str]) -> Floats:
+        """Un-normalised embeddings (B, D) of captions, cut and tokenized as in training."""
+        with autocast(self.device, self.precision):
+            features = self.model.encode_text(torch.from_numpy(self.tokenize(captions)).to(self.device))
+        return features.cpu().numpy()
+
+    def unread(self, caption: str) -> str:
+        """The words of a caption behind the cut at the model's text length; "" where it is read to its end."""
+        return self._tokenizer.cut(caption, self.model.spec.text_length)[1]
+
+    def tokenize(self, captions: Sequence[str]) -> NDArray[np.int64]:
+        """Token ids (B, L) as in training, cut behind the longest caption: the text encoder is causal."""
+        ids = self._tokenizer.encode(captions, self.model.spec.text_length)
+        longest = int((ids == END_ID).argmax(axis=1).max()) + 1
+        return ids[:, :longest].astype(np.int64)

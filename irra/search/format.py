@@ -1,0 +1,112 @@
+"""The files of an index folder, and the facts about them in its info.json.
+
+info.json              format version, the model's fingerprint, sizes, pictures left out, bytes of every other file
+embeddings.npy         float16 or float32 (N, D), unit norm, a row per picture
+entries.parquet        id, path, pid, file_bytes, modified_ns, sha256 (of the file), thumbnail_end: a row per picture
+thumbnails.bin         N JPEGs one behind the other, at the model's image size
+captions.parquet       text, a row per different caption                       (only of a gallery with captions)
+caption_embeddings.npy as embeddings.npy, a row per different caption          (only of a gallery with captions)
+neighbours.faiss       an approximate index of the embeddings by id            (only of a large gallery)
+
+A picture keeps its id for as long as it stays in the gallery, and no other one ever gets it; its row may change. Ids
+ascend with the rows.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+from pydantic import TypeAdapter
+
+from irra.utils.errors import UserError
+from irra.utils.files import write_json
+
+FORMAT_VERSION = 1
+INFO = "info.json"
+EMBEDDINGS, ENTRIES, THUMBNAILS = "embeddings.npy", "entries.parquet", "thumbnails.bin"
+CAPTIONS, CAPTION_EMBEDDINGS = "captions.parquet", "caption_embeddings.npy"
+NEIGHBOURS = "neighbours.faiss"
+FILES = (INFO, EMBEDDINGS, ENTRIES, THUMBNAILS, CAPTIONS, CAPTION_EMBEDDINGS, NEIGHBOURS)
+EXACT, HNSW = "exact", "hnsw"  # kinds of search
+AGAIN = "make the index again"
+
+ENTRY_SCHEMA = pa.schema(
+    {
+        "id": pa.int64(),
+        "path": pa.string(),
+        "pid": pa.int64(),
+        "file_bytes": pa.int64(),
+        "modified_ns": pa.int64(),
+        "sha256": pa.string(),
+        "thumbnail_end": pa.int64(),
+    }
+)
+CAPTION_SCHEMA = pa.schema({"text": pa.string()})
+
+
+@dataclass(frozen=True)
+class Info:
+    """What info.json says.
+
+    kind: how pictures are searched, `exact` or, approximately, `hnsw`. source: the dataset or folder that was indexed.
+    skipped: path and reason of pictures that could not be used. file_bytes: size of every other file by name.
+    """
+
+    format_version: int
+    model_fingerprint: str
+    source: str
+    image_size: list[int]
+    size: int
+    dimension: int
+    dtype: str
+    kind: str
+    captions: int
+    next_id: int
+    skipped: list[dict[str, str]]
+    file_bytes: dict[str, int]
+
+
+def write_info(folder: Path, info: Info) -> None:
+    """Write info.json."""
+    write_json(folder / INFO, asdict(info))
+
+
+def read_info(folder: Path) -> Info:
+    """Read info.json and compare the other files' sizes with it.
+
+    UserError when the folder is no index, of another format version, incomplete or truncated.
+    """
+    path = folder / INFO
+    if not path.is_file():
+        raise UserError(f"{folder}: no index of pictures (no {INFO}); make one with `irra index` or `dvc repro index`")
+    try:
+        text = path.read_text(encoding="utf-8")
+        version = json.loads(text)["format_version"]
+        if version != FORMAT_VERSION:
+            raise UserError(f"{path}: format version {version}, this code reads {FORMAT_VERSION}; {AGAIN}")
+        info = _parse(text)
+    except UserError:
+        raise
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"{path}: damaged; {AGAIN}") from None
+    for name, expected in info.file_bytes.items():
+        _check_bytes(folder / name, expected)
+    return info
+
+
+def _parse(text: str) -> Info:
+    """ValueError unless `text` is JSON of the fields of Info, and names exactly the files that such an index has."""
+    info = TypeAdapter(Info).validate_json(text, strict=True)
+    captions = {CAPTIONS, CAPTION_EMBEDDINGS} if info.captions else set()
+    graph = {NEIGHBOURS} if info.kind == HNSW else set()
+    if info.file_bytes.keys() != {EMBEDDINGS, ENTRIES, THUMBNAILS} | captions | graph or len(info.image_size) != 2:
+        raise ValueError("not what an index says about itself")
+    return info
+
+
+def _check_bytes(path: Path, expected: int) -> None:
+    if not path.is_file():
+        raise UserError(f"{path}: missing; {AGAIN}")
+    if path.stat().st_size != expected:
+        raise UserError(f"{path}: {path.stat().st_size} bytes where {INFO} says {expected}; {AGAIN}")

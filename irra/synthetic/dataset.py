@@ -1,0 +1,56 @@
+"""The dataset on disk, in CUHK-PEDES's own layout."""
+
+import functools
+import random
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from irra.config import SyntheticConfig
+from irra.synthetic.attributes import Person, draw_people, draw_person
+from irra.synthetic.captions import describe
+from irra.synthetic.photograph import take
+from irra.synthetic.scene import CAMERAS
+from irra.utils.cores import available_cores
+from irra.utils.files import replace_folder, write_json
+from irra.utils.progress import progress
+
+JPEG_QUALITY = 92
+
+
+def write_dataset(root: Path, config: SyntheticConfig, workers: int | None = None) -> None:
+    """Write `reid_raw.json` and `imgs/` below `root`, in place of what was there under these names.
+
+    The content follows from `config` alone, whatever the number of processes (`workers`; by default one per core).
+    """
+    splits = {"train": config.train_ids, "val": config.val_ids, "test": config.test_ids}
+    people = draw_people(config.seed, sum(splits.values()))
+    names = [name for name, count in splits.items() for _ in range(count)]
+    with replace_folder(root / "imgs") as pending, ProcessPoolExecutor(workers or available_cores()) as pool:
+        for camera in CAMERAS:
+            (pending / camera.folder).mkdir()
+        render = functools.partial(_render_identity, pending, config)
+        done = pool.map(render, range(1, len(people) + 1), people, names, chunksize=4)
+        records = [record for part in progress(done, "render people", len(people), "ids") for record in part]
+    write_json(root / "reid_raw.json", records)
+
+
+def _render_identity(
+    folder: Path, config: SyntheticConfig, pid: int, person: Person, split: str
+) -> list[dict[str, Any]]:
+    """Write all pictures of one identity and return their annotations."""
+    records = []
+    cameras = random.Random(f"cameras/{config.seed}/{pid}").sample(CAMERAS, len(CAMERAS))
+    for index in range(config.images_per_id):
+        rng = random.Random(f"image/{config.seed}/{pid}/{index}")
+        camera = cameras[index % len(cameras)]
+        photograph = take(person, config.seed * 1_000_003 + pid, camera, rng)
+        name = f"{camera.folder}/{pid:05d}_{index:02d}.jpg"
+        photograph.image.save(folder / name, quality=JPEG_QUALITY)
+        captions = []
+        for _ in range(config.captions_per_image):
+            wrong = split == "train" and rng.random() < config.wrong_captions
+            described = draw_person(rng) if wrong else person
+            captions.append(describe(described, photograph.visible, photograph.facing, rng))
+        records.append({"id": pid, "captions": captions, "split": split, "file_path": name})
+    return records

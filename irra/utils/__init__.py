@@ -1,0 +1,1 @@
+"""What every part uses: atomic files, progress, cores, errors."""

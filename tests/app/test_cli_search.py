@@ -1,0 +1,265 @@
+"""irra index and irra search: what people get, what scripts read, and what is refused."""
+
+import json
+from dataclasses import asdict
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.cli.search import print_hits
+from components.figures import RetrievalRow, retrieval_sheet
+from components.figures.style import RIGHT, WRONG
+from irra.checkpoint import model_fingerprint
+from irra.data.store import PreparedStore
+from irra.search.engine import SearchEngine
+from tests.cli import answer, irra, mistake, write_model, write_photos
+from tests.s3 import BUCKET, Server
+
+pytest_plugins = ["tests.s3"]
+pytestmark = pytest.mark.xdist_group("cli")  # one process makes the index for all of them
+
+QUERY = "a person in red and blue"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def index(model: Path, store: PreparedStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("index")
+    made = answer("index", "--images", write_photos(folder / "photos", store), "--model", model, "--out", folder / "it")
+    assert made["pictures"] == 8
+    return folder / "it"
+
+
+@pytest.fixture(scope="module")
+def search(index: Path, model: Path) -> tuple[object, ...]:
+    """The beginning of a search command."""
+    return "search", "--index", index, "--model", model
+
+
+def test_a_search_answers_as_the_engine_does(search: tuple[object, ...], index: Path, model: Path) -> None:
+    [result] = answer(*search, QUERY, "--top", 3)["results"]
+    [expected] = SearchEngine.open(model, index).search([QUERY], 3)
+    assert result == {"query": QUERY, "unread": "", "hits": [asdict(hit) for hit in expected]}
+
+
+def test_what_the_model_does_not_read_is_said(search: tuple[object, ...]) -> None:
+    done = irra(*search, "red " * 30 + "and a hat", "--json")
+    assert "warning: the query is longer than the model reads; not read: red" in done.stderr
+    [result] = json.loads(done.stdout)["results"]
+    assert result["unread"].endswith("red and a hat")
+
+
+def test_a_file_of_queries_is_answered_in_its_order(search: tuple[object, ...], tmp_path: Path) -> None:
+    texts = ["a man in red", "穿红色外套的女人", "wearing 👖 and 👟"]
+    (tmp_path / "queries.txt").write_text("\ufeff" + "\r\n".join(texts) + "\r\n", encoding="utf-8")
+    results = answer(*search, "--queries", tmp_path / "queries.txt")["results"]
+    assert [result["query"] for result in results] == texts
+    assert results[1:2] == answer(*search, texts[1])["results"]
+
+
+def test_many_queries_show_their_progress(search: tuple[object, ...]) -> None:
+    done = irra(*search, "--queries", "-", "--json", stdin=f"{QUERY}\n" * 130)
+    assert "search: 3/3 batches" in done.stderr
+    assert [result["query"] for result in json.loads(done.stdout)["results"]] == [QUERY] * 130
+
+
+def test_queries_come_from_standard_input_too(search: tuple[object, ...]) -> None:
+    assert answer(*search, "--queries", "-", stdin=QUERY)["results"] == answer(*search, QUERY)["results"]
+
+
+def test_more_than_the_gallery_gives_all_of_it(search: tuple[object, ...]) -> None:
+    [result] = answer(*search, QUERY, "--top", 1000)["results"]
+    assert [hit["rank"] for hit in result["hits"]] == list(range(1, 9))
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [("", "the query is empty"), (" \t\n", "the query is empty"), ("x" * 10_000, "has 10000 characters")],
+    ids=["empty", "white space", "endless"],
+)
+def test_a_query_that_cannot_be_read_is_refused(search: tuple[object, ...], query: str, message: str) -> None:
+    assert message in mistake(*search, query)
+
+
+@pytest.mark.parametrize(
+    ("queries", "message"),
+    [
+        ("a man\n\na woman\n", "standard input: line 2 is empty"),
+        ("a man\n" + "x" * 3000, "standard input: line 2 has 3000 characters"),
+        ("", "standard input: no query"),
+        (b"a man \xff", "standard input: not UTF-8 text"),
+    ],
+    ids=["blank", "endless", "nothing", "binary"],
+)
+def test_a_bad_line_is_named(search: tuple[object, ...], queries: str | bytes, message: str) -> None:
+    assert message in mistake(*search, "--queries", "-", stdin=queries)
+
+
+def test_a_search_without_a_query_says_how_to_give_one(search: tuple[object, ...], tmp_path: Path) -> None:
+    assert "give one query in quotes" in mistake(*search)
+    assert "give one query in quotes" in mistake(*search, QUERY, "--queries", "queries.txt")
+    assert "nowhere.txt: no such file" in mistake(*search, "--queries", tmp_path / "nowhere.txt")
+    assert "a folder" in mistake(*search, "--queries", tmp_path)
+
+
+def test_no_pictures_at_all_cannot_be_asked_for(search: tuple[object, ...]) -> None:
+    done = irra(*search, QUERY, "--top", 0)
+    assert done.exit_code == 2
+    assert "--top" in done.stderr
+
+
+def test_an_index_that_cannot_be_searched_is_refused(index: Path, model: Path, tmp_path: Path) -> None:
+    assert "nowhere: no index" in mistake("search", QUERY, "--index", tmp_path / "nowhere", "--model", model)
+    assert "was made with model" in mistake("search", QUERY, "--index", index, "--model", write_model(tmp_path, 1))
+    assert "no model folder" in mistake("search", QUERY, "--index", index, "--model", tmp_path)
+
+
+def test_a_sheet_shows_the_queries(search: tuple[object, ...], tmp_path: Path) -> None:
+    answer(*search, "--queries", "-", "--sheet", tmp_path / "new" / "sheet.png", stdin=f"{QUERY}\na man in green")
+    with Image.open(tmp_path / "new" / "sheet.png") as sheet:
+        assert sheet.width == 1200
+
+
+def test_an_explained_sheet_shows_every_picture_large(search: tuple[object, ...], tmp_path: Path) -> None:
+    for count in (1, 3):
+        answer(*search, QUERY, "--top", count, "--explain", "--sheet", tmp_path / f"{count}.png")
+    with Image.open(tmp_path / "1.png") as one, Image.open(tmp_path / "3.png") as three:
+        assert one.height < three.height < 2 * one.height  # two columns
+
+
+def test_an_explanation_needs_a_sheet(search: tuple[object, ...]) -> None:
+    assert "--sheet" in mistake(*search, QUERY, "--explain")
+
+
+def test_free_queries_are_not_judged(tmp_path: Path) -> None:
+    picture = np.full((64, 32, 3), 128, np.uint8)
+    retrieval_sheet(tmp_path / "sheet.png", "Best", [RetrievalRow(QUERY, None, [(picture, 0.5, None)] * 3, None)])
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        colours = {colour for _, colour in sheet.convert("RGB").getcolors(1 << 20)}
+    assert (128, 128, 128) in colours
+    assert not colours & {RIGHT, WRONG}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("sheet.jpg", "does not end in .png"), ("folder.png", "a folder"), ("file/a.png", "is a file")],
+)
+def test_a_sheet_that_cannot_be_written_is_refused_beforehand(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file").write_text("")
+    assert message in mistake("search", QUERY, "--index", "nowhere", "--sheet", tmp_path / name)
+
+
+def test_a_sheet_of_very_many_queries_is_refused() -> None:
+    assert "there are 21" in mistake("search", "--queries", "-", "--sheet", "sheet.png", stdin="a man\n" * 21)
+
+
+HITS = [
+    {"rank": 1, "score": 0.51239, "row": 4, "path": "a\tb/[red]\x1b[31m.png", "pid": None},
+    {"rank": 2, "score": -0.2, "row": 0, "path": "穿.png", "pid": 7},
+]
+
+
+class Terminal(StringIO):
+    """Where a table has rules."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(stream: StringIO, *hits: dict) -> list[str]:
+    print_hits({"results": [{"query": QUERY, "hits": list(hits)}]}, stream)
+    return stream.getvalue().splitlines()
+
+
+def test_hits_are_tab_separated_where_there_is_no_terminal() -> None:
+    assert shown(StringIO(), *HITS) == [
+        "rank\tscore\tperson\tpath",
+        "1\t0.512\t\ta\\tb/[red]\\x1b[31m.png",
+        "2\t-0.200\t7\t穿.png",
+    ]
+
+
+def test_people_have_no_column_where_none_is_known() -> None:
+    assert shown(StringIO(), HITS[0])[0] == "rank\tscore\tpath"
+
+
+def test_a_terminal_gets_a_table_with_names_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    lines = shown(Terminal(), *HITS)
+    assert any(line.split() == ["1", "0.512", r"a\tb/[red]\x1b[31m.png"] for line in lines)
+
+
+def test_several_queries_stand_above_their_hits() -> None:
+    stream = StringIO()
+    print_hits({"results": [{"query": text, "hits": HITS[1:]} for text in ("a man", "a woman")]}, stream)
+    assert [line for line in stream.getvalue().splitlines() if "\t" not in line] == ["a man", "", "a woman"]
+
+
+def test_an_index_is_brought_up_to_date(model: Path, store: PreparedStore, tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", store, 4)
+    first = answer("index", "--images", photos, "--model", model, "--out", tmp_path / "index")
+    assert (first["pictures"], first["added"]) == (4, 4)
+    (photos / "0.png").rename(photos / "new.png")
+    (photos / "broken.png").write_bytes(b"no picture")
+    second = answer("index", "--images", photos, "--model", model, "--out", tmp_path / "index")
+    assert (second["added"], second["kept"], second["removed"]) == (1, 3, 1)
+    assert [skipped["path"] for skipped in second["skipped"]] == ["broken.png"]
+
+
+def test_people_get_counts_and_the_first_files_left_out(model: Path, store: PreparedStore, tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", store, 2)
+    for number in range(12):
+        (photos / f"broken{number:02}.png").write_bytes(b"no picture")
+    done = irra("index", "--images", photos, "--model", model, "--out", tmp_path / "index")
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if line.startswith(("pictures", "skipped   "))] == ["pictures  2", "skipped   12"]
+    reason = "not a JPEG, PNG, BMP, TIFF, WEBP, GIF image"
+    assert [line for line in lines if line.startswith("skipped  b")] == [
+        f"skipped  broken{number:02}.png: {reason}" for number in range(10)
+    ]
+    assert lines[-1] == "skipped  2 more, which --json names"
+
+
+@pytest.mark.parametrize("out", ["photos", "photos/index", "."])
+def test_an_index_among_the_pictures_is_refused(store: PreparedStore, tmp_path: Path, out: str) -> None:
+    photos = write_photos(tmp_path / "photos", store, 2)
+    assert "lie in each other" in mistake("index", "--images", photos, "--out", tmp_path / out)
+    assert len(list(photos.iterdir())) == 2
+
+
+def test_info_about_an_index_is_for_people_too(index: Path) -> None:
+    assert "pictures           8" in irra("info", index).stdout.splitlines()
+
+
+def test_pictures_in_s3_are_indexed_as_those_in_a_folder(
+    s3: Server, model: Path, store: PreparedStore, tmp_path: Path
+) -> None:
+    photos = write_photos(tmp_path / "photos", store, 3)
+    s3.fill({f"photos/{path.name}": path.read_bytes() for path in photos.iterdir()})
+    arguments = ("index", "--images", f"s3://{BUCKET}/photos", "--model", model, "--out", tmp_path / "index")
+    assert answer(*arguments)["added"] == 3
+    again = answer(*arguments)
+    assert (again["added"], again["kept"]) == (0, 3)
+    assert answer("info", tmp_path / "index")["source"] == f"s3://{BUCKET}/photos"
+
+
+def test_a_folder_without_pictures_is_refused(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    arguments = ("index", "--model", model, "--out", tmp_path / "index", "--images")
+    assert "no pictures" in mistake(*arguments, tmp_path / "photos")
+    assert "nowhere: no such folder" in mistake(*arguments, tmp_path / "nowhere")
+    assert not (tmp_path / "index").exists()
+
+
+def test_info_describes_an_index(index: Path, model: Path) -> None:
+    facts = answer("info", index)
+    assert (facts["kind"], facts["pictures"], facts["dimension"]) == ("index", 8, 16)
+    assert facts["model_fingerprint"] == model_fingerprint(model)

@@ -1,0 +1,120 @@
+import io
+import json
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from components import compare as ablation
+from components.compare import Result, by_losses, read_experiments, read_result, summary, table_row
+from components.figures.ablation import ablation_chart
+from components.tracking.run import Tracker
+from irra.metrics import METRIC_NAMES
+from irra.utils.errors import UserError
+from tests.imports import ROOT
+
+
+def result(losses: str, seed: int, r1: float) -> Result:
+    return Result(losses, seed, dict.fromkeys(METRIC_NAMES, r1))
+
+
+def experiment(name: str, losses: str, seed: int, r1: float, state: str = "success") -> dict[str, Any]:
+    """As `dvc exp show --json` prints it: one that failed is shown with the metrics of its commit."""
+    metrics = {"data": {"test": {"t2i": dict.fromkeys(METRIC_NAMES, r1)}}}
+    data = {
+        "rev": "18282c1",
+        "params": {"params.yaml": {"data": {"train": {"loss_names": losses, "seed": seed}}}},
+        "metrics": {} if state == "queued" else {"reports/evaluate/metrics.json": metrics},
+    }
+    error = {"msg": "Experiment run failed", "type": ""} if state == "failed" else None
+    revision = {"rev": "18282c1", "name": name, "data": data, "error": error, "experiments": None}
+    return {"name": name, "revs": [revision], "executor": {"state": state, "name": "dvc-task"}}
+
+
+def unreadable(name: str) -> dict[str, Any]:
+    revision = {"rev": "18282c1", "name": name, "data": None, "error": {"msg": "no such commit", "type": "SCMError"}}
+    return {"name": name, "revs": [revision], "executor": None}
+
+
+def test_mean_and_spread_are_over_seeds() -> None:
+    values = summary([result("itc", 0, 40.0), result("itc", 1, 44.0)])["R1"]
+    assert values["mean"] == 42.0
+    assert values["std"] == pytest.approx(8**0.5)  # sqrt(((40-42)^2 + (44-42)^2) / (2 - 1))
+
+
+def test_one_seed_has_no_spread() -> None:
+    assert table_row("itc", [result("itc", 0, 40.0)]) == ["itc", "1", *["40.0"] * len(METRIC_NAMES)]
+
+
+def test_fewer_losses_come_first_and_seeds_in_order() -> None:
+    groups = by_losses([result("sdm+id", 0, 1.0), result("sdm", 1, 2.0), result("itc", 0, 3.0), result("sdm", 0, 4.0)])
+    assert {losses: [one.seed for one in group] for losses, group in groups.items()} == {
+        "itc": [0],
+        "sdm": [0, 1],
+        "sdm+id": [0],
+    }
+    assert list(groups) == ["itc", "sdm", "sdm+id"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        experiment("ablation-sdm-0", "sdm", 0, 30.0, "failed"),
+        experiment("ablation-sdm-0", "sdm", 0, 30.0, "running"),
+        experiment("ablation-sdm-0", "sdm", 0, 30.0, "queued"),
+        unreadable("ablation-sdm-0"),
+    ],
+    ids=["failed", "running", "queued", "unreadable"],
+)
+def test_an_experiment_without_a_result_is_named_and_does_not_count(other: dict[str, Any]) -> None:
+    shown = [{"experiments": None}, {"experiments": [experiment("ablation-itc-0", "itc", 0, 50.0), other]}]
+    results, missing = read_experiments(shown)
+    assert [(one.loss_names, one.metrics["R1"]) for one in results] == [("itc", 50.0)]
+    assert missing == ["ablation-sdm-0"]
+
+
+def test_a_name_that_failed_before_it_succeeded_has_its_result() -> None:
+    tries = [experiment("ablation-sdm-0", "sdm", 0, r1, state) for r1, state in ((50.0, "success"), (30.0, "failed"))]
+    results, missing = read_experiments([{"experiments": tries}])
+    assert [one.metrics["R1"] for one in results] == [50.0]
+    assert missing == []
+
+
+def test_experiments_of_other_names_are_left_aside() -> None:
+    shown = [{"experiments": [experiment("warm-tango", "sdm", 0, 30.0), experiment("cold-waltz", "x", 0, 1, "failed")]}]
+    assert read_experiments(shown) == ([], [])
+
+
+def test_a_report_of_evaluate_is_read(tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text(json.dumps({"train": {"loss_names": "sdm", "seed": 3}}))
+    (tmp_path / "metrics.json").write_text(json.dumps({"test": {"t2i": {"R1": 12.5}}}))
+    assert read_result(tmp_path) == Result("sdm", 3, {"R1": 12.5})
+
+
+def test_the_chart_opens(tmp_path: Path) -> None:
+    ablation_chart(tmp_path / "chart.png", "R1", {"itc": [50.0, 52.0], "sdm": [44.0]})
+    Image.open(tmp_path / "chart.png").verify()
+
+
+def test_without_experiments_the_command_says_what_to_do(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "components.compare", "--report", str(tmp_path / "report")]
+    done = subprocess.run(command, input="[]", cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "error: no finished experiment is named ablation-*; `make ablation` runs them\n"
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_comparison_that_lacks_a_training_is_written_and_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = [experiment("ablation-itc-0", "itc", 0, 50.0), experiment("ablation-sdm-0", "sdm", 0, 30.0, "failed")]
+    monkeypatch.setattr(sys, "argv", ["ablation", "--report", str(tmp_path)])
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps([{"experiments": shown}])))
+    monkeypatch.setattr(ablation, "open_run", lambda *_, **__: nullcontext(Tracker()))  # as without a server
+    with pytest.raises(UserError, match="without a result: ablation-sdm-0; `make ablation` trains them again"):
+        ablation.main()
+    assert "| itc | 1 | 50.0" in capsys.readouterr().out

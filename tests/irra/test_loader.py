@@ -1,0 +1,95 @@
+"""Batches are a function of seed, epoch and step."""
+
+import numpy as np
+import pytest
+import torch
+
+from irra.config import TrainConfig
+from irra.data.augment import normalise
+from irra.data.loader import TrainingData, caption_batches, image_batches
+from irra.data.masking import END_ID
+from irra.data.store import PreparedStore
+from irra.data.tokens import TokenStore
+from irra.utils.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def data(store: PreparedStore, tokens: TokenStore, train_config: TrainConfig) -> TrainingData:
+    return TrainingData(store, tokens, train_config)
+
+
+def test_a_batch_has_the_promised_keys_and_shapes(data: TrainingData) -> None:
+    batch = next(data.batches(1, 0, CPU))
+    assert set(batch) == {"images", "caption_ids", "mlm_ids", "mlm_labels", "pids", "image_ids"}
+    assert batch["images"].shape == (8, 3, 64, 32)
+    assert batch["mlm_ids"].shape == batch["mlm_labels"].shape == (8, 16)
+
+
+def test_captions_end_with_the_longest_of_the_batch(data: TrainingData) -> None:
+    for batch in data.batches(1, 0, CPU):
+        lengths = (batch["caption_ids"] == END_ID).nonzero()[:, 1] + 1
+        assert len(lengths) == len(batch["caption_ids"])
+        assert lengths.max() == batch["caption_ids"].shape[1]
+
+
+def test_images_captions_and_labels_belong_together(data: TrainingData, store: PreparedStore) -> None:
+    for ids, batch in zip(data.epoch(2), data.batches(2, 0, CPU), strict=True):
+        assert batch["image_ids"].tolist() == store.caption_image_ids[ids].tolist()
+        assert batch["pids"].tolist() == store.image_labels[batch["image_ids"]].tolist()
+        width = batch["caption_ids"].shape[1]
+        np.testing.assert_array_equal(batch["caption_ids"], data.tokens.caption_ids[ids][:, :width])
+
+
+def test_an_epoch_from_the_middle_equals_the_rest_of_a_whole_one(data: TrainingData) -> None:
+    whole = list(data.batches(2, 0, CPU))
+    rest = list(data.batches(2, 3, CPU))
+    assert len(rest) == len(whole) - 3
+    for expected, batch in zip(whole[3:], rest, strict=True):
+        assert all(torch.equal(expected[key], batch[key]) for key in expected)
+
+
+def test_epochs_differ_in_order_and_augmentation(data: TrainingData) -> None:
+    first, second = (next(data.batches(epoch, 0, CPU)) for epoch in (1, 2))
+    assert not torch.equal(first["image_ids"], second["image_ids"])
+
+
+def test_without_augmentation_images_are_only_normalised(data: TrainingData, store: PreparedStore) -> None:
+    plain = TrainingData(store, data.tokens, data.config.model_copy(update={"img_aug": False}))
+    batch = next(plain.batches(1, 0, CPU))
+    expected = normalise(torch.from_numpy(store.pixels(batch["image_ids"].numpy())))
+    assert torch.equal(batch["images"], expected)
+
+
+def test_evaluation_batches_keep_the_order(store: PreparedStore, tokens: TokenStore) -> None:
+    image_ids, caption_ids = store.image_ids("test"), store.caption_ids("test")
+    images = torch.cat(list(image_batches(store, image_ids, 3, CPU)))
+    assert torch.equal(images, normalise(torch.from_numpy(store.pixels(image_ids))))
+    starts = np.cumsum([0, *[len(ids) for ids in caption_batches(tokens, caption_ids, 3, CPU)]])
+    for start, ids in zip(starts, caption_batches(tokens, caption_ids, 3, CPU), strict=False):
+        rows = caption_ids[start : start + len(ids)]
+        np.testing.assert_array_equal(ids, tokens.caption_ids[rows][:, : ids.shape[1]])
+
+
+def test_tokens_of_other_data_are_refused(store: PreparedStore, tokens: TokenStore, train_config: TrainConfig) -> None:
+    import dataclasses
+
+    other = dataclasses.replace(tokens, data_fingerprint="0" * 64)
+    with pytest.raises(UserError, match="run the tokenize stage again"):
+        TrainingData(store, other, train_config)
+
+
+def test_mlm_without_a_masking_cache_is_refused(
+    store: PreparedStore, tokens: TokenStore, train_config: TrainConfig
+) -> None:
+    import dataclasses
+
+    with pytest.raises(UserError, match=r"set tokenize\.variants"):
+        TrainingData(store, dataclasses.replace(tokens, variants=0), train_config)
+
+
+def test_identity_sampler_with_too_few_identities_is_a_user_s_mistake(data: TrainingData) -> None:
+    config = data.config.model_copy(update={"sampler": "identity", "batch_size": 64, "num_instance": 2})
+    with pytest.raises(UserError, match="a batch needs 32 identities"):
+        TrainingData(data.store, data.tokens, config).epoch(1)

@@ -1,0 +1,208 @@
+"""The training loop: it learns, it is deterministic, it resumes exactly, and it stops before harm is done."""
+
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from irra.config import TrainConfig
+from irra.data.store import PreparedStore
+from irra.data.tokens import TokenStore
+from irra.evaluation import encode_split, image_to_text, text_to_image
+from irra.model import IRRA
+from irra.objective import compute_losses
+from irra.trainer import NonFiniteLoss, Trainer
+from irra.utils.errors import Interrupted, UserError
+from tests.models import small_model
+from tests.trainers import CPU, Quiet, make_trainer, train
+
+
+class StopsAt(Quiet):
+    """A reporter that sends this process a SIGTERM at a step."""
+
+    def __init__(self, on_step: int) -> None:
+        super().__init__()
+        self._on_step = on_step
+
+    def step(self, row: Mapping[str, float], step: int) -> None:
+        super().step(row, step)
+        if step == self._on_step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.fixture
+def config(train_config: TrainConfig) -> TrainConfig:
+    return train_config.model_copy(update={"lr": 1e-3, "log_period": 1})
+
+
+def weights(trainer: Trainer) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def test_one_batch_is_overfitted(store: PreparedStore, tokens: TokenStore, config: TrainConfig) -> None:
+    trainer = make_trainer(store, tokens, config.model_copy(update={"img_aug": False}))
+    batch = next(trainer.data.batches(1, 0, CPU))
+    first = compute_losses(trainer.model, batch, config.losses, mask_global_text=False)
+    for _ in range(120):
+        values = compute_losses(trainer.model, batch, config.losses, mask_global_text=False)
+        trainer.optimizer.zero_grad()
+        values["total"].backward()
+        trainer.optimizer.step()
+    assert values["sdm"].item() < 0.05 * first["sdm"].item()
+    assert values["mlm"].item() < 0.05 * first["mlm"].item()
+    assert values["id"].item() < 0.5 * first["id"].item()
+
+
+def test_equal_seeds_give_equal_weights_and_history(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
+) -> None:
+    runs = [make_trainer(store, tokens, config) for _ in range(2)]
+    first, second = (train(trainer, tmp_path / str(i)) for i, trainer in enumerate(runs))
+    assert_equal(weights(runs[0]), weights(runs[1]))
+    assert first == second
+
+
+@pytest.mark.parametrize("stop_at", [2, 6, 7, 13])
+def test_stopped_by_a_signal_and_started_again_equals_never_stopped(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path, stop_at: int
+) -> None:
+    whole = make_trainer(store, tokens, config)
+    expected = train(whole, tmp_path / "whole")
+    with pytest.raises(Interrupted) as stopped:
+        train(make_trainer(store, tokens, config), tmp_path / "cut", StopsAt(stop_at))
+    assert stopped.value.code == 128 + signal.SIGTERM
+    resumed = make_trainer(store, tokens, config)
+    at = train(resumed, tmp_path / "cut")
+    assert_equal(weights(whole), weights(resumed))
+    assert at == expected
+
+
+def test_stopped_in_a_validation_goes_on_with_it_and_equals_never_stopped(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
+) -> None:
+    whole = make_trainer(store, tokens, config)
+    expected = train(whole, tmp_path / "whole")
+
+    def stop(model: IRRA) -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the validation went on")
+
+    with pytest.raises(Interrupted, match="143") as stopped:
+        train(replace(make_trainer(store, tokens, config), validate=stop), tmp_path / "cut")
+    assert "stopped in the validation after epoch 1" in stopped.value.message
+    resumed, reporter = make_trainer(store, tokens, config), Quiet()
+    at = train(resumed, tmp_path / "cut", reporter)
+    assert reporter.steps[0] == 7, "the steps of the first epoch are not repeated"
+    assert reporter.epochs == [1, 2, 3]
+    assert_equal(weights(whole), weights(resumed))
+    assert at == expected
+
+
+def test_windows_that_a_stop_cuts_keep_their_means(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
+) -> None:
+    config = config.model_copy(update={"log_period": 4, "checkpoint_minutes": 1e-9})  # a state after every step
+    expected = train(make_trainer(store, tokens, config), tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    class Dies(Quiet):
+        def epoch(self, row: Mapping[str, float], epoch: int) -> None:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(make_trainer(store, tokens, config), tmp_path / "cut", Dies())
+    at = train(make_trainer(store, tokens, config), tmp_path / "cut")
+    assert at.losses == expected.losses
+
+
+def test_the_best_epoch_s_weights_are_kept(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
+) -> None:
+    at = train(make_trainer(store, tokens, config), tmp_path)
+    best = max(row["R1"] for row in at.validation)
+    assert at.validation[at.best_epoch - 1]["R1"] == best
+    assert [path.name for path in tmp_path.glob("best-*")] == [f"best-{at.best_epoch:04d}.safetensors"]
+
+
+def test_every_window_and_every_epoch_is_reported(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
+) -> None:
+    reporter = Quiet()
+    at = train(make_trainer(store, tokens, config.model_copy(update={"log_period": 4})), tmp_path, reporter)
+    assert reporter.steps == [4, 6, 10, 12, 16, 18]  # six steps an epoch: every fourth, and the last
+    assert reporter.epochs == [1, 2, 3]
+    assert [row["epoch"] for row in at.losses][-1] == 3.0
+    assert {"loss/total", "loss/sdm", "accuracy/mlm", "lr/default"} <= set(at.losses[0])
+
+
+def test_learning_rates_follow_the_schedule(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
+) -> None:
+    at = train(make_trainer(store, tokens, config), tmp_path)
+    assert at.losses[0]["lr/default"] == pytest.approx(config.lr * config.warmup_factor)
+    assert at.losses[-1]["lr/default"] == pytest.approx(config.lr * 0.5)  # cosine, halfway through two epochs
+
+
+@pytest.mark.parametrize("name", ["id", "mlm"])
+def test_non_finite_loss_stops_before_the_optimizer_moves(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path, name: str
+) -> None:
+    trainer = make_trainer(store, tokens, config)
+    with torch.no_grad():
+        bias = {"id": trainer.model.classifier.bias, "mlm": trainer.model.interaction.mlm_head.fc.bias}[name]
+        bias[3] = float("nan")
+    before = weights(trainer)
+    with pytest.raises(NonFiniteLoss, match=rf"epoch 1, step 1: {name}, total is not finite"):
+        train(trainer, tmp_path)
+    after = weights(trainer)
+    assert all(torch.equal(before[key].nan_to_num(), after[key].nan_to_num()) for key in before)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_learns_with_float32_weights(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path, precision: str
+) -> None:
+    trainer = make_trainer(store, tokens, config.model_copy(update={"precision": precision}))
+    at = train(trainer, tmp_path)
+    assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
+    assert at.losses[-1]["loss/total"] < at.losses[0]["loss/total"]
+
+
+@pytest.mark.parametrize("names", ["itc", "cmpm", "sdm+id"])
+def test_any_combination_of_losses_trains(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path, names: str
+) -> None:
+    at = train(make_trainer(store, tokens, config.model_copy(update={"loss_names": names})), tmp_path)
+    assert at.losses[-1]["loss/total"] < at.losses[0]["loss/total"]
+
+
+def test_evaluation_both_ways_covers_the_split(store: PreparedStore, tokens: TokenStore) -> None:
+    features = encode_split(small_model().eval(), store, tokens, "test", 3, "fp32")
+    assert (len(features.images), len(features.captions)) == (8, 16)
+    assert text_to_image(features, top_k=5).top.shape == (16, 5)
+    assert image_to_text(features, top_k=5).top.shape == (8, 5)
+
+
+@pytest.mark.parametrize(
+    ("weight", "what"), [("visual.proj", "8 test images"), ("text_projection", "16 test captions")]
+)
+def test_features_that_are_not_finite_are_refused_naming_them(
+    store: PreparedStore, tokens: TokenStore, weight: str, what: str
+) -> None:
+    model = small_model().eval()
+    with torch.no_grad():
+        model.clip.get_parameter(weight)[0] = float("nan")
+    with pytest.raises(UserError, match=f"of the {what} are not finite"):
+        encode_split(model, store, tokens, "test", 3, "fp32")
