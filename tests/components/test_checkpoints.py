@@ -19,7 +19,7 @@ from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
 from irra.trainer import fit
 from irra.utils.errors import UserError
-from tests.irra.test_train import Quiet, assert_equal, make_trainer, weights
+from tests.irra.test_trainer import Quiet, assert_equal, make_trainer, weights
 from tests.s3 import BUCKET, Refused, Server
 
 pytest_plugins = ["tests.s3"]
