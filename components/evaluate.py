@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from components.figures import RetrievalRow, cmc_curve, retrieval_sheet
 from components.stage import main
 from components.tracking.run import open_run
-from irra.checkpoint import load_model, model_fingerprint, read_model_facts
+from irra.checkpoint import load_model, model_fingerprint, read_model_metadata
 from irra.config import EvaluateConfig
 from irra.data.loader import check_same_data
 from irra.data.store import PreparedStore
@@ -24,9 +24,9 @@ from irra.data.tokens import TokenStore
 from irra.evaluation import SplitFeatures, encode_split, image_to_text, text_to_image
 from irra.metrics import bootstrap_intervals
 from irra.ranking import Ranking
+from irra.utils.device import choose_device
 from irra.utils.errors import UserError
 from irra.utils.files import replace_file, write_json
-from irra.utils.runtime import choose_device
 
 SPLITS = ("val", "test")
 CMC_RANKS = 20
@@ -82,7 +82,7 @@ def run(inputs: Inputs, outputs: Outputs, config: EvaluateConfig) -> dict[str, A
 
 def describe_model(folder: Path, store: PreparedStore) -> dict[str, Any]:
     """Which model was measured on which data: its weights, and how it was trained."""
-    facts = {name: value for name, value in read_model_facts(folder).items() if name != "model"}
+    facts = {name: value for name, value in read_model_metadata(folder).items() if name != "model"}
     measured = {"dataset": store.dataset_name, "data_fingerprint": store.fingerprint}
     return {"fingerprint": model_fingerprint(folder), **facts, **measured}
 
@@ -190,7 +190,7 @@ def retrieval_row(store: PreparedStore, features: SplitFeatures, ranking: Rankin
 
 def track(inputs: Inputs, outputs: Outputs, config: EvaluateConfig, metrics: dict[str, Any]) -> None:
     """Log metrics and pictures to the MLflow run that trained the model."""
-    facts = read_model_facts(inputs.model)
+    facts = read_model_metadata(inputs.model)
     with open_run("evaluate", model_fingerprint=model_fingerprint(inputs.model)) as tracker:
         tracker.log_params({"evaluate": config.model_dump()})
         final = {f"final/{name}": value for name, value in flatten(metrics).items()}

@@ -129,6 +129,11 @@ class TrainConfig(Section):
         """The named losses, in the order in which they were written."""
         return tuple(self.loss_names.split("+"))
 
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """The weight of each named loss: of loss `x` it is the parameter `x_loss_weight`, or 1 without one."""
+        return {name: getattr(self, f"{name}_loss_weight", 1.0) for name in self.losses}
+
     @field_validator("loss_names")
     @classmethod
     def _losses_are_known(cls, value: str) -> str:

@@ -2,16 +2,19 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import open_clip
 import torch
 from torch import Tensor, nn
 
 from irra.model.clip import create_clip, image_tokens, text_tokens
-from irra.model.cross_modal import Interaction
+from irra.model.cross_modal import CrossModalEncoder
 
 CLASSIFIER_STD = 0.001
+
+# Who trains at which rate: the pretrained backbone, the new cross-modal branch, the new heads.
+Part = Literal["backbone", "branch", "head"]
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,74 @@ class IRRA(nn.Module):
         self.logit_scale = 1.0 / spec.temperature
         self.clip = clip
         width = clip.text_projection.shape[1]
-        self.interaction = None if spec.cmt_depth is None else Interaction(width, spec.cmt_depth, spec.mlm_classes)
+        # the name under which its weights are saved
+        self.interaction = (
+            None if spec.cmt_depth is None else CrossModalEncoder(width, spec.cmt_depth, spec.mlm_classes)
+        )
         self.register_buffer("mlm_class_of", _mlm_class_of(spec), persistent=False)
         self.classifier = None if spec.num_classes is None else _classifier(width, spec.num_classes)
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Any]:
+        """What the losses look at, under the names of their parameters.
+
+        Args:
+            batch: `images` (B, 3, H, W) and `caption_ids` (B, L); for the prediction of masked words also `mlm_ids` and
+                `mlm_labels` (B, L), rows of full length. Where `caption_ids` is the very tensor `mlm_ids`, one pass of
+                the text encoder serves both.
+
+        Returns:
+            image_features, text_features: (B, D) global features, un-normalised, float32.
+            logit_scale: the inverse temperature.
+            image_logits, text_logits: (B, classes) float32, of a model with an ID classifier.
+            token_logits, token_labels: (N, tokens) float32 and (N,), at the N chosen positions alone.
+        """
+        image_tokens = self.image_tokens(batch["images"])
+        image_features = image_tokens[:, 0].float()
+        outputs: dict[str, Any] = {"image_features": image_features, "logit_scale": self.logit_scale}
+        mlm_tokens = self.text_tokens(batch["mlm_ids"]) if "mlm_ids" in batch else None
+        if mlm_tokens is not None and batch["caption_ids"] is batch["mlm_ids"]:
+            text_features = end_features(mlm_tokens, batch["mlm_ids"])
+        else:
+            text_features = self.encode_text(batch["caption_ids"])
+        outputs["text_features"] = text_features
+        if self.classifier is not None:
+            outputs["image_logits"] = self.classifier(image_features).float()
+            outputs["text_logits"] = self.classifier(text_features).float()
+        if mlm_tokens is not None:
+            outputs |= self._predict_tokens(mlm_tokens, image_tokens, batch["mlm_labels"])
+        return outputs
+
+    def _predict_tokens(self, mlm_tokens: Tensor, image_tokens: Tensor, mlm_labels: Tensor) -> dict[str, Tensor]:
+        assert self.interaction is not None, "the model has no cross-modal branch"
+        chosen = mlm_labels != 0
+        fused = self.interaction(mlm_tokens, image_tokens, chosen)
+        labels = mlm_labels[chosen]
+        labels = labels if self.mlm_class_of is None else self.mlm_class_of[labels]
+        return {"token_logits": self.interaction.mlm_head(fused).float(), "token_labels": labels}
+
+    def part_of_parameters(self) -> dict[str, Part]:
+        """The part of the recipe that trains each parameter, by the parameter's name."""
+        owner = {
+            id(parameter): part
+            for part, modules in self._parts().items()
+            for module in modules
+            for parameter in module.parameters()
+        }
+        unknown = [name for name, parameter in self.named_parameters() if id(parameter) not in owner]
+        assert not unknown, f"IRRA._parts must say how to train {', '.join(unknown)}"
+        return {name: owner[id(parameter)] for name, parameter in self.named_parameters()}
+
+    def _parts(self) -> dict[Part, list[nn.Module]]:
+        """Every module with weights by its part; a new module belongs to one of them."""
+        parts: dict[Part, list[nn.Module]] = {"backbone": [self.clip], "branch": [], "head": []}
+        if self.interaction is not None:
+            cross = self.interaction
+            parts["backbone"] += [cross.ln_pre_t, cross.ln_pre_i, cross.ln_post]  # at its rate, as in the released code
+            parts["branch"] += [cross.cross_attn, cross.cross_modal_transformer]
+            parts["head"].append(cross.mlm_head)
+        if self.classifier is not None:
+            parts["head"].append(self.classifier)
+        return parts
 
     def image_tokens(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalised images to (B, P, D); token 0 is the global feature."""

@@ -10,7 +10,7 @@ from irra.data.augment import normalise
 from irra.data.masking import END_ID
 from irra.data.tokens import Tokenizer
 from irra.model import IRRA
-from irra.utils.runtime import autocast
+from irra.utils.device import autocast
 
 Floats = NDArray[np.float32]
 
