@@ -1,6 +1,7 @@
 """The losses of IRRA and its baselines as pure functions of features, logits, labels and the inverse temperature.
 
-The objective gives a loss what its parameters name: see `IRRA.forward` for the names.
+The objective gives a loss what its parameters name: `pids`, `image_ids`, and outputs of the model (`Outputs` in
+irra/model/irra.py).
 """
 
 from collections.abc import Callable

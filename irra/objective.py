@@ -1,7 +1,7 @@
 """From a batch to its losses: the model's outputs, handed to the loss functions by the names of their parameters."""
 
 from collections.abc import Callable, Mapping, Sequence
-from inspect import signature
+from inspect import Parameter, signature
 from typing import Any, NamedTuple
 
 import torch
@@ -53,14 +53,19 @@ def objective(
     `weights` has those that are not 1.
     """
     outputs = model(_seen(batch, "mlm" in loss_names, mask_global_text))
-    available = {**outputs, "pids": batch["pids"], **({"image_ids": batch["image_ids"]} if soft_labels else {})}
-    with torch.autocast(batch["images"].device.type, enabled=False):  # similarities at temperature 0.02 need float32
-        values = {
-            name: weights.get(name, 1.0) * _call(loss, available) for name, loss in LOSSES.items() if name in loss_names
-        }
+    labels = {"pids": batch["pids"], **({"image_ids": batch["image_ids"]} if soft_labels else {})}
+    values = {
+        name: weights.get(name, 1.0) * _call(loss, outputs, labels)
+        for name, loss in LOSSES.items()
+        if name in loss_names
+    }
     total = torch.stack([values[name] for name in loss_names]).sum()
-    pairs = {key: pair for name in loss_names for key, pair in CLASSIFIERS.get(name, {}).items()}
-    accuracies = {key: _accuracy(available[logits], available[labels]) for key, (logits, labels) in pairs.items()}
+    accuracies = {
+        key: _accuracy(getattr(outputs, logits), labels[true] if true in labels else getattr(outputs, true))
+        for name, classifiers in CLASSIFIERS.items()
+        if name in loss_names
+        for key, (logits, true) in classifiers.items()
+    }
     return Objective({name: values[name] for name in loss_names} | {"total": total}, accuracies)
 
 
@@ -74,8 +79,15 @@ def _seen(batch: dict[str, Tensor], with_mlm: bool, mask_global_text: bool) -> d
     return seen
 
 
-def _call(loss: Callable[..., Tensor], available: Mapping[str, Any]) -> Tensor:
-    return loss(**{name: available[name] for name in signature(loss).parameters if name in available})
+def _call(loss: Callable[..., Tensor], outputs: Any, labels: Mapping[str, Tensor]) -> Tensor:
+    """The loss of what its parameters name among the labels of the batch and the outputs of the model."""
+    arguments = {
+        name: labels[name] if name in labels else getattr(outputs, name)
+        for name, parameter in signature(loss).parameters.items()
+        if name in labels or parameter.default is Parameter.empty
+    }
+    with torch.autocast(arguments[next(iter(arguments))].device.type, enabled=False):
+        return loss(**arguments)  # in float32, which similarities at temperature 0.02 need
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> Tensor:

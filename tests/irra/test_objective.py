@@ -1,7 +1,5 @@
 """The objective: which losses, of which text, and the shortcut over chosen positions."""
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
@@ -9,6 +7,7 @@ from torch import Tensor
 from irra import losses
 from irra.config import LOSSES
 from irra.model import IRRA
+from irra.model.irra import Outputs
 from irra.objective import compute_losses, objective
 from tests.irra.test_model import token_rows
 from tests.models import small_model
@@ -49,7 +48,7 @@ def test_logits_at_chosen_positions_equal_the_full_computation_with_gradients(
 ) -> None:
     weight = model.interaction.mlm_head.fc.weight
     outputs = model(batch)
-    chosen_loss = losses.mlm(outputs["token_logits"], outputs["token_labels"])
+    chosen_loss = losses.mlm(outputs.token_logits, outputs.token_labels)
     chosen_gradients = torch.autograd.grad(chosen_loss, [weight, model.clip.token_embedding.weight])
 
     everywhere = torch.ones_like(batch["mlm_labels"], dtype=torch.bool)
@@ -72,8 +71,8 @@ def test_a_head_over_some_tokens_equals_the_full_one_without_the_others(batch: d
         weights[name] = weights[name][ids]
     small.load_state_dict(weights)
     found, expected = small(batch), full(batch)
-    torch.testing.assert_close(found["token_logits"], expected["token_logits"][:, ids])
-    assert [ids[i] for i in found["token_labels"].tolist()] == expected["token_labels"].tolist()
+    torch.testing.assert_close(found.token_logits, expected.token_logits[:, ids])
+    assert [ids[i] for i in found.token_labels.tolist()] == expected.token_labels.tolist()
 
 
 def test_mask_global_text_feeds_the_masked_caption_to_sdm(model: IRRA, batch: dict[str, Tensor]) -> None:
@@ -118,11 +117,11 @@ def test_accuracies_count_right_predictions(model: IRRA, batch: dict[str, Tensor
 class Fixed(torch.nn.Module):
     """Gives the outputs that it was made with."""
 
-    def __init__(self, outputs: dict[str, Any]) -> None:
+    def __init__(self, outputs: Outputs) -> None:
         super().__init__()
         self.outputs = outputs
 
-    def forward(self, batch: dict[str, Tensor]) -> dict[str, Any]:
+    def forward(self, batch: dict[str, Tensor]) -> Outputs:
         return self.outputs
 
 
@@ -138,8 +137,8 @@ def test_one_pass_of_the_text_encoder_serves_both_branches_as_two_do(model: IRRA
     masked = batch["mlm_ids"]
     shared = model(batch | {"caption_ids": masked})
     apart = model(batch | {"caption_ids": masked.clone()})
-    assert torch.equal(shared["text_features"], apart["text_features"])
-    assert torch.equal(shared["token_logits"], apart["token_logits"])
+    assert torch.equal(shared.text_features, apart.text_features)
+    assert torch.equal(shared.token_logits, apart.token_logits)
 
 
 def test_every_loss_that_parameters_may_name_is_there() -> None:
