@@ -45,7 +45,6 @@ def main(
                 help=f"{what} (default: {str(field.default) or 'none'})",
             )
     arguments = vars(parser.parse_args())
-    warnings.formatwarning = _warning
     os.environ.setdefault("DVC_STAGE", name)
     return guarded(
         lambda: run(_take(inputs, arguments), _take(outputs, arguments), _section(arguments["params"], section or name))
@@ -54,6 +53,7 @@ def main(
 
 def guarded(work: Callable[[], object]) -> int:
     """Run `work`; a user's mistake, a full disk or a signal becomes one message and an exit status, not a traceback."""
+    warnings.formatwarning = _warning
     try:
         work()
     except BaseException as error:
