@@ -75,7 +75,9 @@ def change(params: Params, assignments: Sequence[str]) -> Params:
         key, equals, text = assignment.partition("=")
         if not equals:
             raise UserError(f"{assignment}: expected key=value, such as train.lr=1e-4")
-        *sections, name = key.split(".")
+        if key in RENAMED:
+            warnings.warn(f"{key} is now {RENAMED[key]}", stacklevel=2)
+        *sections, name = RENAMED.get(key, key).split(".")
         target: Any = data
         for section in sections:
             target = target.get(section) if isinstance(target, dict) else None

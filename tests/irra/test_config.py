@@ -224,6 +224,11 @@ def test_a_file_from_before_the_section_report_loads(tmp_path: Path) -> None:
         assert load_params(path).report.sheet_queries == 3
 
 
+def test_an_old_name_can_be_assigned(params: Params) -> None:
+    with pytest.warns(UserWarning, match=r"tokenize\.variants is now tokenize\.mask_draws"):
+        assert change(params, ["tokenize.variants=9"]).tokenize.mask_draws == 9
+
+
 def test_an_old_and_a_new_name_at_once_are_refused(tmp_path: Path) -> None:
     path = changed(tmp_path, {"tokenize.variants": 7})
     with pytest.raises(UserError, match=r"tokenize\.variants is now tokenize\.mask_draws, and both are there"):
