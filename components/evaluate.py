@@ -17,7 +17,7 @@ from components.figures import RetrievalRow, cmc_curve, retrieval_sheet
 from components.stage import main
 from components.tracking.run import open_run
 from irra.checkpoint import load_model, model_fingerprint, read_model_metadata
-from irra.config import EvaluateConfig
+from irra.config import EvaluateConfig, ReportConfig
 from irra.data.loader import check_same_data
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
@@ -169,7 +169,7 @@ def pick_queries(features: SplitFeatures, ranking: Ranking, config: EvaluateConf
     order = np.lexsort((-ranking.top_similarity[:, 0], scores.first_rank, -scores.average_precision))
     shuffled = np.random.default_rng(config.seed).permutation(len(order))
     rows = {"best": order, "worst": order[::-1], "random": shuffled}
-    return {name: one_per_person(features.caption_pids, r)[: config.sheet_queries] for name, r in rows.items()}
+    return {name: one_per_person(features.caption_pids, r)[: ReportConfig().sheet_queries] for name, r in rows.items()}
 
 
 def one_per_person(pids: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -57,6 +57,7 @@ def main(
 
 def guarded(work: Callable[[], object]) -> int:
     """Run `work`; a user's mistake, a full disk or a signal becomes one message and an exit status, not a traceback."""
+    warnings.formatwarning = _warning
     try:
         work()
     except BaseException as error:
