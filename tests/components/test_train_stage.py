@@ -2,6 +2,9 @@
 
 import csv
 import json
+import runpy
+import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 
 from components import evaluate, train
 from components.tracking.run import Tracker
@@ -22,7 +26,9 @@ from irra.optim import build_optimizer
 from irra.training import fingerprint
 from irra.utils.errors import UserError
 from tests.conftest import write_store
+from tests.imports import ROOT
 from tests.models import small_model
+from tests.presets import preset_text
 
 pytestmark = pytest.mark.xdist_group("train-stage")
 
@@ -251,3 +257,28 @@ def test_a_model_for_other_sizes_is_refused(
 def test_sheets_show_each_person_once() -> None:
     pids = np.array([4, 4, 7, 7, 9])
     assert evaluate.one_per_person(pids, np.array([1, 0, 4, 2, 3])).tolist() == [1, 4, 2]
+
+
+def test_five_frames_of_ours_lie_between_the_command_line_and_a_step_of_the_optimizer(
+    store: PreparedStore, tokens: TokenStore, tmp_path: Path, no_server: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = yaml.safe_load(preset_text("tiny"))
+    data["train"] |= {"device": "cpu", "num_epoch": 1, "loss_names": "itc"}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(data))
+    seen: list[list[str]] = []
+    step = torch.optim.AdamW.step
+
+    def noted(self: torch.optim.Optimizer, *arguments: object) -> object:
+        ours = (str(ROOT / "irra"), str(ROOT / "components"))
+        seen.append([frame.name for frame in traceback.extract_stack() if frame.filename.startswith(ours)])
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+    options = {"params": "params.yaml", "model": "model", "report": "report", "checkpoints": "checkpoints"}
+    arguments = [text for name, value in options.items() for text in (f"--{name}", str(tmp_path / value))]
+    inputs = ["--prepared", str(store.root), "--tokens", str(tokens.root)]
+    monkeypatch.setattr(sys, "argv", ["train", *arguments, *inputs])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("components.train", run_name="__main__")
+    assert ended.value.code == 0
+    assert seen[0] == ["<module>", "main", "run", "fit", "step"]
