@@ -4,7 +4,6 @@ python -m components.train              # as `dvc repro train` does; start it ag
 """
 
 import csv
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,6 @@ from typing import Any
 
 import torch
 
-from components.figures import loss_curves, validation_curves
-from components.figures.dataset import draw_dataset_sheet
 from components.s3.checkpoints import open_state
 from components.stage import main
 from components.tracking.run import Tracker, open_run
@@ -30,7 +27,7 @@ from irra.model import IRRA, ModelSpec, build_model
 from irra.model.clip import find_weights
 from irra.trainer import build_trainer, fit
 from irra.utils.errors import UserError
-from irra.utils.files import check_replaceable, replace_file, write_json
+from irra.utils.files import check_replaceable, replace_file
 from irra.utils.runtime import choose_device
 
 # neither changes what is learnt, so a training may go on with other values
@@ -47,7 +44,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Outputs:
-    """The best model; curves and metrics; and the state of an unfinished training, removed when it ends.
+    """The best model; the tables of its curves; and the state of an unfinished training, removed when it ends.
 
     `checkpoints_uri` (s3://bucket/folder; empty: none) keeps that state where another machine can go on with it; there
     a task of Kubeflow leaves its last one.
@@ -132,10 +129,6 @@ def describe(
     """Log what is about to be trained on what."""
     tracker.log_params({"prepare": store.settings, "tokenize": tokens.settings, "train": config.model_dump()})
     tracker.log_dataset(store.dataset_name, store.fingerprint, "train")
-    with tempfile.TemporaryDirectory() as folder:
-        sheet = Path(folder, "contact_sheet.png")
-        draw_dataset_sheet(store, sheet)
-        tracker.log_artifact(sheet, "prepare")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     tracker.log_params({"model": {"parameters": parameters, "device": device_name(device)}})
 
@@ -170,13 +163,12 @@ def publish(
     config: TrainConfig,
     store: PreparedStore,
 ) -> dict[str, Any]:
-    """Write model, curves and metrics, log them, and drop the state that is no longer needed."""
+    """Write model and curves, log them, and drop the state that is no longer needed."""
     best = next(row for row in at.validation if row["epoch"] == at.best_epoch)
     metrics = {"best_epoch": at.best_epoch, config.select_on: {"t2i": {name: best[name] for name in METRIC_NAMES}}}
     facts = {"train": config.model_dump(), "dataset": store.dataset_name, "data_fingerprint": store.fingerprint}
     save_model(outputs.model, state.best_weights(at.best_epoch), spec, facts | {"selected": metrics})
-    write_json(outputs.report / "metrics.json", metrics)
-    write_report(outputs.report, at, config.select_on)
+    write_report(outputs.report, at)
     weights = model_fingerprint(outputs.model)
     tracker.set_tags({MODEL_FINGERPRINT_TAG: weights})
     tracker.log_metrics({"best_epoch": at.best_epoch}, at.best_epoch)
@@ -187,16 +179,10 @@ def publish(
     return {"metrics": metrics, "selected": selected, "model_fingerprint": weights, "run_id": tracker.run_id}
 
 
-def write_report(folder: Path, at: Progress, split: str) -> None:
-    """Curves as CSV, for DVC, and as pictures."""
-    write_csv(folder / "losses.csv", at.losses)
+def write_report(folder: Path, at: Progress) -> None:
+    """The history of losses, accuracies and rates, and the validations, as tables that DVC plots."""
+    write_csv(folder / "history.csv", at.losses)
     write_csv(folder / "validation.csv", at.validation)
-    epochs = [row["epoch"] for row in at.losses]
-    names = [name for name in at.losses[0] if name != "epoch"]
-    loss_curves(folder / "losses.png", {name: (epochs, [row[name] for row in at.losses]) for name in names})
-    metrics = {name: [row[name] for row in at.validation] for name in METRIC_NAMES}
-    validated = [int(row["epoch"]) for row in at.validation]
-    validation_curves(folder / "validation.png", validated, metrics, at.best_epoch, split)
 
 
 def write_csv(path: Path, rows: list[dict[str, float]]) -> None:

@@ -164,15 +164,21 @@ class TrainConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """How the best model is measured and shown."""
+    """How the best model is measured."""
 
     test_batch_size: Count
     precision: Precision
     device: Device
     bootstrap_samples: Annotated[int, Field(ge=100)]
     top_k: Count
-    sheet_queries: Count
     seed: Seed
+
+
+class ReportConfig(Section):
+    """Which queries are shown with what they retrieve."""
+
+    sheet_queries: Count  # on each sheet: the best, the worst, and random ones
+    seed: Seed  # of the random ones
 
 
 class IndexConfig(Section):
@@ -200,6 +206,7 @@ class Params(Section):
     tokenize: TokenizeConfig
     train: TrainConfig
     evaluate: EvaluateConfig
+    report: ReportConfig
     index: IndexConfig
     registry: RegistryConfig
 

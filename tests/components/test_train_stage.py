@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from components import evaluate, train
+from components.results import flatten, read_results
 from components.tracking.run import Tracker
-from irra.checkpoint import Progress, StateFolder, load_model
+from irra.checkpoint import Progress, StateFolder, load_model, model_fingerprint, read_model_facts
 from irra.config import EvaluateConfig, Params, TokenizeConfig, TrainConfig
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore, write_tokens
@@ -61,16 +62,15 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_a_server_metrics_and_curves_are_on_disk(trained: Path) -> None:
-    with (trained / "report" / "losses.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert float(rows[-1]["epoch"]) == 2.0
-    assert (trained / "report" / "validation.png").is_file()
-    metrics = json.loads((trained / "report" / "metrics.json").read_text())
-    assert metrics["best_epoch"] in (1, 2)
+    for name in ("history", "validation"):
+        with (trained / "report" / f"{name}.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert float(rows[-1]["epoch"]) == 2.0
+    assert read_model_facts(trained / "model")["selected"]["best_epoch"] in (1, 2)
 
 
 def test_the_model_is_the_best_epoch_s(trained: Path, store: PreparedStore, tokens: TokenStore) -> None:
-    metrics = json.loads((trained / "report" / "metrics.json").read_text())
+    metrics = read_model_facts(trained / "model")["selected"]
     features = encode_split(load_model(trained / "model").eval(), store, tokens, "val", 32, "fp32")
     assert text_to_image(features, 1).scores.metrics() == pytest.approx(metrics["val"]["t2i"])
 
@@ -225,14 +225,14 @@ def test_rankings_hold_the_best_images_of_every_test_caption(evaluated: evaluate
 def test_metrics_agree_with_the_rankings(evaluated: evaluate.Outputs) -> None:
     metrics = json.loads((evaluated.report / "metrics.json").read_text())
     first = np.array(pq.read_table(evaluated.rankings)["first_rank"])
-    assert metrics["test"]["t2i"]["R1"] == pytest.approx(100 * np.mean(first == 1))
+    assert metrics["test"]["R1"] == pytest.approx(100 * np.mean(first == 1))
 
 
 def test_cmc_curves_start_at_r1(evaluated: evaluate.Outputs) -> None:
     metrics = json.loads((evaluated.report / "metrics.json").read_text())
     with (evaluated.report / "cmc.csv").open() as file:
         first = next(csv.DictReader(file))
-    assert float(first["test_t2i"]) == pytest.approx(metrics["test"]["t2i"]["R1"])
+    assert float(first["test_t2i"]) == pytest.approx(metrics["test"]["R1"])
 
 
 def test_a_model_for_other_sizes_is_refused(
@@ -247,6 +247,18 @@ def test_a_model_for_other_sizes_is_refused(
         )
 
 
-def test_sheets_show_each_person_once() -> None:
-    pids = np.array([4, 4, 7, 7, 9])
-    assert evaluate.one_per_person(pids, np.array([1, 0, 4, 2, 3])).tolist() == [1, 4, 2]
+def test_results_hold_the_model_and_both_directions_with_intervals(evaluated: evaluate.Outputs, trained: Path) -> None:
+    results = read_results(evaluated.report)
+    assert results["model"]["fingerprint"] == model_fingerprint(trained / "model")
+    assert results["model"]["train"]["loss_names"] == read_model_facts(trained / "model")["train"]["loss_names"]
+    metrics, intervals = flatten(results["metrics"]), flatten(results["intervals"])
+    ways = {(split, way) for split in ("val", "test") for way in ("t2i", "i2t")}
+    assert set(metrics) == {f"{split}/{way}/{name}" for split, way in ways for name in METRIC_NAMES}
+    assert all(intervals[name][0] <= value <= intervals[name][1] for name, value in metrics.items())
+
+
+def test_the_table_that_dvc_compares_is_a_row_of_text_to_image(evaluated: evaluate.Outputs) -> None:
+    table = json.loads((evaluated.report / "metrics.json").read_text())
+    metrics = read_results(evaluated.report)["metrics"]
+    assert list(table) == ["test", "val"]
+    assert table == {split: metrics[split]["t2i"] for split in table}
