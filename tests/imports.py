@@ -1,6 +1,7 @@
 """Which modules of this project a module imports, read from its source, and which of them can change an output."""
 
 import ast
+from collections.abc import Callable
 from pathlib import Path
 
 from components.stages import Stage
@@ -44,20 +45,31 @@ def source_of(name: str) -> Path | None:
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
 
-def code_of(stage: Stage) -> set[str]:
-    """All files of this project that can change what a stage writes, relative to it: modules, and data that they read.
+def import_closure(start: Path, is_left_out: Callable[[str], bool] = lambda name: False) -> set[str]:
+    """All files of this project that running `start` can execute, relative to the project, itself included.
 
-    Those are its import closure without CANNOT_CHANGE_AN_OUTPUT, and the module of its section of the configuration.
+    The names that are left out are not followed either.
     """
     found: set[Path] = set()
-    todo = [stage.module, f"irra.config.{stage.section}"]
+    todo = [start]
     while todo:
-        path = source_of(todo.pop())
-        if path is None or path in found:
+        path = todo.pop()
+        if path in found:
             continue
         found.add(path)
-        todo += [name for name in project_names(path) if not is_harmless(name)]
-    modules = {str(path.relative_to(ROOT)) for path in found if not is_docstring_alone(path)}
+        names = [name for name in project_names(path) if not is_left_out(name)]
+        todo += [source for name in names if (source := source_of(name)) is not None]
+    return {str(path.relative_to(ROOT)) for path in found}
+
+
+def code_of(stage: Stage) -> set[str]:
+    """All files of this project that can change what a stage writes: modules, and the data that they read.
+
+    Those are its import closure without CANNOT_CHANGE_AN_OUTPUT, and that of its section of the configuration.
+    """
+    starts = [source_of(name) for name in (stage.module, f"irra.config.{stage.section}")]
+    closure = {name for start in starts if start is not None for name in import_closure(start, is_harmless)}
+    modules = {name for name in closure if not is_docstring_alone(ROOT / name)}
     patterns = [pattern for module, pattern in PACKAGE_DATA.items() if module in modules]
     return modules | {str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern)}
 
