@@ -24,7 +24,7 @@ OTHER_TORCH = $(if $(filter-out $(INSTALLED),$(wildcard $(VENV)/.installed*)),--
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-system lint format deps bench mlflow preset params lock clean \
+.PHONY: help setup repro test test-system lint format bench mlflow preset params lock clean \
 	image push pipeline run-local run-docker submit ablation index register demo
 
 help: ## list these targets
@@ -58,9 +58,6 @@ lint: setup ## check style and types
 
 format: setup ## apply the style
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
-
-deps: setup ## write each stage's modules into dvc.yaml, after imports changed
-	@$(BIN)/python -m tools.list_stage_code
 
 bench: setup ## measure speed and memory on this machine
 	@$(BIN)/python -m benchmarks

@@ -3,7 +3,6 @@
 python -m app.summary            # as `make repro` does at its end
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from components.results import read_results
 from components.stage import guarded
 from irra.metrics import METRIC_NAMES, WAYS
-from irra.utils.errors import UserError
 
 REPORTS = Path("reports")
 
@@ -39,14 +38,12 @@ def results_table(metrics: dict[str, Any], intervals: dict[str, Any]) -> Table:
 
 def show() -> None:
     """Print the summary of `reports/`."""
-    folder = REPORTS / "evaluate"
-    try:
-        metrics, intervals = (json.loads((folder / f"{name}.json").read_text()) for name in ("metrics", "intervals"))
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename}: missing; run `make repro` first") from None
+    results = read_results(REPORTS / "evaluate")
+    drawn = REPORTS / "report"
+    pages = [*sorted(drawn.glob("*.png")), *drawn.glob("*.html")]
     console = Console()
-    console.print(results_table(metrics, intervals))
-    console.print("Pictures:", *sorted(str(path) for path in REPORTS.glob("*/*.png")), sep="\n  ", highlight=False)
+    console.print(results_table(results["metrics"], results["intervals"]))
+    console.print("Pictures, and a page with all of them:", *pages, sep="\n  ", highlight=False)
     console.print("Compare runs in a browser: make mlflow", highlight=False)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from components.figures.ablation import ablation_chart
 from components.figures.page import picture, table, write_page
+from components.results import read_results
 from components.stage import guarded
 from components.tracking.run import open_run
 from irra.metrics import METRIC_NAMES
@@ -42,8 +43,9 @@ def run(folders: Sequence[Path], report: Path) -> None:
 
 def read_result(folder: Path) -> Result:
     """Read the report folder of the evaluate stage."""
-    model, metrics = (json.loads((folder / f"{name}.json").read_text()) for name in ("model", "metrics"))
-    return Result(model["train"]["loss_names"], model["train"]["seed"], metrics["test"]["t2i"])
+    results = read_results(folder)
+    train = results["model"]["train"]
+    return Result(train["loss_names"], train["seed"], results["metrics"]["test"]["t2i"])
 
 
 def read_experiments(shown: Sequence[Mapping[str, Any]]) -> tuple[list[Result], list[str]]:
@@ -68,7 +70,7 @@ def is_finished(experiment: Mapping[str, Any]) -> bool:
 def read_experiment(data: Mapping[str, Any]) -> Result:
     """The result of a finished experiment."""
     train = data["params"][PARAMS]["data"]["train"]
-    return Result(train["loss_names"], train["seed"], data["metrics"][METRICS]["data"]["test"]["t2i"])
+    return Result(train["loss_names"], train["seed"], data["metrics"][METRICS]["data"]["test"])
 
 
 def compare(results: Sequence[Result], report: Path) -> None:

@@ -1,9 +1,10 @@
-"""Measure the best model on val and test, both ways, and show what it retrieves.
+"""Measure the best model on val and test, both ways.
 
 python -m components.evaluate           # as `dvc repro evaluate` does
 """
 
 import csv
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from components.figures import RetrievalRow, cmc_curve, retrieval_sheet
+from components.results import RESULTS, flatten
 from components.stage import main
 from components.tracking.run import open_run
 from irra.checkpoint import load_model, model_fingerprint, read_model_metadata
-from irra.config import EvaluateConfig, ReportConfig
+from irra.config import EvaluateConfig
 from irra.data.loader import check_same_data
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
@@ -43,7 +44,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Metrics, curves and pictures; and the top of every test query's ranking."""
+    """Metrics and curves; and the top of every test query's ranking."""
 
     report: Path = Path("reports/evaluate")
     rankings: Path = Path("data/rankings.parquet")
@@ -58,26 +59,23 @@ class Direction:
 
 
 def run(inputs: Inputs, outputs: Outputs, config: EvaluateConfig) -> dict[str, Any]:
-    """Evaluate a model; returns its metrics by split and direction."""
+    """Evaluate a model; returns what results.json holds: the model, its metrics and their 95% intervals."""
     store, tokens = PreparedStore.open(inputs.prepared), TokenStore.open(inputs.tokens)
     check_same_data(store, tokens)
     model = load_model(inputs.model)
     check_same_sizes(inputs.model, model.spec.image_size, model.spec.text_length, store, tokens)
     model = model.to(choose_device(config.device)).eval()
-    results: dict[str, dict[str, Direction]] = {}
+    directions: dict[str, dict[str, Direction]] = {}
     for split in [name for name in SPLITS if name in store.splits]:
         features = encode_split(model, store, tokens, split, config.test_batch_size, config.precision)
-        results[split] = rank_both_ways(features, config.top_k)
-    metrics = {
-        split: {way: direction.ranking.scores.metrics() for way, direction in ways.items()}
-        for split, ways in results.items()
-    }
-    write_numbers(outputs, config, results, metrics)
-    write_json(outputs.report / "model.json", describe_model(inputs.model, store))
-    write_rankings(outputs.rankings, features, results[split]["t2i"].ranking)
-    draw_sheets(outputs.report, store, features, results[split]["t2i"].ranking, config)
-    track(inputs, outputs, config, metrics)
-    return metrics
+        directions[split] = rank_both_ways(features, config.top_k)
+    results = {"model": describe_model(inputs.model, store), **measure(directions, config)}
+    write_json(outputs.report / RESULTS, results)
+    write_table(outputs.report / "metrics.json", results["metrics"])
+    write_curves(outputs.report / "cmc.csv", directions)
+    write_rankings(outputs.rankings, features, directions[split]["t2i"].ranking)
+    track(outputs, config, results)
+    return results
 
 
 def describe_model(folder: Path, store: PreparedStore) -> dict[str, Any]:
@@ -85,16 +83,6 @@ def describe_model(folder: Path, store: PreparedStore) -> dict[str, Any]:
     facts = {name: value for name, value in read_model_metadata(folder).items() if name != "model"}
     measured = {"dataset": store.dataset_name, "data_fingerprint": store.fingerprint}
     return {"fingerprint": model_fingerprint(folder), **facts, **measured}
-
-
-def flatten(metrics: dict[str, Any]) -> dict[str, float]:
-    """`{"test": {"t2i": {"R1": 46.6}}}` as `{"test/t2i/R1": 46.6}`."""
-    return {
-        f"{split}/{way}/{name}": value
-        for split, ways in metrics.items()
-        for way, values in ways.items()
-        for name, value in values.items()
-    }
 
 
 def check_same_sizes(
@@ -116,26 +104,35 @@ def rank_both_ways(features: SplitFeatures, top_k: int) -> dict[str, Direction]:
     }
 
 
-def write_numbers(
-    outputs: Outputs, config: EvaluateConfig, results: dict[str, dict[str, Direction]], metrics: dict[str, Any]
-) -> None:
-    """metrics.json, its 95% intervals, and the CMC curves as CSV and picture."""
-    intervals = {
-        split: {
-            way: bootstrap_intervals(d.ranking.scores, d.query_pids, config.bootstrap_samples, config.seed)
-            for way, d in ways.items()
-        }
-        for split, ways in results.items()
+def measure(directions: dict[str, dict[str, Direction]], config: EvaluateConfig) -> dict[str, Any]:
+    """`metrics` and their 95% `intervals`, both by split, direction and name."""
+
+    def each(value: Callable[[Direction], Any]) -> dict[str, dict[str, Any]]:
+        return {split: {way: value(one) for way, one in ways.items()} for split, ways in directions.items()}
+
+    return {
+        "metrics": each(lambda one: one.ranking.scores.metrics()),
+        "intervals": each(
+            lambda one: bootstrap_intervals(one.ranking.scores, one.query_pids, config.bootstrap_samples, config.seed)
+        ),
     }
+
+
+def write_table(path: Path, metrics: dict[str, Any]) -> None:
+    """What DVC compares: a row that can be read, text to image alone, with test in front."""
+    write_json(path, {split: metrics[split]["t2i"] for split in reversed(SPLITS) if split in metrics})
+
+
+def write_curves(path: Path, directions: dict[str, dict[str, Direction]]) -> None:
+    """Recall by rank, a column for each split and direction."""
     curves = {
-        f"{split}/{way}": d.ranking.scores.cmc(CMC_RANKS) for split, ways in results.items() for way, d in ways.items()
+        f"{split}_{way}": one.ranking.scores.cmc(CMC_RANKS)
+        for split, ways in directions.items()
+        for way, one in ways.items()
     }
-    write_json(outputs.report / "metrics.json", metrics)
-    write_json(outputs.report / "intervals.json", intervals)
-    cmc_curve(outputs.report / "cmc.png", curves)
-    with replace_file(outputs.report / "cmc.csv") as temporary, temporary.open("w", newline="") as file:
+    with replace_file(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["rank", *(name.replace("/", "_") for name in curves)])
+        writer.writerow(["rank", *curves])
         writer.writerows([rank + 1, *(curve[rank] for curve in curves.values())] for rank in range(CMC_RANKS))
 
 
@@ -154,47 +151,15 @@ def write_rankings(path: Path, features: SplitFeatures, ranking: Ranking) -> Non
         pq.write_table(table, temporary)
 
 
-def draw_sheets(
-    folder: Path, store: PreparedStore, features: SplitFeatures, ranking: Ranking, config: EvaluateConfig
-) -> None:
-    """Best, worst and random queries with what they retrieve."""
-    for name, queries in pick_queries(features, ranking, config).items():
-        rows = [retrieval_row(store, features, ranking, int(query)) for query in queries]
-        retrieval_sheet(folder / f"retrieval_{name}.png", f"{name.capitalize()} queries", rows)
-
-
-def pick_queries(features: SplitFeatures, ranking: Ranking, config: EvaluateConfig) -> dict[str, NDArray[np.int64]]:
-    """Query rows for each sheet, at most one of a person."""
-    scores = ranking.scores
-    order = np.lexsort((-ranking.top_similarity[:, 0], scores.first_rank, -scores.average_precision))
-    shuffled = np.random.default_rng(config.seed).permutation(len(order))
-    rows = {"best": order, "worst": order[::-1], "random": shuffled}
-    return {name: one_per_person(features.caption_pids, r)[: ReportConfig().sheet_queries] for name, r in rows.items()}
-
-
-def one_per_person(pids: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The first row of each person, in the order of `rows`."""
-    _, first = np.unique(pids[rows], return_index=True)
-    return rows[np.sort(first)]
-
-
-def retrieval_row(store: PreparedStore, features: SplitFeatures, ranking: Ranking, query: int) -> RetrievalRow:
-    """A query with its own image and its best results."""
-    caption_id = features.caption_ids[query]
-    image_ids = features.image_ids[ranking.top[query]]
-    right = store.image_pids[image_ids] == features.caption_pids[query]
-    results = zip(store.pixels(image_ids), ranking.top_similarity[query].tolist(), right.tolist(), strict=True)
-    truth = store.pixels(store.caption_image_ids[[caption_id]])[0]
-    return RetrievalRow(store.captions[caption_id], truth, list(results), int(ranking.scores.first_rank[query]))
-
-
-def track(inputs: Inputs, outputs: Outputs, config: EvaluateConfig, metrics: dict[str, Any]) -> None:
-    """Log metrics and pictures to the MLflow run that trained the model."""
-    facts = read_model_metadata(inputs.model)
-    with open_run("evaluate", model_fingerprint=model_fingerprint(inputs.model)) as tracker:
+def track(outputs: Outputs, config: EvaluateConfig, results: dict[str, Any]) -> None:
+    """Log metrics, intervals and curves to the MLflow run that trained the model."""
+    model, bounds = results["model"], flatten(results["intervals"])
+    final = {f"final/{name}": value for name, value in flatten(results["metrics"]).items()}
+    final |= {f"interval/{name}_low": low for name, (low, _) in bounds.items()}
+    final |= {f"interval/{name}_high": high for name, (_, high) in bounds.items()}
+    with open_run("evaluate", model_fingerprint=model["fingerprint"]) as tracker:
         tracker.log_params({"evaluate": config.model_dump()})
-        final = {f"final/{name}": value for name, value in flatten(metrics).items()}
-        tracker.log_metrics(final, facts["selected"]["best_epoch"])
+        tracker.log_metrics(final, model["selected"]["best_epoch"])
         tracker.log_folder(outputs.report, "evaluate")
 
 

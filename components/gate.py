@@ -3,19 +3,16 @@
 python -m components.gate               # prints the verdict and its reason; exits 0 either way
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.results import AGAIN, RESULTS, flatten, read_results
 from components.stage import main
 from components.tracking.registry import CHAMPION, Candidate, Champion, Registry
 from irra.config import RegistryConfig
 from irra.utils.errors import UserError
 from irra.utils.files import write_json
-
-FACTS, METRICS = "model.json", "metrics.json"
-AGAIN = "evaluate the model again (dvc repro --force --single-item evaluate)"
 
 
 @dataclass(frozen=True)
@@ -85,34 +82,20 @@ def _incomparable(candidate: Candidate, rival: Candidate, metric: str) -> str:
 
 def read_candidate(report: Path, metric: str) -> Candidate:
     """Read which model was evaluated on what, and its metrics; UserError when `metric` is not among them."""
-    facts, splits = read_json(report / FACTS), read_json(report / METRICS)
+    results, path = read_results(report), report / RESULTS
     try:
-        metrics = {
-            f"{split}/{way}/{name}": float(value)
-            for split, ways in splits.items()
-            for way, values in ways.items()
-            for name, value in values.items()
-        }
+        metrics = {name: float(value) for name, value in flatten(results["metrics"]).items()}
+        facts = results["model"]
         candidate = Candidate(facts["fingerprint"], facts["data_fingerprint"], facts["dataset"], metrics)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{report}: not a report of `evaluate` ({error!r}); {AGAIN}") from None
+        raise UserError(f"{path}: not the results of `evaluate` ({error!r}); {AGAIN}") from None
     if metric not in metrics:
         split = metric.split("/")[0]
         raise UserError(
-            f"{report / METRICS}: no {metric}; the data has no {split} split? "
+            f"{path}: no {metric}; the data has no {split} split? "
             "Set registry.metric to one of the test split, or hold out identities by prepare.val_share"
         )
     return candidate
-
-
-def read_json(path: Path) -> Any:
-    """Read a file of the report; UserError when it is missing or damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: missing; {AGAIN}") from None
-    except ValueError as error:
-        raise UserError(f"{path}: damaged ({error}); {AGAIN}") from None
 
 
 if __name__ == "__main__":

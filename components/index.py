@@ -16,7 +16,6 @@ from irra.data.store import PreparedStore
 from irra.search.build import index_split
 from irra.search.encoder import Encoder
 from irra.utils.device import choose_device
-from irra.utils.files import write_json
 
 
 @dataclass(frozen=True)
@@ -29,22 +28,22 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Outputs:
-    """The index of the gallery, and a folder for its statistics."""
+    """The index of the gallery."""
 
     index: Path = Path("data/index")
-    report: Path = Path("reports/index")
 
 
 def run(inputs: Inputs, outputs: Outputs, config: IndexConfig) -> dict[str, Any]:
-    """Index a split of a prepared store; returns statistics."""
+    """Index a split of a prepared store; returns facts about the index."""
     store, model = PreparedStore.open(inputs.prepared), load_model(inputs.model)
     encoder = Encoder(model.to(choose_device(config.device)), config.precision)
     fingerprint = model_fingerprint(inputs.model)
     start = time.monotonic()
     info = index_split(store, config.split, encoder, fingerprint, outputs.index, config.dtype, config.test_batch_size)
-    seconds = time.monotonic() - start  # not among the statistics, which are the same each time
+    seconds = time.monotonic() - start  # not among the facts, which are the same each time
     print(f"index: {info.size} images, {info.size / seconds:.0f} images/s", file=sys.stderr)
-    stats = {
+    return {
+        "model_fingerprint": fingerprint,
         "split": config.split,
         "images": info.size,
         "captions": info.captions,
@@ -53,8 +52,6 @@ def run(inputs: Inputs, outputs: Outputs, config: IndexConfig) -> dict[str, Any]
         "dtype": info.dtype,
         "bytes": sum(info.file_bytes.values()),
     }
-    write_json(outputs.report / "stats.json", stats)
-    return {"model_fingerprint": fingerprint, **stats}
 
 
 if __name__ == "__main__":

@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.figures.dataset import draw_dataset_sheet
 from components.s3.client import is_remote
 from components.s3.transfer import download
 from components.stage import main
 from irra.config import PrepareConfig
 from irra.data.preparation import prepare_dataset
-from irra.data.store import PreparedStore
-from irra.utils.files import write_json
 
 
 @dataclass(frozen=True)
@@ -24,20 +21,15 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Outputs:
-    """The prepared store; a folder for statistics and the contact sheet; and copies from S3, kept for the next time."""
+    """The prepared store; and copies from S3, kept for the next time."""
 
     prepared: Path = Path("data/prepared")
-    report: Path = Path("reports/prepare")
     downloads: Path = Path("data/downloads")
 
 
 def run(inputs: Inputs, outputs: Outputs, config: PrepareConfig) -> dict[str, Any]:
     """Prepare the dataset; returns its statistics."""
-    stats = prepare_dataset(fetch(config, outputs.downloads), outputs.prepared)
-    store = PreparedStore.open(outputs.prepared)
-    draw_dataset_sheet(store, outputs.report / "contact_sheet.png")
-    write_json(outputs.report / "stats.json", {"splits": stats["splits"], "skipped": len(stats["skipped"])})
-    return stats
+    return prepare_dataset(fetch(config, outputs.downloads), outputs.prepared)
 
 
 def fetch(config: PrepareConfig, downloads: Path) -> PrepareConfig:

@@ -11,7 +11,6 @@ from components.stage import main
 from irra.config import TokenizeConfig
 from irra.data.store import PreparedStore
 from irra.data.tokens import write_tokens
-from irra.utils.files import write_json
 
 
 @dataclass(frozen=True)
@@ -23,18 +22,14 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Outputs:
-    """The token store, and a folder for its statistics."""
+    """The token store."""
 
     tokens: Path = Path("data/tokens")
-    report: Path = Path("reports/tokenize")
 
 
 def run(inputs: Inputs, outputs: Outputs, config: TokenizeConfig) -> dict[str, Any]:
     """Tokenize the captions of a prepared store; returns statistics."""
-    info = write_tokens(PreparedStore.open(inputs.prepared), config, outputs.tokens)
-    shown = ("captions", "longest_caption", "cut_captions", "mask_draws")
-    write_json(outputs.report / "stats.json", {key: info[key] for key in shown})
-    return info
+    return write_tokens(PreparedStore.open(inputs.prepared), config, outputs.tokens)
 
 
 if __name__ == "__main__":

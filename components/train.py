@@ -33,7 +33,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Outputs:
-    """The best model; its curves; and the state of an unfinished training, removed when it ends.
+    """The best model; the tables of its curves; and the state of an unfinished training, removed when it ends.
 
     `checkpoints_uri` (s3://bucket/folder; empty: none) keeps that state where another machine can go on with it; there
     a task of Kubeflow leaves its last one.

@@ -8,6 +8,7 @@ from kfp import dsl, kubernetes
 from pydantic import Field, field_validator, model_validator
 
 from components.s3.client import is_remote, parse_address
+from components.stages import STAGES
 from components.tracking.store import without_password
 from irra.config import ConfigSection, Count, Params, load_section
 from irra.utils.errors import UserError
@@ -71,7 +72,7 @@ class Backoff(ConfigSection):
 
 
 TRACKING = "MLFLOW_TRACKING_URI"
-TASKS = ("prepare", "tokenize", "train", "evaluate", "index", "gate", "register", "compare")
+TASKS = tuple(stage.name for stage in STAGES.values() if stage.on_kubeflow)
 
 
 class Cluster(ConfigSection):

@@ -1,17 +1,18 @@
 """The graph: which task gets what from which, and the two pipelines built of them."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kfp import compiler, dsl
 
+from components.stages import SECTIONS, STAGES
 from irra.config import ConfigSection, Params, change
 from pipeline import tasks
 from pipeline.cluster import Cluster, place
 
-SECTIONS = ("prepare", "tokenize", "train", "evaluate", "index", "registry")
+SHARED = ("prepare", "tokenize", "evaluate", "report")  # by all trainings of an ablation
 NO_IMAGE = "irra-python-pipeline:none"  # of tasks that run as subprocesses; "python" and a tag keep kfp silent
 Pipeline = Any  # kfp's GraphComponent, which has no types
 
@@ -31,7 +32,7 @@ def ablation_arguments(params: Params, losses: Sequence[str], seeds: Sequence[in
     trainings = [
         change(params, [f"train.loss_names={names}", f"train.seed={seed}"]).train for names in losses for seed in seeds
     ]
-    shared = {name: text for name, text in arguments(params).items() if name in ("prepare", "tokenize", "evaluate")}
+    shared = {name: text for name, text in arguments(params).items() if name in SHARED}
     return {**shared, "trainings": [as_json(training) for training in trainings]}
 
 
@@ -51,20 +52,21 @@ def irra_pipeline(params: Params, image: str, cluster: Cluster | None = None) ->
         tokenize: str = default["tokenize"],
         train: str = default["train"],
         evaluate: str = default["evaluate"],
+        report: str = default["report"],
         index: str = default["index"],
         registry: str = default["registry"],
         train_checkpoints: str = "",
     ) -> None:
         prepared = run("prepare", tasks.prepare(config=prepare)).outputs["prepared"]
         tokens = run("tokenize", tasks.tokenize(config=tokenize, prepared=prepared)).outputs["tokens"]
-        model = _train(run, train, train_checkpoints, prepared, tokens).outputs["model"]
-        evaluated = run("evaluate", tasks.evaluate(config=evaluate, prepared=prepared, tokens=tokens, model=model))
+        model = run("train", _train(train, train_checkpoints, prepared, tokens)).outputs["model"]
+        evaluated = run("evaluate", _evaluate(evaluate, report, prepared, tokens, model))
         results = evaluated.outputs["results"]
         gallery = run("index", tasks.index(config=index, prepared=prepared, model=model)).outputs["gallery"]
-        gate = run("gate", tasks.gate(config=registry, results=results)).set_caching_options(False)
+        gate = run("gate", tasks.gate(config=registry, results=results))
         with dsl.If(gate.outputs["Output"] == "pass", name="passed"):
             registered = tasks.register(config=registry, model=model, results=results, gallery=gallery)
-            run("register", registered).set_caching_options(False)
+            run("register", registered)
 
     return irra
 
@@ -83,14 +85,15 @@ def ablation_pipeline(
         prepare: str = default["prepare"],
         tokenize: str = default["tokenize"],
         evaluate: str = default["evaluate"],
+        report: str = default["report"],
         trainings: list[str] = default["trainings"],
         train_checkpoints: str = "",
     ) -> None:
         prepared = run("prepare", tasks.prepare(config=prepare)).outputs["prepared"]
         tokens = run("tokenize", tasks.tokenize(config=tokenize, prepared=prepared)).outputs["tokens"]
         with dsl.ParallelFor(trainings, name="trainings") as training:
-            model = _train(run, training, train_checkpoints, prepared, tokens).outputs["model"]
-            evaluated = run("evaluate", tasks.evaluate(config=evaluate, prepared=prepared, tokens=tokens, model=model))
+            model = run("train", _train(training, train_checkpoints, prepared, tokens)).outputs["model"]
+            evaluated = run("evaluate", _evaluate(evaluate, report, prepared, tokens, model))
         collected = dsl.Collected(evaluated.outputs["results"])
         run("compare", tasks.compare(results=collected, kfp_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER))
 
@@ -99,23 +102,20 @@ def ablation_pipeline(
 
 def _place(task: dsl.PipelineTask, name: str, image: str, cluster: Cluster | None) -> dsl.PipelineTask:
     task.set_container_image(image)
+    if not STAGES[name].cached:
+        task.set_caching_options(False)
     if image != NO_IMAGE:
         task.set_env_variable("IRRA_IMAGE", image)
     return place(task, name, cluster) if cluster else task
 
 
-def _train(
-    run: Callable[[str, dsl.PipelineTask], dsl.PipelineTask], config: Any, checkpoints: Any, prepared: Any, tokens: Any
-) -> dsl.PipelineTask:
-    """Never cached: a training asked for again is wanted again, and its MLflow run with it."""
-    task = tasks.train(
-        config=config,
-        checkpoints=checkpoints,
-        kfp_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-        prepared=prepared,
-        tokens=tokens,
-    )
-    return run("train", task).set_caching_options(False)
+def _train(config: Any, checkpoints: Any, prepared: Any, tokens: Any) -> dsl.PipelineTask:
+    kfp_run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
+    return tasks.train(config=config, checkpoints=checkpoints, kfp_run=kfp_run, prepared=prepared, tokens=tokens)
+
+
+def _evaluate(config: Any, report_config: Any, prepared: Any, tokens: Any, model: Any) -> dsl.PipelineTask:
+    return tasks.evaluate(config=config, report_config=report_config, prepared=prepared, tokens=tokens, model=model)
 
 
 def compile_pipeline(pipeline: Pipeline, path: Path, values: Mapping[str, Any] | None = None) -> None:

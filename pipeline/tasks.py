@@ -14,14 +14,14 @@ def prepare(config: str, prepared: dsl.Output[dsl.Dataset], report: dsl.Output[d
     from pathlib import Path
 
     from components import prepare as stage
-    from components.figures.page import write_stage_report
     from components.kubeflow import reporting_folder, running_stage
+    from components.report import draw_dataset, write_chapter
     from irra.config import PrepareConfig, parse_section
 
     with running_stage(), reporting_folder() as folder:
-        outputs = stage.Outputs(prepared=Path(prepared.path), report=folder, downloads=folder / "downloads")
+        outputs = stage.Outputs(prepared=Path(prepared.path), downloads=folder / "downloads")
         stats = stage.run(stage.Inputs(), outputs, parse_section(PrepareConfig, config))
-        write_stage_report(folder, Path(report.path), "Dataset")
+        write_chapter(Path(report.path), draw_dataset(outputs.prepared, folder))
     prepared.metadata.update({name: stats[name] for name in ("dataset_name", "fingerprint", "splits")})
 
 
@@ -31,11 +31,11 @@ def tokenize(config: str, prepared: dsl.Input[dsl.Dataset], tokens: dsl.Output[d
     from pathlib import Path
 
     from components import tokenize as stage
-    from components.kubeflow import reporting_folder, running_stage
+    from components.kubeflow import running_stage
     from irra.config import TokenizeConfig, parse_section
 
-    with running_stage(), reporting_folder() as folder:
-        inputs, outputs = stage.Inputs(Path(prepared.path)), stage.Outputs(tokens=Path(tokens.path), report=folder)
+    with running_stage():
+        inputs, outputs = stage.Inputs(Path(prepared.path)), stage.Outputs(Path(tokens.path))
         info = stage.run(inputs, outputs, parse_section(TokenizeConfig, config))
     facts = ("captions", "longest_caption", "cut_captions", "mask_draws", "fingerprint", "data_fingerprint")
     tokens.metadata.update({name: info[name] for name in facts})
@@ -56,15 +56,18 @@ def train(
     from pathlib import Path
 
     from components import train as stage
-    from components.figures.page import write_stage_report
     from components.kubeflow import reporting_folder, running_stage
+    from components.report import draw_dataset, draw_training, log, write_chapter
+    from irra.checkpoint import read_model_metadata
     from irra.config import TrainConfig, parse_section
 
     with running_stage(kfp_run), reporting_folder() as folder:
         inputs = stage.Inputs(Path(prepared.path), Path(tokens.path))
         outputs = stage.Outputs(Path(model.path), folder, Path(model.path + ".checkpoints"), checkpoints)
         result = stage.run(inputs, outputs, parse_section(TrainConfig, config))
-        write_stage_report(folder, Path(report.path), "Training")
+        training = draw_training(folder, read_model_metadata(outputs.model), folder)
+        write_chapter(Path(report.path), training)
+        log([draw_dataset(inputs.prepared, folder), training], result["model_fingerprint"])
     facts = {name: result[name] for name in ("model_fingerprint", "run_id")}
     model.metadata.update({name: fact for name, fact in facts.items() if fact is not None})  # KFP fails on null
     metrics.metadata.update(result["selected"])
@@ -73,6 +76,7 @@ def train(
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def evaluate(
     config: str,
+    report_config: str,
     prepared: dsl.Input[dsl.Dataset],
     tokens: dsl.Input[dsl.Dataset],
     model: dsl.Input[dsl.Model],
@@ -81,23 +85,25 @@ def evaluate(
     report: dsl.Output[dsl.HTML],
 ) -> None:
     """Measure a model on val and test, both ways, and show what it retrieves."""
-    import json
     from pathlib import Path
 
     from components import evaluate as stage
-    from components.figures.page import write_stage_report
-    from components.kubeflow import running_stage
-    from irra.config import EvaluateConfig, parse_section
+    from components.kubeflow import reporting_folder, running_stage
+    from components.report import draw_evaluation, log, write_chapter
+    from components.results import flatten
+    from irra.config import EvaluateConfig, ReportConfig, parse_section
 
-    folder = Path(results.path)
-    with running_stage():
+    found = Path(results.path)
+    with running_stage(), reporting_folder() as folder:
         inputs = stage.Inputs(Path(prepared.path), Path(tokens.path), Path(model.path))
-        outputs = stage.Outputs(report=folder, rankings=folder / "rankings.parquet")
+        outputs = stage.Outputs(report=found, rankings=found / "rankings.parquet")
+        shown = parse_section(ReportConfig, report_config)
         measured = stage.run(inputs, outputs, parse_section(EvaluateConfig, config))
-        write_stage_report(folder, Path(report.path), "Evaluation")
-    metrics.metadata.update(stage.flatten(measured))
-    facts = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    results.metadata.update({name: facts[name] for name in ("fingerprint", "dataset", "data_fingerprint")})
+        evaluation = draw_evaluation(found, outputs.rankings, inputs.prepared, shown, folder)
+        write_chapter(Path(report.path), evaluation)
+        log([evaluation], measured["model"]["fingerprint"])
+    metrics.metadata.update(flatten(measured["metrics"]))
+    results.metadata.update({name: measured["model"][name] for name in ("fingerprint", "dataset", "data_fingerprint")})
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -111,14 +117,13 @@ def index(
     from pathlib import Path
 
     from components import index as stage
-    from components.kubeflow import reporting_folder, running_stage
+    from components.kubeflow import running_stage
     from irra.config import IndexConfig, parse_section
 
-    with running_stage(), reporting_folder() as folder:
-        inputs = stage.Inputs(prepared=Path(prepared.path), model=Path(model.path))
-        outputs = stage.Outputs(index=Path(gallery.path), report=folder)
-        stats = stage.run(inputs, outputs, parse_section(IndexConfig, config))
-    gallery.metadata.update(stats)
+    with running_stage():
+        inputs, outputs = stage.Inputs(Path(prepared.path), Path(model.path)), stage.Outputs(Path(gallery.path))
+        facts = stage.run(inputs, outputs, parse_section(IndexConfig, config))
+    gallery.metadata.update(facts)
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

@@ -1,10 +1,31 @@
-"""Which modules of this project a module imports, read from its source."""
+"""Which modules of this project a module imports, read from its source, and which of them can change an output."""
 
 import ast
+from collections.abc import Callable
 from pathlib import Path
+
+from components.stages import Stage
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("irra", "components", "app")
+
+# Modules, and packages with all that is in them, that are no dependencies in dvc.yaml: nothing that a stage writes
+# changes with them, and what only they import counts as little.
+CANNOT_CHANGE_AN_OUTPUT = {
+    "components.stage": "the command line; DVC tracks the parameters and files that it hands over",
+    "components.tracking": "what MLflow is told",
+    "components.s3": "brings files from elsewhere as they are",
+    "irra.config": "checks values that DVC tracks; a stage depends on the module of its own section alone",
+    "irra.utils.cores": "how many processes work, on which no result depends",
+    "irra.utils.errors": "messages",
+    "irra.utils.files": "whole files or none, whatever their content",
+    "irra.utils.progress": "bars and lines on a terminal",
+    "irra.utils.signals": "when a training stops, which goes on as if it had not",
+}
+# Folders that are a dependency as a whole, although the stage imports only most of them.
+TAKEN_WHOLE = {"components/figures": "all figures in one line; to draw them again takes seconds"}
+# Files that a module reads and that are no modules.
+PACKAGE_DATA = {"irra/backbones/__init__.py": "irra/backbones/*.json"}
 
 
 def imported_names(path: Path) -> set[str]:
@@ -25,19 +46,11 @@ def source_of(name: str) -> Path | None:
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
 
-# Files that a module reads and that are no modules.
-PACKAGE_DATA = {"irra/backbones/__init__.py": "irra/backbones/*.json"}
+def import_closure(start: Path, is_left_out: Callable[[str], bool] = lambda name: False) -> set[str]:
+    """All files of this project that running `start` can execute, relative to the project, itself included.
 
-
-def code_of(start: Path) -> set[str]:
-    """All files of this project that decide what running `start` does: modules, and the data that they read."""
-    modules = import_closure(start)
-    patterns = [pattern for module, pattern in PACKAGE_DATA.items() if module in modules]
-    return modules | {str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern)}
-
-
-def import_closure(start: Path) -> set[str]:
-    """All files of this project that running `start` can execute, relative to the project, itself included."""
+    The names that are left out are not followed either.
+    """
     found: set[Path] = set()
     todo = [start]
     while todo:
@@ -45,8 +58,47 @@ def import_closure(start: Path) -> set[str]:
         if path in found:
             continue
         found.add(path)
-        names = {name for name in imported_names(path) if name.split(".")[0] in PACKAGES}
-        names |= {name.rpartition(".")[0] for name in names}  # a module runs its packages' __init__ first
-        names.add(".".join(path.relative_to(ROOT).parts[:-1]))
+        names = [name for name in project_names(path) if not is_left_out(name)]
         todo += [source for name in names if (source := source_of(name)) is not None]
     return {str(path.relative_to(ROOT)) for path in found}
+
+
+def code_of(stage: Stage) -> set[str]:
+    """All files of this project that can change what a stage writes: modules, and the data that they read.
+
+    Those are its import closure without CANNOT_CHANGE_AN_OUTPUT, and that of its section of the configuration.
+    """
+    starts = [source_of(name) for name in (stage.module, f"irra.config.{stage.section}")]
+    closure = {name for start in starts if start is not None for name in import_closure(start, is_harmless)}
+    modules = {name for name in closure if not is_docstring_alone(ROOT / name)}
+    patterns = [pattern for module, pattern in PACKAGE_DATA.items() if module in modules]
+    return modules | {str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern)}
+
+
+def project_names(path: Path) -> set[str]:
+    """What a file imports of this project, and the packages whose `__init__` runs with it."""
+    names = {name for name in imported_names(path) if name.split(".")[0] in PACKAGES}
+    return names | {name.rpartition(".")[0] for name in names} | {".".join(path.relative_to(ROOT).parts[:-1])}
+
+
+def is_harmless(name: str) -> bool:
+    """Whether a module, or what is imported of it, is among CANNOT_CHANGE_AN_OUTPUT."""
+    return any(name == harmless or name.startswith(f"{harmless}.") for harmless in CANNOT_CHANGE_AN_OUTPUT)
+
+
+def is_docstring_alone(path: Path) -> bool:
+    """Whether a file, such as most `__init__.py`, holds nothing that runs."""
+    return all(
+        isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in ast.parse(path.read_text()).body
+    )
+
+
+def files_of(dependency: str) -> set[str]:
+    """The code that a dependency in dvc.yaml stands for: a file, or all in a folder, but files that run nothing."""
+    path = ROOT / dependency
+    files = path.rglob("*") if path.is_dir() else [path]
+    return {
+        str(file.relative_to(ROOT))
+        for file in files
+        if file.suffix in (".py", ".json") and not (file.suffix == ".py" and is_docstring_alone(file))
+    }

@@ -1,24 +1,32 @@
 """The whole pipeline by `dvc repro`, in a throw-away copy of the project, as a user runs it."""
 
+import csv
 import json
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from components.results import read_results
+from components.stages import ROWS
 from irra.checkpoint import model_fingerprint
+from irra.metrics import METRIC_NAMES
 from tests.projects import Project, commit, new_project
 
+ALL = {stage.name for stage in ROWS if stage.in_dvc}
+METRICS = "reports/evaluate/metrics.json"
 pytestmark = [pytest.mark.xdist_group("pipeline"), pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = new_project(tmp_path_factory.mktemp("project"))
-    assert project.stages_run("dvc", "repro") == {"prepare", "tokenize", "train", "evaluate", "index"}
+    assert project.stages_run("dvc", "repro") == ALL
     commit(project)
     return project
 
@@ -32,12 +40,12 @@ def mlflow_runs(project: Project) -> list:
 
 
 def test_reports_hold_metrics_of_both_splits_and_directions(project: Project) -> None:
-    metrics = json.loads((project.folder / "reports/evaluate/metrics.json").read_text())
+    results = read_results(project.folder / "reports/evaluate")
+    metrics = results["metrics"]
     assert {(split, way) for split, ways in metrics.items() for way in ways} == {
         (split, way) for split in ("val", "test") for way in ("t2i", "i2t")
     }
-    intervals = json.loads((project.folder / "reports/evaluate/intervals.json").read_text())
-    low, high = intervals["test"]["t2i"]["mAP"]
+    low, high = results["intervals"]["test"]["t2i"]["mAP"]
     assert low <= metrics["test"]["t2i"]["mAP"] <= high
 
 
@@ -68,8 +76,9 @@ def test_one_mlflow_run_holds_training_and_evaluation(project: Project) -> None:
     assert tags["irra.model_fingerprint"] == model_fingerprint(project.folder / "model")
     (dataset,) = run.inputs.dataset_inputs
     assert dataset.dataset.name == "synthetic"
-    evaluated = json.loads((project.folder / "reports/evaluate/metrics.json").read_text())
-    assert metrics["final/test/t2i/R1"] == evaluated["test"]["t2i"]["R1"]
+    r1 = json.loads((project.folder / METRICS).read_text())["test"]["R1"]
+    assert metrics["final/test/t2i/R1"] == r1
+    assert metrics["interval/test/t2i/R1_low"] <= r1 <= metrics["interval/test/t2i/R1_high"]
 
 
 def test_mlflow_keeps_model_and_pictures(project: Project) -> None:
@@ -78,6 +87,9 @@ def test_mlflow_keeps_model_and_pictures(project: Project) -> None:
     assert model_fingerprint(artifacts / "model") == model_fingerprint(project.folder / "model")
     pictures = {str(path.relative_to(artifacts)) for path in artifacts.rglob("*.png")}
     assert {"evaluate/retrieval_best.png", "prepare/contact_sheet.png", "train/losses.png"} <= pictures
+    drawn = (project.folder / "reports").rglob("*.png")
+    assert {Path(name).name for name in pictures} == {path.name for path in drawn}
+    assert (artifacts / "report.html").is_file()
 
 
 def test_repro_again_does_nothing(project: Project) -> None:
@@ -88,12 +100,24 @@ def test_summary_shows_the_table(project: Project) -> None:
     shown = project.run("python", "-m", "app.summary")
     assert "mINP" in shown
     assert "make mlflow" in shown
-    assert "reports/evaluate/retrieval_best.png" in shown
+    assert "reports/report/retrieval_best.png" in shown
+    assert "reports/report/report.html" in shown
 
 
-def test_dvc_shows_metrics_and_plots(project: Project) -> None:
-    metrics = json.loads(project.run("dvc", "metrics", "show", "--json"))
-    assert "reports/evaluate/metrics.json" in metrics[""]["data"]
+def test_dvc_shows_one_row_of_metrics(project: Project) -> None:
+    ((path, shown),) = json.loads(project.run("dvc", "metrics", "show", "--json"))[""]["data"].items()
+    assert path == METRICS
+    columns = {f"{split}.{name}" for split, values in shown["data"].items() for name in values}
+    assert columns == {f"{split}.{name}" for split in ("test", "val") for name in METRIC_NAMES}
+
+
+def test_metrics_and_parameters_of_experiments_need_no_path_in_their_names(project: Project) -> None:
+    header, *_ = csv.reader(project.run("dvc", "exp", "show", "--csv").splitlines())
+    assert {"test.R1", "val.mINP", "train.lr"} <= set(header)
+    assert not [name for name in header if ":" in name]  # file:name, where two files have the same
+
+
+def test_dvc_shows_plots(project: Project) -> None:
     project.run("dvc", "plots", "show")
     assert (project.folder / "dvc_plots" / "index.html").is_file()
 
@@ -103,7 +127,7 @@ def test_an_edited_learning_rate_reruns_training_and_a_reverted_one_is_restored(
     before = model_fingerprint(project.folder / "model")
     original = (project.folder / "params.yaml").read_text()
     project.set("train", lr=5e-4)
-    assert project.stages_run("dvc", "repro") == {"train", "evaluate", "index"}
+    assert project.stages_run("dvc", "repro") == {"train", "evaluate", "report", "index"}
     assert model_fingerprint(project.folder / "model") != before
     assert "train.lr" in project.run("dvc", "params", "diff")
     (project.folder / "params.yaml").write_text(original)
@@ -115,22 +139,61 @@ def test_an_edited_learning_rate_reruns_training_and_a_reverted_one_is_restored(
 def test_an_edited_masking_rate_reruns_tokenize_and_what_follows(project: Project) -> None:
     original = (project.folder / "params.yaml").read_text()
     project.set("tokenize", mask_probability=0.06)
-    assert project.stages_run("dvc", "repro") == {"tokenize", "train", "evaluate", "index"}
+    assert project.stages_run("dvc", "repro") == ALL - {"prepare"}
     (project.folder / "params.yaml").write_text(original)
     assert project.stages_run("dvc", "repro") == set()
 
 
-def test_edited_code_reruns_the_stages_that_import_it(project: Project) -> None:
-    for name, stages in (
+@contextmanager
+def edited(project: Project, name: str) -> Iterator[None]:
+    """A file of code with a line more."""
+    path = project.folder / name
+    source = path.read_text()
+    path.write_text(source + "\n# edited\n")
+    yield
+    path.write_text(source)
+
+
+def changed_stages(project: Project) -> set[str]:
+    """The stages that an edit concerns, before anything has run."""
+    status = json.loads(project.run("dvc", "status", "--json"))
+    return {stage for stage, changes in status.items() if any("changed deps" in change for change in changes)}
+
+
+@pytest.mark.parametrize(
+    ("name", "stages"),
+    [
+        ("components/figures/curves.py", {"report"}),
+        ("components/report.py", {"report"}),
+        ("components/tracking/run.py", set()),
+        ("components/tracking/registry.py", set()),
+        ("components/s3/client.py", set()),
+        ("irra/search/engine.py", set()),
+        ("irra/search/build.py", {"index"}),
         ("irra/losses.py", {"train"}),
         ("irra/data/masking.py", {"tokenize", "train", "evaluate", "index"}),
-    ):
-        path = project.folder / name
-        source = path.read_text()
-        path.write_text(source + "\n# edited\n")
-        status = json.loads(project.run("dvc", "status", "--json"))
-        assert {stage for stage, changes in status.items() if any("changed deps" in c for c in changes)} == stages
-        path.write_text(source)
+        ("irra/data/datasets.py", ALL),
+    ],
+)
+def test_edited_code_reruns_the_stages_whose_outputs_it_can_change(
+    project: Project, name: str, stages: set[str]
+) -> None:
+    with edited(project, name):
+        assert changed_stages(project) == stages
+
+
+def test_bytecode_is_no_edit(project: Project) -> None:
+    for folder in ("irra/model", "irra/synthetic", "components/figures"):
+        cache = project.folder / folder / "__pycache__"
+        cache.mkdir(exist_ok=True)
+        (cache / "edited.cpython-311.pyc").write_bytes(b"")
+    assert changed_stages(project) == set()
+
+
+def test_an_edited_figure_draws_again_and_trains_nothing(project: Project) -> None:
+    with edited(project, "components/figures/curves.py"):
+        assert project.stages_run("dvc", "repro") == {"report"}
+    assert project.stages_run("dvc", "repro") == set()
 
 
 @pytest.mark.system
@@ -181,8 +244,8 @@ def test_queued_experiments_run_and_are_compared_with_the_commit(project: Projec
     params = json.loads(project.run("dvc", "params", "diff", "--json", "HEAD", "slower"))
     assert (params["params.yaml"]["train.lr"]["old"], params["params.yaml"]["train.lr"]["new"]) == (1e-3, 2e-3)
     compared = json.loads(project.run("dvc", "metrics", "diff", "--all", "--json", "HEAD", "slower"))
-    r1 = compared["reports/evaluate/metrics.json"]["test.t2i.R1"]
+    r1 = compared[METRICS]["test.R1"]
     shown = json.loads(project.run("dvc", "metrics", "show", "--json"))
-    assert r1["old"] == shown[""]["data"]["reports/evaluate/metrics.json"]["data"]["test"]["t2i"]["R1"]
+    assert r1["old"] == shown[""]["data"][METRICS]["data"]["test"]["R1"]
     page = Path(project.run("dvc", "plots", "diff", "HEAD", "slower").strip().removeprefix("file://"))
     assert '"rev": "slower"' in page.read_text()

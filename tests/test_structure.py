@@ -8,16 +8,50 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.imports import PACKAGE_DATA, ROOT, code_of, imported_names
+from components.stages import ROWS, SECTIONS, STAGES, Stage
+from irra.config import Params
+from tests.imports import (
+    CANNOT_CHANGE_AN_OUTPUT,
+    PACKAGE_DATA,
+    PACKAGES,
+    ROOT,
+    TAKEN_WHOLE,
+    code_of,
+    files_of,
+    imported_names,
+    is_harmless,
+    source_of,
+)
 
-STAGES = ("prepare", "tokenize", "train", "evaluate", "index")
 UNTRACKED = {"checkpoints", "", "data/downloads"}  # states of a training, here and remote; copies of remote data
 PURE = ("losses", "metrics", "data/masking")
+
+
+IN_DVC = [stage for stage in ROWS if stage.in_dvc]
+each_stage_of_dvc = pytest.mark.parametrize("stage", IN_DVC, ids=lambda stage: stage.name)
 
 
 def graph() -> dict[str, Any]:
     stages: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     return stages
+
+
+def dependencies(stage: Stage) -> tuple[set[str], set[str]]:
+    """What a stage depends on in dvc.yaml: code, and data."""
+    deps = set(graph()[stage.name]["deps"])
+    code = {dep for dep in deps if dep.split("/")[0] in PACKAGES}
+    return code, {dep for dep in deps - code if "$" not in dep}
+
+
+def outputs(stage: Stage) -> set[str]:
+    """What a stage writes in dvc.yaml."""
+    node = graph()[stage.name]
+    entries = [*node["outs"], *node.get("metrics", []), *node.get("plots", [])]
+    return {entry if isinstance(entry, str) else next(iter(entry)) for entry in entries}
+
+
+def is_in(path: str, folders: set[str]) -> bool:
+    return any(path == folder or path.startswith(f"{folder}/") for folder in folders)
 
 
 def roots(path: Path) -> set[str]:
@@ -53,10 +87,35 @@ def test_the_import_direction_test_can_fail() -> None:
     assert "mlflow" in roots(ROOT / "components" / "tracking" / "run.py")
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_code_dependencies_of_a_stage_are_its_import_closure_and_the_data_read_by_it(stage: str) -> None:
-    listed = {dep for dep in graph()[stage]["deps"] if dep.endswith((".py", ".json"))}
-    assert listed == code_of(ROOT / "components" / f"{stage}.py")
+@each_stage_of_dvc
+def test_a_stage_depends_on_all_code_that_can_change_what_it_writes(stage: Stage) -> None:
+    listed, _ = dependencies(stage)
+    assert {path for path in code_of(stage) if not is_in(path, listed)} == set()
+
+
+@each_stage_of_dvc
+def test_a_stage_depends_on_no_code_that_it_does_not_import(stage: Stage) -> None:
+    listed, _ = dependencies(stage)
+    assert {path for dep in listed - set(TAKEN_WHOLE) for path in files_of(dep)} <= code_of(stage)
+    assert all(files_of(dep) & code_of(stage) for dep in listed)
+
+
+@each_stage_of_dvc
+def test_only_the_report_draws(stage: Stage) -> None:
+    assert any("figures" in path for path in code_of(stage)) == (stage.name == "report")
+
+
+@pytest.mark.parametrize("name", CANNOT_CHANGE_AN_OUTPUT)
+def test_what_cannot_change_an_output_is_there_and_imported_by_a_stage(name: str) -> None:
+    assert source_of(name)
+    code = {ROOT / path for stage in IN_DVC for path in code_of(stage) if path.endswith(".py")}
+    imported = set().union(*map(imported_names, code))
+    assert any(found == name or found.startswith(f"{name}.") for found in imported)
+    assert not is_harmless(name.rpartition(".")[0])
+
+
+def test_the_stage_graph_fits_on_two_screens() -> None:
+    assert len((ROOT / "dvc.yaml").read_text().splitlines()) <= 120
 
 
 def test_all_files_of_the_package_that_are_no_modules_are_known_to_be_read() -> None:
@@ -64,35 +123,42 @@ def test_all_files_of_the_package_that_are_no_modules_are_known_to_be_read() -> 
     assert data == {path for pattern in PACKAGE_DATA.values() for path in ROOT.glob(pattern)}
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_stage_reads_and_writes_what_dvc_tracks(stage: str) -> None:
-    module = import_module(f"components.{stage}")
-    node = graph()[stage]
-    inputs = {str(field.default) for field in fields(module.Inputs)}
-    tracked = {dep for dep in node["deps"] if not dep.endswith((".py", ".json")) and "$" not in dep}
-    assert inputs == tracked
-    entries = [*node["outs"], *node.get("metrics", []), *node.get("plots", [])]
-    paths = [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
-    written = {str(field.default) for field in fields(module.Outputs)} - UNTRACKED
-    assert all(any(path == out or path.startswith(f"{out}/") for out in written) for path in paths)
-    assert all(any(path == out or path.startswith(f"{out}/") for path in paths) for out in written)
+def test_the_table_of_stages_is_whole() -> None:
+    assert [stage.name for stage in IN_DVC] == list(graph())
+    assert set(SECTIONS) == set(Params.model_fields)
+    assert len(STAGES) == len(ROWS)
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_stage_depends_on_its_own_section_of_the_parameters(stage: str) -> None:
-    assert graph()[stage]["params"] == [stage]
-    assert graph()[stage]["cmd"] == f"python -m components.{stage}"
+@pytest.mark.parametrize("stage", [stage for stage in ROWS if stage.section], ids=lambda stage: stage.name)
+def test_a_stage_reads_and_writes_what_the_table_says(stage: Stage) -> None:
+    module = import_module(stage.module)
+    assert sorted(str(field.default) for field in fields(module.Inputs)) == sorted(stage.reads)
+    written = [str(field.default) for field in fields(module.Outputs)]
+    assert sorted(path for path in written if path not in UNTRACKED) == sorted(stage.writes)
+
+
+@each_stage_of_dvc
+def test_dvc_tracks_what_a_stage_reads_and_writes(stage: Stage) -> None:
+    _, data = dependencies(stage)
+    for tracked, folders in ((data, set(stage.reads)), (outputs(stage), set(stage.writes))):
+        assert all(is_in(path, folders) for path in tracked)
+        assert all(any(is_in(path, {folder}) for path in tracked) for folder in folders)
+
+
+@each_stage_of_dvc
+def test_a_stage_depends_on_its_own_section_of_the_parameters(stage: Stage) -> None:
+    assert graph()[stage.name]["params"] == [stage.section]
+    assert graph()[stage.name]["cmd"] == f"python -m {stage.module}"
 
 
 def test_edges_follow_the_stage_order() -> None:
-    produced: dict[str, str] = {}
-    for stage, node in graph().items():
-        produced |= dict.fromkeys((out for out in node["outs"] if isinstance(out, str)), stage)
-    edges = {stage: {produced[dep] for dep in node["deps"] if dep in produced} for stage, node in graph().items()}
+    produced = {out: stage.name for stage in IN_DVC for out in outputs(stage)}
+    edges = {stage.name: {produced[dep] for dep in dependencies(stage)[1]} for stage in IN_DVC}
     assert edges == {
         "prepare": set(),
         "tokenize": {"prepare"},
         "train": {"prepare", "tokenize"},
         "evaluate": {"prepare", "tokenize", "train"},
+        "report": {"prepare", "train", "evaluate"},
         "index": {"prepare", "train"},
     }

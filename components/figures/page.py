@@ -1,8 +1,7 @@
-"""A stage's report folder as one HTML file that needs nothing beside it, for viewers that show a single file."""
+"""Tables and pictures as one HTML file that needs nothing beside it, for viewers that show a single file."""
 
 import base64
 import html
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,18 +20,16 @@ img { max-width: 100%; display: block; margin: 1.5rem 0 }
 """
 
 
-def write_stage_report(folder: Path, path: Path, title: str) -> None:
-    """Write every metrics file and picture of `folder` to the one HTML file `path`."""
-    blocks = [metrics_table(data) if _is_metrics(data) else facts_table(data) for data in _read_numbers(folder)]
-    blocks += [picture(file) for file in sorted(folder.glob("*.png"))]
-    write_page(path, title, blocks)
-
-
 def write_page(path: Path, title: str, blocks: Sequence[str]) -> None:
     """Write `blocks` of HTML as a page."""
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
     body = "\n".join([f"<h1>{html.escape(title)}</h1>", *blocks])
     write_text(path, f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n')
+
+
+def heading(text: str) -> str:
+    """The title of a chapter."""
+    return f"<h2>{html.escape(text)}</h2>"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -42,14 +39,15 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
 
 
-def metrics_table(metrics: Mapping[str, Any]) -> str:
-    """Retrieval metrics in percent by split and direction."""
-    rows = [
-        [f"{split}, {WAYS[way]}", *(f"{values[name]:.2f}" for name in METRIC_NAMES)]
-        for split, ways in metrics.items()
-        for way, values in ways.items()
-    ]
-    return table(["%", *METRIC_NAMES], rows)
+def metrics_table(metrics: Mapping[str, Any], intervals: Mapping[str, Any]) -> str:
+    """Retrieval metrics and their 95% intervals, in percent, by split and direction."""
+    rows = []
+    for split, ways in metrics.items():
+        for way, values in ways.items():
+            bounds = intervals[split][way]
+            cells = (f"{values[name]:.2f} ({bounds[name][0]:.1f}–{bounds[name][1]:.1f})" for name in METRIC_NAMES)
+            rows.append([f"{split}, {WAYS[way]}", *cells])
+    return table(["% (95% interval)", *METRIC_NAMES], rows)
 
 
 def facts_table(facts: Mapping[str, Any]) -> str:
@@ -61,15 +59,6 @@ def picture(path: Path) -> str:
     """A PNG inside the page."""
     data = base64.b64encode(path.read_bytes()).decode()
     return f'<img alt="{html.escape(path.stem.replace("_", " "))}" src="data:image/png;base64,{data}">'
-
-
-def _read_numbers(folder: Path) -> list[dict[str, Any]]:
-    paths = (folder / name for name in ("metrics.json", "stats.json"))
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
-
-
-def _is_metrics(data: Mapping[str, Any]) -> bool:
-    return all(isinstance(ways, dict) and set(ways) <= set(WAYS) for ways in data.values())
 
 
 def _flatten(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

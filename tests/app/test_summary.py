@@ -23,8 +23,7 @@ def test_every_metric_of_every_split_and_direction_is_shown(
         for split in ("val", "test")
     }
     intervals = {s: {w: {name: [75.0, 100.0] for name in METRIC_NAMES} for w in ways} for s, ways in metrics.items()}
-    (folder / "metrics.json").write_text(json.dumps(metrics))
-    (folder / "intervals.json").write_text(json.dumps(intervals))
+    (folder / "results.json").write_text(json.dumps({"model": {}, "metrics": metrics, "intervals": intervals}))
     show()
     shown = capsys.readouterr().out
     assert all(f"{10 + i}.25" in shown for i in range(20))
@@ -33,5 +32,5 @@ def test_every_metric_of_every_split_and_direction_is_shown(
 
 def test_without_results_the_next_command_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="run `make repro` first"):
+    with pytest.raises(UserError, match=r"results\.json: missing; evaluate the model first \(dvc repro evaluate\)"):
         show()

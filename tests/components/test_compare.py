@@ -24,7 +24,7 @@ def result(losses: str, seed: int, r1: float) -> Result:
 
 def experiment(name: str, losses: str, seed: int, r1: float, state: str = "success") -> dict[str, Any]:
     """As `dvc exp show --json` prints it: one that failed is shown with the metrics of its commit."""
-    metrics = {"data": {"test": {"t2i": dict.fromkeys(METRIC_NAMES, r1)}}}
+    metrics = {"data": {"test": dict.fromkeys(METRIC_NAMES, r1)}}
     data = {
         "rev": "18282c1",
         "params": {"params.yaml": {"data": {"train": {"loss_names": losses, "seed": seed}}}},
@@ -90,8 +90,8 @@ def test_experiments_of_other_names_are_left_aside() -> None:
 
 
 def test_a_report_of_evaluate_is_read(tmp_path: Path) -> None:
-    (tmp_path / "model.json").write_text(json.dumps({"train": {"loss_names": "sdm", "seed": 3}}))
-    (tmp_path / "metrics.json").write_text(json.dumps({"test": {"t2i": {"R1": 12.5}}}))
+    model, metrics = {"train": {"loss_names": "sdm", "seed": 3}}, {"test": {"t2i": {"R1": 12.5}}}
+    (tmp_path / "results.json").write_text(json.dumps({"model": model, "metrics": metrics, "intervals": {}}))
     assert read_result(tmp_path) == Result("sdm", 3, {"R1": 12.5})
 
 

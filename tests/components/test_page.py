@@ -1,29 +1,26 @@
 import base64
-import json
 from pathlib import Path
 
 from PIL import Image
 
-from components.figures.page import table, write_page, write_stage_report
+from components.figures.page import facts_table, metrics_table, picture, table, write_page
 
 
-def test_a_report_holds_metrics_by_split_and_direction(tmp_path: Path) -> None:
+def test_metrics_are_shown_with_their_intervals_by_split_and_direction() -> None:
     values = {"R1": 46.625, "R5": 70.0, "R10": 79.0, "mAP": 48.1, "mINP": 37.6}
-    (tmp_path / "metrics.json").write_text(json.dumps({"test": {"t2i": values, "i2t": values}}))
-    write_stage_report(tmp_path, tmp_path / "page", "Evaluation")
-    page = (tmp_path / "page").read_text()
-    assert "<tr><td>test, text → image</td><td>46.62</td><td>70.00</td>" in page
+    bounds = {name: [value - 5.0, value + 5.0] for name, value in values.items()}
+    shown = metrics_table({"test": {"t2i": values, "i2t": values}}, {"test": {"t2i": bounds, "i2t": bounds}})
+    assert "<tr><td>test, text → image</td><td>46.62 (41.6–51.6)</td><td>70.00 (65.0–75.0)</td>" in shown
+    assert "<td>test, image → text</td>" in shown
 
 
-def test_a_report_holds_other_facts_a_line_each(tmp_path: Path) -> None:
-    (tmp_path / "stats.json").write_text(json.dumps({"splits": {"train": {"images": 24}}}))
-    write_stage_report(tmp_path, tmp_path / "page", "Dataset")
-    assert "<td>splits train images</td><td>24</td>" in (tmp_path / "page").read_text()
+def test_other_facts_have_a_line_each() -> None:
+    assert "<td>train images</td><td>24</td>" in facts_table({"train": {"images": 24}})
 
 
 def test_pictures_are_inside_the_page(tmp_path: Path) -> None:
     Image.new("RGB", (2, 2), "red").save(tmp_path / "cmc.png")
-    write_stage_report(tmp_path, tmp_path / "page", "Evaluation")
+    write_page(tmp_path / "page", "Evaluation", [picture(tmp_path / "cmc.png")])
     data = base64.b64encode((tmp_path / "cmc.png").read_bytes()).decode()
     assert f'<img alt="cmc" src="data:image/png;base64,{data}">' in (tmp_path / "page").read_text()
 

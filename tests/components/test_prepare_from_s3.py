@@ -39,7 +39,7 @@ def config(params: Params) -> PrepareConfig:
 
 @pytest.fixture
 def outputs(tmp_path: Path) -> prepare.Outputs:
-    return prepare.Outputs(tmp_path / "prepared", tmp_path / "report", tmp_path / "downloads")
+    return prepare.Outputs(tmp_path / "prepared", tmp_path / "downloads")
 
 
 def test_a_dataset_in_s3_is_prepared_as_one_in_a_folder(
@@ -48,7 +48,7 @@ def test_a_dataset_in_s3_is_prepared_as_one_in_a_folder(
     write_files(tmp_path / "raw" / NAME, dataset())
     upload(tmp_path / "raw" / NAME, f"s3://{BUCKET}/raw/{NAME}")
     prepare.run(prepare.Inputs(), outputs, config)
-    here = prepare.Outputs(tmp_path / "here", tmp_path / "report", tmp_path / "none")
+    here = prepare.Outputs(tmp_path / "here", tmp_path / "none")
     prepare.run(prepare.Inputs(), here, config.model_copy(update={"root_dir": str(tmp_path / "raw")}))
     assert PreparedStore.open(outputs.prepared).fingerprint == PreparedStore.open(here.prepared).fingerprint
     assert not here.downloads.exists()

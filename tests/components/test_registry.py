@@ -81,8 +81,8 @@ def make_inputs(folder: Path, store: PreparedStore, seed: int, r1: float, data: 
 
 def write_report(folder: Path, facts: dict[str, Any], metrics: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "model.json").write_text(json.dumps(facts))
-    (folder / "metrics.json").write_text(json.dumps(metrics))
+    results = {"model": facts, "metrics": metrics, "intervals": {}}
+    (folder / "results.json").write_text(json.dumps(results))
 
 
 def config(model_name: str = "irra", threshold: float = 20.0) -> RegistryConfig:
@@ -167,28 +167,30 @@ def test_tags_say_the_same_as_the_model() -> None:
 # ---- the report ----
 
 
+FACTS = '{"fingerprint": "f", "data_fingerprint": "d", "dataset": "toy"}'
+
+
 @pytest.mark.parametrize(
-    ("facts", "metrics", "message"),
+    ("results", "message"),
     [
-        ("{}", "{}", "not a report of `evaluate`"),
-        ('{"fingerprint": "f", "data_fingerprint": "d", "dataset": "toy"}', '{"test": {"t2i": {"R1": 1}}}', "no val"),
-        ("{", "{}", "model.json: damaged"),
-        (None, "{}", "model.json: missing"),
-        ("{}", "[1]", "not a report of `evaluate`"),
+        ('{"model": {}, "metrics": {}, "intervals": {}}', "not the results of `evaluate`"),
+        (f'{{"model": {FACTS}, "metrics": {{"test": {{"t2i": {{"R1": 1}}}}}}, "intervals": {{}}}}', "no val"),
+        (f'{{"model": {FACTS}, "metrics": {{"test": 1}}, "intervals": {{}}}}', "not the results of `evaluate`"),
+        ("{}", "not the results of `evaluate`"),
+        ("[1]", "not the results of `evaluate`"),
+        ("{", "results.json: damaged"),
+        (None, "results.json: missing"),
     ],
 )
-def test_a_report_that_does_not_tell_is_the_users_mistake(
-    tmp_path: Path, facts: str | None, metrics: str, message: str
-) -> None:
-    if facts is not None:
-        (tmp_path / "model.json").write_text(facts)
-    (tmp_path / "metrics.json").write_text(metrics)
+def test_results_that_do_not_tell_are_the_users_mistake(tmp_path: Path, results: str | None, message: str) -> None:
+    if results is not None:
+        (tmp_path / "results.json").write_text(results)
     with pytest.raises(UserError, match=message):
         gate.read_candidate(tmp_path, METRIC)
 
 
 def test_a_report_of_another_model_is_refused(irra: register.Inputs, tmp_path: Path) -> None:
-    facts = json.loads((irra.report / "model.json").read_text())
+    facts = json.loads((irra.report / "results.json").read_text())["model"]
     write_report(tmp_path, facts | {"fingerprint": "a" * 64}, {"val": {"t2i": {"R1": 99.0}}})
     with pytest.raises(UserError, match="is of model aaaaaaaaaaaa"):
         register.run(register.Inputs(irra.model, irra.index, tmp_path), outputs(tmp_path), config("irra-stale"))

@@ -32,14 +32,13 @@ def params_with(tmp_path: Path, old: str, new: str) -> str:
 
 
 def outputs_in(tmp_path: Path) -> list[str]:
-    return ["--prepared", str(tmp_path / "prepared"), "--report", str(tmp_path / "report")]
+    return ["--prepared", str(tmp_path / "prepared")]
 
 
 def test_a_stage_writes_its_outputs(tmp_path: Path) -> None:
     done = prepare("--params", "presets/tiny.yaml", *outputs_in(tmp_path))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "prepared" / "stats.json").is_file()
-    assert (tmp_path / "report" / "contact_sheet.png").is_file()
 
 
 def test_progress_is_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:

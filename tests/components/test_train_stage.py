@@ -15,8 +15,9 @@ import torch
 import yaml
 
 from components import evaluate, train
+from components.results import flatten, read_results
 from components.tracking.run import Tracker
-from irra.checkpoint import StateFolder, TrainState, load_model, read_model_metadata
+from irra.checkpoint import StateFolder, TrainState, load_model, model_fingerprint, read_model_metadata
 from irra.config import EvaluateConfig, Params, TokenizeConfig, TrainConfig
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore, write_tokens
@@ -232,14 +233,14 @@ def test_rankings_hold_the_best_images_of_every_test_caption(evaluated: evaluate
 def test_metrics_agree_with_the_rankings(evaluated: evaluate.Outputs) -> None:
     metrics = json.loads((evaluated.report / "metrics.json").read_text())
     first = np.array(pq.read_table(evaluated.rankings)["first_rank"])
-    assert metrics["test"]["t2i"]["R1"] == pytest.approx(100 * np.mean(first == 1))
+    assert metrics["test"]["R1"] == pytest.approx(100 * np.mean(first == 1))
 
 
 def test_cmc_curves_start_at_r1(evaluated: evaluate.Outputs) -> None:
     metrics = json.loads((evaluated.report / "metrics.json").read_text())
     with (evaluated.report / "cmc.csv").open() as file:
         first = next(csv.DictReader(file))
-    assert float(first["test_t2i"]) == pytest.approx(metrics["test"]["t2i"]["R1"])
+    assert float(first["test_t2i"]) == pytest.approx(metrics["test"]["R1"])
 
 
 def test_a_model_for_other_sizes_is_refused(
@@ -252,11 +253,6 @@ def test_a_model_for_other_sizes_is_refused(
             evaluate.Outputs(tmp_path / "report", tmp_path / "rankings.parquet"),
             evaluate_config,
         )
-
-
-def test_sheets_show_each_person_once() -> None:
-    pids = np.array([4, 4, 7, 7, 9])
-    assert evaluate.one_per_person(pids, np.array([1, 0, 4, 2, 3])).tolist() == [1, 4, 2]
 
 
 def test_five_frames_of_ours_lie_between_the_command_line_and_a_step_of_the_optimizer(
@@ -282,3 +278,20 @@ def test_five_frames_of_ours_lie_between_the_command_line_and_a_step_of_the_opti
         runpy.run_module("components.train", run_name="__main__")
     assert ended.value.code == 0
     assert seen[0] == ["<module>", "main", "run", "fit", "step"]
+
+
+def test_results_hold_the_model_and_both_directions_with_intervals(evaluated: evaluate.Outputs, trained: Path) -> None:
+    results = read_results(evaluated.report)
+    assert results["model"]["fingerprint"] == model_fingerprint(trained / "model")
+    assert results["model"]["train"]["loss_names"] == read_model_metadata(trained / "model")["train"]["loss_names"]
+    metrics, intervals = flatten(results["metrics"]), flatten(results["intervals"])
+    ways = {(split, way) for split in ("val", "test") for way in ("t2i", "i2t")}
+    assert set(metrics) == {f"{split}/{way}/{name}" for split, way in ways for name in METRIC_NAMES}
+    assert all(intervals[name][0] <= value <= intervals[name][1] for name, value in metrics.items())
+
+
+def test_the_table_that_dvc_compares_is_a_row_of_text_to_image(evaluated: evaluate.Outputs) -> None:
+    table = json.loads((evaluated.report / "metrics.json").read_text())
+    metrics = read_results(evaluated.report)["metrics"]
+    assert list(table) == ["test", "val"]
+    assert table == {split: metrics[split]["t2i"] for split in table}

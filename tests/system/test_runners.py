@@ -50,6 +50,18 @@ def test_one_mlflow_run_is_shared_by_the_tasks_of_a_model(project: Project, firs
     assert run.data.tags["irra.model_fingerprint"] == model_fingerprint(first_run / "train" / "model")
 
 
+def test_the_mlflow_run_has_the_pictures_of_dvc(project: Project, first_run: Path) -> None:
+    artifacts = project.folder / "mlartifacts"
+    pictures = {
+        "kubeflow" if folder.name == runs_of_kubeflow(project)[0].info.run_id else "dvc": {
+            str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.png")
+        }
+        for folder in artifacts.iterdir()
+    }
+    assert len(pictures["dvc"]) == 7
+    assert pictures["kubeflow"] == pictures["dvc"]
+
+
 def test_a_model_that_passes_the_gate_becomes_the_champion(project: Project, first_run: Path) -> None:
     assert (first_run / "register").is_dir()
     champion = client(project).get_model_version_by_alias("irra", "champion")
@@ -69,9 +81,7 @@ def test_artifacts_carry_what_the_user_interface_shows(first_run: Path) -> None:
         return output["artifacts"][artifact]["artifacts"][0]["metadata"]
 
     assert metadata("prepare", "prepared")["splits"]["train"]["identities"] == 12
-    assert (
-        metadata("evaluate", "metrics")["test/t2i/R1"] == metrics(first_run / "evaluate/results")["test"]["t2i"]["R1"]
-    )
+    assert metadata("evaluate", "metrics")["test/t2i/R1"] == metrics(first_run / "evaluate/results")["test"]["R1"]
     assert metadata("tokenize", "tokens")["data_fingerprint"] == metadata("prepare", "prepared")["fingerprint"]
     for task, artifact, name in (("evaluate", "results", "fingerprint"), ("index", "gallery", "model_fingerprint")):
         assert metadata(task, artifact)[name] == model_fingerprint(first_run / "train" / "model")

@@ -1,0 +1,193 @@
+"""Draw what the other stages wrote: pictures, and one page of them all that needs nothing beside it.
+
+python -m components.report             # as `dvc repro report` does
+"""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from components.figures import RetrievalRow, cmc_curve, loss_curves, retrieval_sheet, validation_curves
+from components.figures.dataset import draw_dataset_sheet
+from components.figures.page import facts_table, heading, metrics_table, picture, write_page
+from components.results import RESULTS, read_results
+from components.stage import main
+from components.tracking.run import open_run
+from irra.config import ReportConfig
+from irra.data.store import PreparedStore
+from irra.metrics import METRIC_NAMES
+from irra.utils.errors import UserError
+
+HISTORY, VALIDATION, CMC, PAGE = "history.csv", "validation.csv", "cmc.csv", "report.html"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The prepared store, the curves of the training, and what was measured and found with its model."""
+
+    prepared: Path = Path("data/prepared")
+    train: Path = Path("reports/train")
+    evaluate: Path = Path("reports/evaluate")
+    rankings: Path = Path("data/rankings.parquet")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """A folder for the pictures and the page."""
+
+    report: Path = Path("reports/report")
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """What is shown of one stage: its tables in HTML, and its pictures, in the order in which they are read."""
+
+    stage: str
+    title: str
+    tables: Sequence[str]
+    pictures: Sequence[Path]
+
+    def blocks(self) -> list[str]:
+        """The chapter in HTML."""
+        return [*self.tables, *map(picture, self.pictures)]
+
+
+@dataclass(frozen=True)
+class Rankings:
+    """The retrieval of every test query (Q): its caption, its scores, and its K best images with their similarity."""
+
+    caption_id: NDArray[np.int64]
+    first_rank: NDArray[np.int64]
+    average_precision: NDArray[np.float64]
+    image_ids: NDArray[np.int64]  # (Q, K)
+    similarities: NDArray[np.float64]  # (Q, K)
+
+
+def run(inputs: Inputs, outputs: Outputs, config: ReportConfig) -> dict[str, Any]:
+    """Draw the report and log it to the MLflow run that trained the model; returns the names of the pictures."""
+    check_inputs(inputs)
+    model, folder = read_results(inputs.evaluate)["model"], outputs.report
+    chapters = [
+        draw_evaluation(inputs.evaluate, inputs.rankings, inputs.prepared, config, folder),
+        draw_training(inputs.train, model, folder),
+        draw_dataset(inputs.prepared, folder),
+    ]
+    blocks = [block for chapter in chapters for block in (heading(chapter.title), *chapter.blocks())]
+    write_page(folder / PAGE, f"{model['train']['loss_names']} on {model['dataset']}", blocks)
+    log(chapters, model["fingerprint"], folder / PAGE)
+    return {"pictures": [path.name for chapter in chapters for path in chapter.pictures]}
+
+
+def check_inputs(inputs: Inputs) -> None:
+    """UserError where a file is missing that is drawn."""
+    curves = (inputs.train / HISTORY, inputs.train / VALIDATION, inputs.evaluate / CMC)
+    for path in (*curves, inputs.evaluate / RESULTS, inputs.rankings):
+        if not path.is_file():
+            raise UserError(f"{path}: missing; train and evaluate a model first (dvc repro report does)")
+
+
+def draw_dataset(prepared: Path, folder: Path) -> Chapter:
+    """Some people of every split, and how many there are."""
+    sheet = folder / "contact_sheet.png"
+    draw_dataset_sheet(PreparedStore.open(prepared), sheet)
+    stats = json.loads((prepared / "stats.json").read_text(encoding="utf-8"))
+    facts = {**stats["splits"], "skipped images": len(stats["skipped"])}
+    return Chapter("prepare", "Dataset", [facts_table(facts)], [sheet])
+
+
+def draw_training(curves: Path, model: Mapping[str, Any], folder: Path) -> Chapter:
+    """The tables in `curves` as pictures; `model` is what the model's config.json says of its training."""
+    history, validation = read_columns(curves / HISTORY), read_columns(curves / VALIDATION)
+    losses, validations = folder / "losses.png", folder / "validation.png"
+    epochs = history.pop("epoch")
+    loss_curves(losses, {name: (epochs, values) for name, values in history.items()})
+    selected, split = model["selected"], model["train"]["select_on"]
+    metrics = {name: validation[name] for name in METRIC_NAMES}
+    validation_curves(validations, list(map(int, validation["epoch"])), metrics, selected["best_epoch"], split)
+    return Chapter("train", "Training", [facts_table(selected)], [validations, losses])
+
+
+def draw_evaluation(measured: Path, rankings: Path, prepared: Path, config: ReportConfig, folder: Path) -> Chapter:
+    """The tables in `measured`, and queries with what they retrieve: best, worst and random ones."""
+    results, store = read_results(measured), PreparedStore.open(prepared)
+    if results["model"]["data_fingerprint"] != store.fingerprint:
+        raise UserError(f"{measured / RESULTS} is of other data than {prepared}; evaluate again (dvc repro evaluate)")
+    curves = {name.replace("_", "/"): values for name, values in read_columns(measured / CMC).items() if name != "rank"}
+    cmc_curve(folder / "cmc.png", curves)
+    sheets = draw_sheets(store, read_rankings(rankings), config, folder)
+    table = metrics_table(results["metrics"], results["intervals"])
+    return Chapter("evaluate", "Evaluation", [table], [folder / "cmc.png", *sheets])
+
+
+def read_columns(path: Path) -> dict[str, list[float]]:
+    """A table of numbers by its header."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [float(row[name]) for row in rows] for name in rows[0]}
+
+
+def read_rankings(path: Path) -> Rankings:
+    """The table that evaluate wrote."""
+    table = pq.ParquetFile(path).read()
+    return Rankings(**{name: np.array(table[name].to_pylist()) for name in table.column_names})
+
+
+def draw_sheets(store: PreparedStore, rankings: Rankings, config: ReportConfig, folder: Path) -> list[Path]:
+    """A picture of the best, the worst and random queries with what they retrieve."""
+    pids = store.image_pids[store.caption_image_ids[rankings.caption_id]]
+    sheets = []
+    for name, queries in pick_queries(pids, rankings, config).items():
+        rows = [retrieval_row(store, rankings, int(query)) for query in queries]
+        sheets.append(folder / f"retrieval_{name}.png")
+        retrieval_sheet(sheets[-1], f"{name.capitalize()} queries", rows)
+    return sheets
+
+
+def pick_queries(pids: NDArray[np.int64], rankings: Rankings, config: ReportConfig) -> dict[str, NDArray[np.int64]]:
+    """Query rows for each sheet, at most one of a person; `pids` (Q,) are the people that were asked for."""
+    order = np.lexsort((-rankings.similarities[:, 0], rankings.first_rank, -rankings.average_precision))
+    shuffled = np.random.default_rng(config.seed).permutation(len(order))
+    rows = {"best": order, "worst": order[::-1], "random": shuffled}
+    return {name: one_per_person(pids, chosen)[: config.sheet_queries] for name, chosen in rows.items()}
+
+
+def one_per_person(pids: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The first row of each person, in the order of `rows`."""
+    _, first = np.unique(pids[rows], return_index=True)
+    return rows[np.sort(first)]
+
+
+def retrieval_row(store: PreparedStore, rankings: Rankings, query: int) -> RetrievalRow:
+    """A query with its own image and its best results."""
+    caption_id, image_ids = rankings.caption_id[query], rankings.image_ids[query]
+    own_image = store.caption_image_ids[caption_id]
+    right = store.image_pids[image_ids] == store.image_pids[own_image]
+    results = zip(store.pixels(image_ids), rankings.similarities[query].tolist(), right.tolist(), strict=True)
+    truth = store.pixels(np.array([own_image]))[0]
+    return RetrievalRow(store.captions[caption_id], truth, list(results), int(rankings.first_rank[query]))
+
+
+def write_chapter(path: Path, chapter: Chapter) -> None:
+    """Write a page of one chapter, as the report of a task on Kubeflow."""
+    write_page(path, chapter.title, chapter.blocks())
+
+
+def log(chapters: Sequence[Chapter], model_fingerprint: str, page: Path | None = None) -> None:
+    """Log pictures, and a page, to the MLflow run that trained the model, each beside what its stage logged."""
+    with open_run("report", model_fingerprint=model_fingerprint) as tracker:
+        for chapter in chapters:
+            for path in chapter.pictures:
+                tracker.log_artifact(path, chapter.stage)
+        if page:
+            tracker.log_artifact(page)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main("report", run, Inputs, Outputs))

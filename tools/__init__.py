@@ -1,1 +1,0 @@
-"""Small commands for those who work on the project."""
