@@ -1,6 +1,5 @@
 """Weights on disk: the model that training hands on, the state from which it resumes, and released checkpoints."""
 
-import hashlib
 import json
 import shutil
 from dataclasses import asdict, dataclass, field
@@ -15,7 +14,7 @@ from torch.optim import Optimizer
 
 from irra.model import IRRA, ModelSpec, build_model
 from irra.utils.errors import UserError
-from irra.utils.files import replace_file, replace_folder, write_json
+from irra.utils.files import hash_file, replace_file, replace_folder, write_json
 
 WEIGHTS, CONFIG = "weights.safetensors", "config.json"
 STATE = "state.safetensors"
@@ -51,8 +50,7 @@ def read_model_facts(folder: Path) -> dict[str, Any]:
 
 def model_fingerprint(folder: Path) -> str:
     """sha256 of a model folder's weights."""
-    with (folder / WEIGHTS).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hash_file(folder / WEIGHTS)
 
 
 def save_weights(model: nn.Module, path: Path) -> None:

@@ -4,7 +4,6 @@ Endpoint, credentials and retries are boto3's own settings: AWS_ENDPOINT_URL, AW
 AWS_PROFILE, AWS_MAX_ATTEMPTS and so on.
 """
 
-import hashlib
 import os
 import re
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from irra.utils.errors import UserError
-from irra.utils.files import replace_file
+from irra.utils.files import hash_file, replace_file
 
 THREADS = 16  # transfers at once,
 PARTS = 4  # and parts of a large one
@@ -40,12 +39,6 @@ S3_SAYS = {
 def is_remote(path: str) -> bool:
     """Whether `path` is an address in S3 rather than a folder here."""
     return path.startswith("s3://")
-
-
-def hash_file(path: Path, algorithm: str = SHA256) -> str:
-    """Hexadecimal hash of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 @dataclass(frozen=True)

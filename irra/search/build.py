@@ -1,7 +1,6 @@
 """Making an index: from a split of a prepared dataset, or from any folder of pictures."""
 
 import fcntl
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -22,7 +21,7 @@ from irra.search.pictures import PictureFile, find_pictures, jpeg
 from irra.search.writer import GalleryWriter, Picture
 from irra.utils.cores import available_cores
 from irra.utils.errors import UserError
-from irra.utils.files import replace_folder
+from irra.utils.files import hash_file, replace_folder
 from irra.utils.progress import progress
 
 COMPARED = ("file_bytes", "modified_ns", "sha256")
@@ -185,8 +184,7 @@ def _unchanged(entry: dict[str, Any], root: Path, file: PictureFile) -> bool:
 
 def _sha256(path: Path) -> str | None:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hash_file(path)
     except OSError:
         return None
 

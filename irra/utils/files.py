@@ -1,6 +1,7 @@
-"""Atomic writing: a file or a folder appears whole under its name, or the previous one stays."""
+"""Atomic writing: a file or a folder appears whole under its name, or the previous one stays. Hashes of files."""
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -75,6 +76,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, data: Any) -> None:
     """Write `data` as indented JSON, atomically; ValueError for NaN and infinities, which JSON does not have."""
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def hash_file(path: Path, algorithm: str = "sha256") -> str:
+    """Hexadecimal hash of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def _raise_if_full(error: BaseException, path: Path) -> None:
