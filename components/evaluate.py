@@ -26,6 +26,7 @@ from irra.metrics import bootstrap_intervals
 from irra.ranking import Ranking
 from irra.utils.errors import UserError
 from irra.utils.files import replace_file, write_json
+from irra.utils.nested import flatten
 from irra.utils.runtime import choose_device
 
 SPLITS = ("val", "test")
@@ -85,16 +86,6 @@ def describe_model(folder: Path, store: PreparedStore) -> dict[str, Any]:
     facts = {name: value for name, value in read_model_facts(folder).items() if name != "model"}
     measured = {"dataset": store.dataset_name, "data_fingerprint": store.fingerprint}
     return {"fingerprint": model_fingerprint(folder), **facts, **measured}
-
-
-def flatten(metrics: dict[str, Any]) -> dict[str, float]:
-    """`{"test": {"t2i": {"R1": 46.6}}}` as `{"test/t2i/R1": 46.6}`."""
-    return {
-        f"{split}/{way}/{name}": value
-        for split, ways in metrics.items()
-        for way, values in ways.items()
-        for name, value in values.items()
-    }
 
 
 def check_same_sizes(
@@ -193,7 +184,7 @@ def track(inputs: Inputs, outputs: Outputs, config: EvaluateConfig, metrics: dic
     facts = read_model_facts(inputs.model)
     with open_run("evaluate", model_fingerprint=model_fingerprint(inputs.model)) as tracker:
         tracker.log_params({"evaluate": config.model_dump()})
-        final = {f"final/{name}": value for name, value in flatten(metrics).items()}
+        final = {f"final/{name}": value for name, value in flatten(metrics, "/").items()}
         tracker.log_metrics(final, facts["selected"]["best_epoch"])
         tracker.log_folder(outputs.report, "evaluate")
 

@@ -13,6 +13,7 @@ from components.tracking.registry import CHAMPION, Candidate, Champion, Registry
 from irra.config import RegistryConfig
 from irra.utils.errors import UserError
 from irra.utils.files import write_json
+from irra.utils.nested import flatten
 
 FACTS, METRICS = "model.json", "metrics.json"
 AGAIN = "evaluate the model again (dvc repro --force --single-item evaluate)"
@@ -87,12 +88,7 @@ def read_candidate(report: Path, metric: str) -> Candidate:
     """Read which model was evaluated on what, and its metrics; UserError when `metric` is not among them."""
     facts, splits = read_json(report / FACTS), read_json(report / METRICS)
     try:
-        metrics = {
-            f"{split}/{way}/{name}": float(value)
-            for split, ways in splits.items()
-            for way, values in ways.items()
-            for name, value in values.items()
-        }
+        metrics = {name: float(value) for name, value in flatten(splits, "/").items()}
         candidate = Candidate(facts["fingerprint"], facts["data_fingerprint"], facts["dataset"], metrics)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{report}: not a report of `evaluate` ({error!r}); {AGAIN}") from None

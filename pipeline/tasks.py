@@ -88,6 +88,7 @@ def evaluate(
     from components.figures.page import write_stage_report
     from components.kubeflow import running_stage
     from irra.config import EvaluateConfig, parse_section
+    from irra.utils.nested import flatten
 
     folder = Path(results.path)
     with running_stage():
@@ -95,7 +96,7 @@ def evaluate(
         outputs = stage.Outputs(report=folder, rankings=folder / "rankings.parquet")
         measured = stage.run(inputs, outputs, parse_section(EvaluateConfig, config))
         write_stage_report(folder, Path(report.path), "Evaluation")
-    metrics.metadata.update(stage.flatten(measured))
+    metrics.metadata.update(flatten(measured, "/"))
     facts = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     results.metadata.update({name: facts[name] for name in ("fingerprint", "dataset", "data_fingerprint")})
 

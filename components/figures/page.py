@@ -3,12 +3,13 @@
 import base64
 import html
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from irra.metrics import METRIC_NAMES, WAYS
 from irra.utils.files import write_text
+from irra.utils.nested import flatten
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2430; background: #fff; max-width: 1040px; margin: 2rem auto;
@@ -54,7 +55,7 @@ def metrics_table(metrics: Mapping[str, Any]) -> str:
 
 def facts_table(facts: Mapping[str, Any]) -> str:
     """Nested facts, a line each."""
-    return table(["", ""], [[name, str(value)] for name, value in _flatten(facts)])
+    return table(["", ""], [[name, str(value)] for name, value in flatten(facts, " ").items()])
 
 
 def picture(path: Path) -> str:
@@ -70,11 +71,3 @@ def _read_numbers(folder: Path) -> list[dict[str, Any]]:
 
 def _is_metrics(data: Mapping[str, Any]) -> bool:
     return all(isinstance(ways, dict) and set(ways) <= set(WAYS) for ways in data.values())
-
-
-def _flatten(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in facts.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key} ")
-        else:
-            yield f"{prefix}{key}", value

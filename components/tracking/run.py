@@ -22,6 +22,7 @@ from components.tracking.store import (
     without_password,
 )
 from irra.utils.errors import UserError
+from irra.utils.nested import flatten
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -83,8 +84,8 @@ class Tracker:
             return
         from mlflow.entities import Param, RunTag
 
-        for name, text in _flatten(params):
-            value = text[:PARAM_CHARACTERS]
+        for name, given in flatten(params, ".").items():
+            value = (given if isinstance(given, str) else json.dumps(given, default=str))[:PARAM_CHARACTERS]
             known = self._params.setdefault(name, value)
             self._append(Param(name, value) if known == value else RunTag(f"changed.{name}", value))
 
@@ -283,14 +284,6 @@ def _connect(uri: str, stage: str, run_id: str | None, model_fingerprint: str | 
     # The tags of the stage that made the run stay.
     tracker.set_tags({name: value for name, value in tags.items() if name not in run.data.tags})
     return tracker
-
-
-def _flatten(params: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in params.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def within(seconds: float, function: Callable[[], T]) -> T:
