@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import irra
+from components import tracking
 from components.gate import Decision, consult, decide, read_candidate
 from components.stage import main
 from components.tracking.registry import Candidate, Champion, Logged, Registry, explained
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
 LOGGED_NAME = "search"  # beside `model`, the folder that training logs to the same run
-SERVED_MODEL = Path(__file__).with_name("served_model.py")
+SERVED_MODEL = Path(tracking.__file__).with_name("served_model.py")
 # What serving needs, and torchvision, which open_clip needs to fit torch.
 PACKAGES = (
     "faiss-cpu",
