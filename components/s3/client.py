@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from irra.utils.errors import UserError
+from irra.utils.errors import UserError, without_password
 from irra.utils.files import hash_file, replace_file
 
 THREADS = 16  # transfers at once,
@@ -193,7 +193,7 @@ def _connect() -> Any:
         config = Config(retries=retries, connect_timeout=CONNECT_SECONDS, max_pool_connections=THREADS * PARTS)
         return boto3.Session().client("s3", config=config)  # the default session keeps old credentials
     except (BotoCoreError, ValueError) as error:
-        raise UserError(f"settings for S3: {_without_password(str(error))}; an endpoint is http://host:9000") from None
+        raise UserError(f"settings for S3: {without_password(str(error))}; an endpoint is http://host:9000") from None
 
 
 def _nanoseconds(time: datetime) -> int:
@@ -220,21 +220,17 @@ def _reason(error: Exception, endpoint: str) -> str:
         return "no credentials for S3; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
     if isinstance(error, (botocore.ConnectionError, botocore.HTTPClientError, botocore.IncompleteReadError)):
         return (
-            f"{_without_password(endpoint)} cannot be reached, or broke off ({_root(error)}); "
+            f"{without_password(endpoint)} cannot be reached, or broke off ({_root(error)}); "
             "check AWS_ENDPOINT_URL and the network"
         )
-    return _without_password(str(error))
+    return without_password(str(error))
 
 
 def _root(error: BaseException) -> str:
     """What the lowest layer said: "Connection refused" rather than the layers around it."""
     while inner := error.__cause__ or error.__context__:
         error = inner
-    return _without_password(str(error))
-
-
-def _without_password(text: str) -> str:
-    return re.sub(r"//[^/@\s]*@", "//", text)
+    return without_password(str(error))
 
 
 @contextmanager

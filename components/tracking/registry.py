@@ -19,9 +19,8 @@ from components.tracking.store import (
     find_run,
     origin_tags,
     tracking_uri,
-    without_password,
 )
-from irra.utils.errors import UserError
+from irra.utils.errors import UserError, without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
