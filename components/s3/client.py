@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from irra.utils.errors import UserError, without_password
+from irra.utils.errors import UserError, root_cause, without_password
 from irra.utils.files import hash_file, replace_file
 
 THREADS = 16  # transfers at once,
@@ -219,17 +219,8 @@ def _reason(error: Exception, endpoint: str) -> str:
     if isinstance(error, (botocore.NoCredentialsError, botocore.PartialCredentialsError)):
         return "no credentials for S3; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
     if isinstance(error, (botocore.ConnectionError, botocore.HTTPClientError, botocore.IncompleteReadError)):
-        return (
-            f"{without_password(endpoint)} cannot be reached, or broke off ({_root(error)}); "
-            "check AWS_ENDPOINT_URL and the network"
-        )
-    return without_password(str(error))
-
-
-def _root(error: BaseException) -> str:
-    """What the lowest layer said: "Connection refused" rather than the layers around it."""
-    while inner := error.__cause__ or error.__context__:
-        error = inner
+        reason = without_password(f"{endpoint} cannot be reached, or broke off ({root_cause(error)})")
+        return f"{reason}; check AWS_ENDPOINT_URL and the network"
     return without_password(str(error))
 
 

@@ -7,11 +7,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from components.tracking import waiting
 from components.tracking.store import (
     MODEL_FINGERPRINT_TAG,
     connect,
@@ -20,7 +20,8 @@ from components.tracking.store import (
     origin_tags,
     tracking_uri,
 )
-from irra.utils.errors import UserError, without_password
+from components.tracking.waiting import within
+from irra.utils.errors import UserError, root_cause, without_password
 from irra.utils.nested import flatten
 
 if TYPE_CHECKING:
@@ -31,9 +32,7 @@ DATA_FINGERPRINT_TAG = "irra.data_fingerprint"
 PARAM_CHARACTERS = 6000  # MLflow's limits
 DIGEST_CHARACTERS = 36
 
-ANSWER_SECONDS = 20.0  # the longest that a stage waits for a server when it starts, and before an upload,
-TABLES_SECONDS = 120.0  # for a database, which at first use creates its tables,
-CLOSE_SECONDS = 30.0  # and for everything left to do at the end
+CLOSE_SECONDS = 30.0  # the longest that a stage waits at its end for everything left to do
 FLUSH_SECONDS = 2.0  # buffered entries are sent this often
 PATIENCE_SECONDS = 60.0  # how long the sending thread goes on trying, so that a restarting server loses nothing
 
@@ -50,7 +49,6 @@ MLFLOW_DEFAULTS = {
 }
 # These say again, several times, what our single warning says when a server fails.
 REPETITIVE_LOGGERS = ("urllib3.connectionpool", "mlflow.system_metrics.system_metrics_monitor", "mlflow.store.db.utils")
-T = TypeVar("T")
 
 
 class Tracker:
@@ -145,7 +143,7 @@ class Tracker:
             _warn(action, error, "Metrics are still sent; files are kept on disk only.")
 
     def _check_server(self) -> None:
-        within(ANSWER_SECONDS, lambda: self._client.get_run(self.run_id))
+        within(waiting.ANSWER_SECONDS, lambda: self._client.get_run(self.run_id))
 
     def _append(self, *entries: Any) -> None:
         with self._lock:
@@ -191,7 +189,7 @@ class Tracker:
 
         try:
             self._monitor = within(
-                ANSWER_SECONDS, lambda: SystemMetricsMonitor(self.run_id, tracking_uri=uri, resume_logging=True)
+                waiting.ANSWER_SECONDS, lambda: SystemMetricsMonitor(self.run_id, tracking_uri=uri, resume_logging=True)
             )
             self._monitor.start()
         except Exception as error:
@@ -238,9 +236,8 @@ def open_run(
     """
     prepare_mlflow()
     uri = tracking_uri()
-    limit = ANSWER_SECONDS if uri.startswith("http") else TABLES_SECONDS
     try:
-        tracker = within(limit, lambda: _connect(uri, stage, run_id, model_fingerprint, run_name))
+        tracker = within(waiting.limit(uri), lambda: _connect(uri, stage, run_id, model_fingerprint, run_name))
     except UserError:
         raise
     except Exception as error:
@@ -285,37 +282,13 @@ def _connect(uri: str, stage: str, run_id: str | None, model_fingerprint: str | 
     return tracker
 
 
-def within(seconds: float, function: Callable[[], T]) -> T:
-    """Return what `function` returns; TimeoutError after `seconds`, when it is left behind in a daemon thread."""
-    outcome: Future[T] = Future()
-
-    def work() -> None:
-        try:
-            outcome.set_result(function())
-        except BaseException as error:
-            outcome.set_exception(error)
-
-    threading.Thread(target=work, daemon=True).start()
-    try:
-        return outcome.result(timeout=seconds)
-    except TimeoutError:
-        raise TimeoutError(f"no answer within {seconds:g} s") from None
-
-
 def _warn(
     action: str, error: BaseException, consequence: str = "Work goes on without it; metrics are kept on disk."
 ) -> None:
     root = root_cause(error)
-    error = root if isinstance(root, OSError) else error  # "Connection refused" rather than the layers around it
+    error = root if isinstance(root, OSError) else error
     reason = without_password(" ".join(str(error).split()))[:300] or type(error).__name__
     print(
         f"warning: MLflow at {without_password(tracking_uri())}: {action} failed ({reason}). {consequence}",
         file=sys.stderr,
     )
-
-
-def root_cause(error: BaseException) -> BaseException:
-    """The innermost of a chain of exceptions."""
-    while inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
-        error = inner
-    return error
