@@ -11,8 +11,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from components.figures.style import WAYS
 from components.stage import guarded
-from irra.metrics import METRIC_NAMES, WAYS
+from irra.metrics import METRIC_NAMES
 from irra.utils.errors import UserError
 
 REPORTS = Path("reports")

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from irra.metrics import METRIC_NAMES, WAYS
+from components.figures.style import WAYS
+from irra.metrics import METRIC_NAMES
 from irra.utils.files import write_text
 from irra.utils.nested import flatten
 
