@@ -16,8 +16,8 @@ CLUSTER ?= pipeline/cluster.yaml
 EXPERIMENT ?= irra
 CHECKPOINTS ?=
 OPTIONS ?=
-LOSSES ?= itc sdm sdm+id sdm+mlm sdm+mlm+id
-SEEDS ?= 0 1 2
+LOSSES ?=
+SEEDS ?=
 INSTALLED := $(VENV)/.installed$(addprefix -,$(TORCH_BACKEND))
 # The same version from another index counts as installed, so the packages that differ are named when the build changes.
 OTHER_TORCH = $(if $(filter-out $(INSTALLED),$(wildcard $(VENV)/.installed*)),--reinstall-package torch --reinstall-package torchvision)
@@ -93,13 +93,8 @@ submit: setup ## start a run on a cluster (KFP_HOST=https://..., REGISTRY or IMA
 	@$(BIN)/python -m pipeline submit --host "$(KFP_HOST)" --params $(PARAMS) --image $(IMAGE) --cluster $(CLUSTER) \
 		--experiment "$(EXPERIMENT)" --checkpoints "$(CHECKPOINTS)" $(OPTIONS)
 
-# Experiments of this commit that are done or waiting are not queued again; `dvc exp remove NAME` has one trained anew.
 ablation: setup ## train every set of losses with every seed as DVC experiments, and compare (LOSSES, SEEDS)
-	@there="$$($(BIN)/dvc exp list --name-only && $(BIN)/dvc queue status | awk '/ Queued/ {print $$2}')" || exit; \
-	for losses in $(LOSSES); do for seed in $(SEEDS); do \
-		name=ablation-$$(echo $$losses | tr + -)-$$seed; \
-		echo "$$there" | grep -qx -- "$$name" || $(BIN)/dvc exp run --queue --name $$name \
-			-S train.loss_names=$$losses -S train.seed=$$seed || exit; done; done
+	@$(BIN)/python -m components.ablation $(if $(LOSSES),--losses $(LOSSES)) $(if $(SEEDS),--seeds $(SEEDS))
 	@$(BIN)/dvc exp run --run-all
 	@$(BIN)/dvc exp show --json | $(BIN)/python -m components.compare
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.ablation import NAME_PREFIX
 from components.figures.ablation import ablation_chart
 from components.figures.page import picture, table, write_page
 from components.stage import guarded
@@ -21,7 +22,6 @@ from irra.utils.errors import UserError
 from irra.utils.files import write_json, write_text
 
 TITLE = "Losses compared: text to image, test"
-NAME_PREFIX = "ablation-"  # of the DVC experiments that belong to the comparison
 UNFINISHED = ("queued", "running", "failed")
 PARAMS, METRICS = "params.yaml", "reports/evaluate/metrics.json"
 

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.ablation import add_choice
 from components.s3.client import parse_address
 from components.stage import guarded
 from irra.config import Params, change, load_params
 from irra.utils.errors import UserError
 
 CLUSTER = Path(__file__).with_name("cluster.yaml")
-ABLATION = ("itc", "sdm", "sdm+id", "sdm+mlm", "sdm+mlm+id")  # the paper's study, its Table 4
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,7 @@ def _command(commands: Any, name: str, what: str) -> argparse.ArgumentParser:
         "--checkpoints", default="", metavar="URI", help="where training states go: s3://bucket/folder"
     )
     command.add_argument("--ablation", action="store_true", help="train --losses with --seeds, and compare")
-    command.add_argument("--losses", nargs="+", default=ABLATION, help=f"(default: {' '.join(ABLATION)})")
-    command.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2), help="(default: 0 1 2)")
+    add_choice(command)
     if name != "run-local":
         command.add_argument("--image", required=True, help="image of all tasks, with a tag that never moves")
     if name in ("compile", "submit"):
