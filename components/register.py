@@ -17,8 +17,9 @@ from components import tracking
 from components.gate import Decision, consult, decide, read_candidate
 from components.stage import main
 from components.tracking.registry import Candidate, Champion, Logged, Registry, explained
-from irra.checkpoint import WEIGHTS, model_fingerprint
+from irra.checkpoint import model_fingerprint
 from irra.config import RegistryConfig
+from irra.layout import WEIGHTS
 from irra.search.gallery import Gallery
 from irra.utils.errors import UserError
 from irra.utils.files import write_json

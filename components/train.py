@@ -19,12 +19,13 @@ from components.stage import main
 from components.tracking.run import Tracker, open_run
 from components.tracking.store import MODEL_FINGERPRINT_TAG
 from irra.backbones import read_config
-from irra.checkpoint import WEIGHTS, Progress, StateFolder, model_fingerprint, save_model
+from irra.checkpoint import Progress, StateFolder, model_fingerprint, save_model
 from irra.config import TrainConfig, check_image_size
 from irra.data.loader import TrainingData
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
 from irra.evaluation import encode_split, text_to_image
+from irra.layout import WEIGHTS
 from irra.metrics import METRIC_NAMES
 from irra.model import IRRA, ModelSpec, build_model
 from irra.model.clip import find_weights

@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from irra.layout import CONFIG, WEIGHTS
 from irra.model import IRRA, ModelSpec, build_model
 from irra.utils.errors import UserError
 from irra.utils.files import hash_file, replace_file, replace_folder, write_json
 
-WEIGHTS, CONFIG = "weights.safetensors", "config.json"
 STATE = "state.safetensors"
 BEST_WEIGHTS = "best-*.safetensors"
 OFFICIAL_TEMPERATURE = 0.02

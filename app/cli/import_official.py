@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from app.cli.console import Document, check_output_folder
-from app.cli.info import CONFIG, WEIGHTS, describe_model
+from app.cli.info import describe_model
+from irra.layout import CONFIG, WEIGHTS
 from irra.utils.errors import UserError
 from irra.utils.files import hash_file
 

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.console import Document
+from irra.layout import CONFIG, INDEX_INFO, WEIGHTS
 from irra.utils.errors import UserError
 from irra.utils.files import hash_file
 
-CONFIG, WEIGHTS, INDEX_INFO = "config.json", "weights.safetensors", "info.json"
 SIZES = ("image_size", "stride_size", "text_length", "num_classes", "cmt_depth", "temperature")
 TRAINING = ("backbone", "pretrained", "loss_names", "num_epoch")
 ORIGIN = ("imported", "dataset", "data_fingerprint", "selected")

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from irra.data.images import BadImage, load_images
 from irra.data.store import PreparedStore
+from irra.layout import INDEX_INFO
 from irra.search.encoder import Encoder
-from irra.search.format import FILES, INFO, Info
+from irra.search.format import FILES, Info
 from irra.search.gallery import Gallery
 from irra.search.pictures import PictureFile, find_pictures, jpeg
 from irra.search.writer import GalleryWriter, Picture
@@ -112,7 +113,7 @@ def index_folder(
 def check_target(target: Path) -> None:
     """UserError rather than replacing a folder that holds anything else than the files of an index."""
     found = {path.name for path in target.iterdir()} if target.is_dir() else set()
-    if target.is_file() or (found and not {INFO} <= found <= set(FILES)):
+    if target.is_file() or (found and not {INDEX_INFO} <= found <= set(FILES)):
         raise UserError(f"{target}: exists and is no index of pictures; name another folder, or remove it first")
 
 

@@ -1,0 +1,4 @@
+"""Names of the files that tell what a folder is; a module of its own, since the rest of a model needs torch."""
+
+CONFIG, WEIGHTS = "config.json", "weights.safetensors"  # of a model
+INDEX_INFO = "info.json"  # of an index
