@@ -8,13 +8,13 @@ import shutil
 import sys
 from pathlib import Path
 
+from components.layout import PARAMS
 from components.stage import guarded
 from irra.config import load_params
 from irra.utils.errors import UserError
 from irra.utils.files import write_text
 
 PRESETS = Path("presets")
-PARAMS = Path("params.yaml")
 
 
 def write_preset(name: str) -> None:

@@ -4,7 +4,6 @@ python -m app.summary            # as `make repro` does at its end
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -12,11 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from components.figures.style import WAYS
+from components.layout import EVALUATION, REPORTS
 from components.stage import guarded
 from irra.metrics import METRIC_NAMES
 from irra.utils.errors import UserError
-
-REPORTS = Path("reports")
 
 
 def results_table(metrics: dict[str, Any], intervals: dict[str, Any]) -> Table:
@@ -40,13 +38,12 @@ def results_table(metrics: dict[str, Any], intervals: dict[str, Any]) -> Table:
 
 def show() -> None:
     """Print the summary of `reports/`."""
-    folder = REPORTS / "evaluate"
     try:
-        metrics, intervals = (json.loads((folder / f"{name}.json").read_text()) for name in ("metrics", "intervals"))
+        texts = [(EVALUATION / f"{name}.json").read_text() for name in ("metrics", "intervals")]
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: missing; run `make repro` first") from None
     console = Console()
-    console.print(results_table(metrics, intervals))
+    console.print(results_table(*map(json.loads, texts)))
     console.print("Pictures:", *sorted(str(path) for path in REPORTS.glob("*/*.png")), sep="\n  ", highlight=False)
     console.print("Compare runs in a browser: make mlflow", highlight=False)
 

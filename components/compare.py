@@ -15,6 +15,7 @@ from typing import Any
 from components.ablation import NAME_PREFIX
 from components.figures.ablation import ablation_chart
 from components.figures.page import picture, table, write_page
+from components.layout import EVALUATION, PARAMS
 from components.stage import guarded
 from components.tracking.run import open_run
 from irra.metrics import METRIC_NAMES
@@ -23,7 +24,7 @@ from irra.utils.files import write_json, write_text
 
 TITLE = "Losses compared: text to image, test"
 UNFINISHED = ("queued", "running", "failed")
-PARAMS, METRICS = "params.yaml", "reports/evaluate/metrics.json"
+METRICS = str(EVALUATION / "metrics.json")
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def is_finished(experiment: Mapping[str, Any]) -> bool:
 
 def read_experiment(data: Mapping[str, Any]) -> Result:
     """The result of a finished experiment."""
-    train = data["params"][PARAMS]["data"]["train"]
+    train = data["params"][str(PARAMS)]["data"]["train"]
     return Result(train["loss_names"], train["seed"], data["metrics"][METRICS]["data"]["test"]["t2i"])
 
 

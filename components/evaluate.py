@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from components.figures import RetrievalRow, cmc_curve, retrieval_sheet
+from components.layout import EVALUATION, MODEL, PREPARED, TOKENS
 from components.stage import main
 from components.tracking.run import open_run
 from irra.checkpoint import load_model, model_fingerprint, read_model_facts
@@ -37,16 +38,16 @@ CMC_RANKS = 20
 class Inputs:
     """The prepared store, its tokens and the best model."""
 
-    prepared: Path = Path("data/prepared")
-    tokens: Path = Path("data/tokens")
-    model: Path = Path("model")
+    prepared: Path = PREPARED
+    tokens: Path = TOKENS
+    model: Path = MODEL
 
 
 @dataclass(frozen=True)
 class Outputs:
     """Metrics, curves and pictures; and the top of every test query's ranking."""
 
-    report: Path = Path("reports/evaluate")
+    report: Path = EVALUATION
     rankings: Path = Path("data/rankings.parquet")
 
 

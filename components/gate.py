@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.layout import EVALUATION
 from components.stage import main
 from components.tracking.registry import CHAMPION, Candidate, Champion, Registry
 from irra.config import RegistryConfig
@@ -23,7 +24,7 @@ AGAIN = "evaluate the model again (dvc repro --force --single-item evaluate)"
 class Inputs:
     """What the evaluate stage measured, and with which model."""
 
-    report: Path = Path("reports/evaluate")
+    report: Path = EVALUATION
 
 
 @dataclass(frozen=True)

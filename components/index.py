@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.layout import INDEX, MODEL, PREPARED
 from components.stage import main
 from irra.checkpoint import load_model, model_fingerprint
 from irra.config import IndexConfig
@@ -23,15 +24,15 @@ from irra.utils.runtime import choose_device
 class Inputs:
     """The prepared store and the best model."""
 
-    prepared: Path = Path("data/prepared")
-    model: Path = Path("model")
+    prepared: Path = PREPARED
+    model: Path = MODEL
 
 
 @dataclass(frozen=True)
 class Outputs:
     """The index of the gallery, and a folder for its statistics."""
 
-    index: Path = Path("data/index")
+    index: Path = INDEX
     report: Path = Path("reports/index")
 
 

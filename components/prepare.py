@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from components.figures.dataset import draw_dataset_sheet
+from components.layout import PREPARED
 from components.s3.client import is_remote
 from components.s3.transfer import download
 from components.stage import main
@@ -26,7 +27,7 @@ class Inputs:
 class Outputs:
     """The prepared store; a folder for statistics and the contact sheet; and copies from S3, kept for the next time."""
 
-    prepared: Path = Path("data/prepared")
+    prepared: Path = PREPARED
     report: Path = Path("reports/prepare")
     downloads: Path = Path("data/downloads")
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import irra
 from components import tracking
 from components.gate import Decision, consult, decide, read_candidate
+from components.layout import EVALUATION, INDEX, MODEL
 from components.stage import main
 from components.tracking.registry import Candidate, Champion, Logged, Registry, explained
 from irra.checkpoint import model_fingerprint
@@ -51,9 +52,9 @@ PACKAGES = (
 class Inputs:
     """A trained model, the gallery that it indexed, and the report of its evaluation."""
 
-    model: Path = Path("model")
-    index: Path = Path("data/index")
-    report: Path = Path("reports/evaluate")
+    model: Path = MODEL
+    index: Path = INDEX
+    report: Path = EVALUATION
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.layout import PREPARED, TOKENS
 from components.stage import main
 from irra.config import TokenizeConfig
 from irra.data.store import PreparedStore
@@ -18,14 +19,14 @@ from irra.utils.files import write_json
 class Inputs:
     """The prepared store."""
 
-    prepared: Path = Path("data/prepared")
+    prepared: Path = PREPARED
 
 
 @dataclass(frozen=True)
 class Outputs:
     """The token store, and a folder for its statistics."""
 
-    tokens: Path = Path("data/tokens")
+    tokens: Path = TOKENS
     report: Path = Path("reports/tokenize")
 
 

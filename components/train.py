@@ -14,6 +14,7 @@ import torch
 
 from components.figures import loss_curves, validation_curves
 from components.figures.dataset import draw_dataset_sheet
+from components.layout import MODEL, PREPARED, TOKENS
 from components.s3.checkpoints import open_state
 from components.stage import main
 from components.tracking.run import Tracker, open_run
@@ -42,8 +43,8 @@ NOT_IN_FINGERPRINT = {"device", "log_period", "checkpoint_minutes", "test_batch_
 class Inputs:
     """The prepared store and its tokens."""
 
-    prepared: Path = Path("data/prepared")
-    tokens: Path = Path("data/tokens")
+    prepared: Path = PREPARED
+    tokens: Path = TOKENS
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Outputs:
     a task of Kubeflow leaves its last one.
     """
 
-    model: Path = Path("model")
+    model: Path = MODEL
     report: Path = Path("reports/train")
     checkpoints: Path = Path("checkpoints")
     checkpoints_uri: str = ""

@@ -2,3 +2,4 @@
 
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"  # of a model
 INDEX_INFO = "info.json"  # of an index
+IMAGE_ENCODER, TEXT_ENCODER, EXPORT_FACTS = "image_encoder.onnx", "text_encoder.onnx", "encoders.json"  # of an export

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from components.ablation import add_choice
+from components.layout import PARAMS
 from components.s3.client import parse_address
 from components.stage import guarded
 from irra.config import Params, change, load_params
@@ -57,9 +58,7 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 
 def _command(commands: Any, name: str, what: str) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
-    command.add_argument(
-        "--params", type=Path, default=Path("params.yaml"), help="parameter file (default: %(default)s)"
-    )
+    command.add_argument("--params", type=Path, default=PARAMS, help="parameter file (default: %(default)s)")
     command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as train.lr=1e-4; repeatable")
     command.add_argument(
         "--checkpoints", default="", metavar="URI", help="where training states go: s3://bucket/folder"

@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from app.cli.console import MODEL_HELP, Document, check_output_folder
+from irra.layout import EXPORT_FACTS, IMAGE_ENCODER, TEXT_ENCODER
 from irra.utils.files import hash_file
 
-FILES = ("encoders.json", "image_encoder.onnx", "text_encoder.onnx")
+FILES = (EXPORT_FACTS, IMAGE_ENCODER, TEXT_ENCODER)
 
 
 def export(

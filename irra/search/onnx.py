@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from irra.data.augment import CLIP_MEAN, CLIP_STD, normalise
 from irra.data.masking import END_ID, START_ID
+from irra.layout import EXPORT_FACTS, IMAGE_ENCODER, TEXT_ENCODER
 from irra.model import IRRA
 from irra.utils.files import replace_folder, write_json
 
-IMAGE_ENCODER, TEXT_ENCODER, FACTS = "image_encoder.onnx", "text_encoder.onnx", "encoders.json"
 OPSET = 17  # the first with layer normalisation
 CHECKED_BATCHES = (1, 2, 5)
 TOLERANCE = 1e-4
@@ -71,7 +71,7 @@ def export_onnx(model: IRRA, folder: Path, fingerprint: str | None = None) -> di
         _write(TextEncoder(model), caption_ids, target / TEXT_ENCODER, "caption_ids", {0: "batch", 1: "length"})
         check_export(model, target)
         facts = describe(model, fingerprint)
-        write_json(target / FACTS, facts)
+        write_json(target / EXPORT_FACTS, facts)
     return facts
 
 
