@@ -3,7 +3,6 @@
 Unlike metrics in training, registering is worth nothing without the server: every failure is a UserError, soon.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
@@ -11,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from components.tracking import waiting
-from components.tracking.run import DATA_FINGERPRINT_TAG, prepare_mlflow
+from components.tracking.mlflow_quirks import link_to_version, prepare_mlflow
+from components.tracking.run import DATA_FINGERPRINT_TAG
 from components.tracking.store import (
     MODEL_FINGERPRINT_TAG,
     connect,
@@ -189,10 +189,7 @@ class Registry:
         made = self.client.create_model_version(
             self.model_name, logged.source, logged.run_id, dict(tags), model_id=logged.model_id
         )
-        versions = json.dumps([{"name": self.model_name, "version": made.version}])
-        self.client.set_logged_model_tags(
-            logged.model_id, {"mlflow.modelVersions": versions}
-        )  # a link for MLflow's page
+        link_to_version(self.client, logged.model_id, self.model_name, made.version)
         return str(made.version)
 
     @asking("moving the champion")

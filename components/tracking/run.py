@@ -1,8 +1,6 @@
 """The one adapter to MLflow: stages record their run through `open_run`, and no failure of a server stops them."""
 
 import json
-import logging
-import os
 import sys
 import threading
 import time
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.tracking import waiting
+from components.tracking.mlflow_quirks import prepare_mlflow
 from components.tracking.store import (
     MODEL_FINGERPRINT_TAG,
     connect,
@@ -35,20 +34,6 @@ DIGEST_CHARACTERS = 36
 CLOSE_SECONDS = 30.0  # the longest that a stage waits at its end for everything left to do
 FLUSH_SECONDS = 2.0  # buffered entries are sent this often
 PATIENCE_SECONDS = 60.0  # how long the sending thread goes on trying, so that a restarting server loses nothing
-
-# What MLflow reads from the environment, unless the user has set it. The timeout leaves a proxying server time to
-# pass a large file on; waiting for anything smaller is bounded by the limits above.
-MLFLOW_DEFAULTS = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
-# These say again, several times, what our single warning says when a server fails.
-REPETITIVE_LOGGERS = ("urllib3.connectionpool", "mlflow.system_metrics.system_metrics_monitor", "mlflow.store.db.utils")
 
 
 class Tracker:
@@ -254,17 +239,6 @@ def open_run(
         raise
     finally:
         tracker._close(status)
-
-
-def prepare_mlflow() -> None:
-    """Set MLflow's defaults, import it (seconds), and silence what only repeats our warning."""
-    for name, value in MLFLOW_DEFAULTS.items():
-        os.environ.setdefault(name, value)
-    import mlflow  # noqa: F401
-
-    logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"].upper())
-    for name in REPETITIVE_LOGGERS:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _connect(uri: str, stage: str, run_id: str | None, model_fingerprint: str | None, run_name: str | None) -> Tracker:
