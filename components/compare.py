@@ -59,7 +59,10 @@ def read_experiments(shown: Sequence[Mapping[str, Any]]) -> tuple[list[Result], 
 
 
 def is_finished(experiment: Mapping[str, Any]) -> bool:
-    """Whether an experiment has metrics of its own; one that failed, or never ran, shows those of its commit."""
+    """Whether an experiment has metrics of its own; one that failed, or never ran, shows those of its commit.
+
+    https://github.com/treeverse/dvc/issues/9787
+    """
     (revision, *_), executor = experiment["revs"], experiment.get("executor") or {}
     if revision.get("error") or executor.get("state", "success") in UNFINISHED or not revision["data"]:
         return False

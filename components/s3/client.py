@@ -140,7 +140,10 @@ class RemoteFolder:
         return {"Bucket": self._bucket, "Key": self._prefix + name}
 
     def _receive(self, name: str, file: BinaryIO) -> dict[str, Any]:
-        """Write an object's body to `file`; where the connection breaks, go on from there. Returns S3's answer."""
+        """Write an object's body to `file`; where the connection breaks, go on from there. Returns S3's answer.
+
+        boto3 tries requests again, but not the reading of a body: https://github.com/boto/boto3/issues/4111
+        """
         from botocore.exceptions import HTTPClientError, IncompleteReadError
 
         answer: dict[str, Any] = self._client.get_object(**self._at(name))
@@ -191,7 +194,8 @@ def _connect() -> Any:
             "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", ATTEMPTS)),
         }
         config = Config(retries=retries, connect_timeout=CONNECT_SECONDS, max_pool_connections=THREADS * PARTS)
-        return boto3.Session().client("s3", config=config)  # the default session keeps old credentials
+        # the default session keeps old credentials: https://github.com/boto/boto3/issues/1574
+        return boto3.Session().client("s3", config=config)
     except (BotoCoreError, ValueError) as error:
         raise UserError(f"settings for S3: {without_password(str(error))}; an endpoint is http://host:9000") from None
 

@@ -216,7 +216,8 @@ def _caption_table(records: list[Record]) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=CAPTION_SCHEMA)
 
 
-# pa.array, pa.table, pq.read_table and to_numpy all load pandas, which takes longer than preparing a small dataset.
+# pa.array, pa.table, pq.read_table and to_numpy all load pandas, which takes longer than preparing a small dataset; by
+# design, since https://github.com/apache/arrow/pull/3893.
 
 
 def _int_array(values: Sequence[int]) -> pa.Array:

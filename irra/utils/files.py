@@ -85,11 +85,16 @@ def hash_file(path: Path, algorithm: str = "sha256") -> str:
 
 
 def _raise_if_full(error: BaseException, path: Path) -> None:
-    """OSError naming `path` where `error` tells of a full disk, which each library says in its own way."""
+    """OSError naming `path` where `error` tells of a full disk, which each library says in its own way.
+
+    safetensors has the number, as all of Rust, in the text of an error of its own, as in
+    https://github.com/safetensors/safetensors/issues/842; numpy has an OSError without one, as in
+    https://github.com/numpy/numpy/issues/17589.
+    """
     number = error.errno if isinstance(error, OSError) else None
-    if number is None and (match := re.search(r"\(os error (\d+)\)", str(error))):  # safetensors, as all of Rust
+    if number is None and (match := re.search(r"\(os error (\d+)\)", str(error))):
         number = int(match[1])
-    if number is None and isinstance(error, OSError) and re.search(r"requested and \d+ written", str(error)):  # numpy
+    if number is None and isinstance(error, OSError) and re.search(r"requested and \d+ written", str(error)):
         number = errno.ENOSPC
     if number in FULL:
         raise OSError(number, os.strerror(number), str(path)) from error

@@ -1,7 +1,7 @@
 """Headers of .npy files whose arrays are written piece by piece, or whose elements need not be read.
 
 Ordinary writes fail with the system's error on a full disk; np.save loses its number, and a process that fills a
-memory map, which reserves nothing, dies of SIGBUS.
+memory map, which reserves nothing, dies of SIGBUS: https://github.com/numpy/numpy/issues/21964
 """
 
 from typing import Any, BinaryIO
