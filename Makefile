@@ -26,7 +26,7 @@ UV_INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/py
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-system lint format deps bench mlflow preset lock clean \
+.PHONY: help setup repro test test-system lint format deps bench mlflow preset params lock clean \
 	image push pipeline run-local run-docker submit ablation index register demo
 
 help: ## list these targets
@@ -80,6 +80,9 @@ mlflow: setup ## open the experiments in a browser, at http://127.0.0.1:5000 (PO
 
 preset: setup ## write a preset to params.yaml (NAME=cuhk-pedes, icfg-pedes, rstpreid, synthetic, clip-baseline, tiny)
 	@$(BIN)/python -m app.preset $(NAME)
+
+params: setup ## write params.yaml anew with its own values: every key, each with its comment
+	@$(BIN)/python -m app.preset --complete
 
 image: ## build the image of every task (REGISTRY=registry.example/, BASE_IMAGE=..., TORCH_BACKEND=cpu)
 	docker build --tag $(IMAGE) --build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg TORCH_BACKEND=$(TORCH_BACKEND) \

@@ -15,8 +15,8 @@ from irra.data.datasets import find_annotations
 def check(path: Path) -> None:
     """UserError for a mistake in the parameter file, or a dataset without annotations or folder of images."""
     config = load_params(path).prepare
-    if config.synthetic is None and not is_remote(config.root_dir):
-        find_annotations(Path(config.root_dir) / config.dataset_name, config.dataset_name)
+    if config.source and not is_remote(config.root_dir):
+        find_annotations(Path(config.source), config.dataset_name)
 
 
 if __name__ == "__main__":

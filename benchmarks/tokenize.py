@@ -31,7 +31,7 @@ def main() -> None:
         megabytes = sum(path.stat().st_size for path in Path(folder, "tokens").iterdir()) / 1e6
     words = np.mean([len(caption.split()) for caption in store.captions])
     print(f"machine: {describe()}")
-    print(f"tokenize: {len(store.captions)} captions of {words:.1f} words, {config.variants} draws:", end=" ")
+    print(f"tokenize: {len(store.captions)} captions of {words:.1f} words, {config.mask_draws} draws:", end=" ")
     print(f"{seconds:.1f} s (target {TARGET:.0f}), {megabytes:.0f} MB on disk")
 
 

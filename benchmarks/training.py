@@ -14,7 +14,7 @@ from irra.backbones import read_config
 from irra.data.masking import END_ID, MASK_ID, START_ID
 from irra.model import ModelSpec, build_model
 from irra.objective import compute_losses
-from irra.utils.runtime import autocast, choose_device
+from irra.utils.device import autocast, choose_device
 
 BATCH, CLASSES, TEXT_LENGTH, WORDS = 64, 11_003, 77, 24
 REFERENCE = 0.99  # seconds a step of the released code on one T4, from a public log

@@ -17,18 +17,18 @@ from components.figures import RetrievalRow, cmc_curve, retrieval_sheet
 from components.layout import EVALUATION, MODEL, PREPARED, TOKENS
 from components.stage import main
 from components.tracking.run import open_run
-from irra.checkpoint import load_model, model_fingerprint, read_model_facts
-from irra.config import EvaluateConfig
+from irra.checkpoint import load_model, model_fingerprint, read_model_metadata
+from irra.config import EvaluateConfig, ReportConfig
 from irra.data.loader import check_same_data
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
 from irra.evaluation import SplitFeatures, encode_split, image_to_text, text_to_image
 from irra.metrics import bootstrap_intervals
 from irra.ranking import Ranking
+from irra.utils.device import choose_device
 from irra.utils.errors import UserError
 from irra.utils.files import replace_file, write_json
 from irra.utils.nested import flatten
-from irra.utils.runtime import choose_device
 
 SPLITS = ("val", "test")
 CMC_RANKS = 20
@@ -84,7 +84,7 @@ def run(inputs: Inputs, outputs: Outputs, config: EvaluateConfig) -> dict[str, A
 
 def describe_model(folder: Path, store: PreparedStore) -> dict[str, Any]:
     """Which model was measured on which data: its weights, and how it was trained."""
-    facts = {name: value for name, value in read_model_facts(folder).items() if name != "model"}
+    facts = {name: value for name, value in read_model_metadata(folder).items() if name != "model"}
     measured = {"dataset": store.dataset_name, "data_fingerprint": store.fingerprint}
     return {"fingerprint": model_fingerprint(folder), **facts, **measured}
 
@@ -161,7 +161,7 @@ def pick_queries(features: SplitFeatures, ranking: Ranking, config: EvaluateConf
     order = np.lexsort((-ranking.top_similarity[:, 0], scores.first_rank, -scores.average_precision))
     shuffled = np.random.default_rng(config.seed).permutation(len(order))
     rows = {"best": order, "worst": order[::-1], "random": shuffled}
-    return {name: one_per_person(features.caption_pids, r)[: config.sheet_queries] for name, r in rows.items()}
+    return {name: one_per_person(features.caption_pids, r)[: ReportConfig().sheet_queries] for name, r in rows.items()}
 
 
 def one_per_person(pids: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -182,7 +182,7 @@ def retrieval_row(store: PreparedStore, features: SplitFeatures, ranking: Rankin
 
 def track(inputs: Inputs, outputs: Outputs, config: EvaluateConfig, metrics: dict[str, Any]) -> None:
     """Log metrics and pictures to the MLflow run that trained the model."""
-    facts = read_model_facts(inputs.model)
+    facts = read_model_metadata(inputs.model)
     with open_run("evaluate", model_fingerprint=model_fingerprint(inputs.model)) as tracker:
         tracker.log_params({"evaluate": config.model_dump()})
         final = {f"final/{name}": value for name, value in flatten(metrics, "/").items()}

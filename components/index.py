@@ -16,8 +16,8 @@ from irra.config import IndexConfig
 from irra.data.store import PreparedStore
 from irra.search.build import index_split
 from irra.search.encoder import Encoder
+from irra.utils.device import choose_device
 from irra.utils.files import write_json
-from irra.utils.runtime import choose_device
 
 
 @dataclass(frozen=True)

@@ -43,10 +43,10 @@ def run(inputs: Inputs, outputs: Outputs, config: PrepareConfig) -> dict[str, An
 
 def fetch(config: PrepareConfig, downloads: Path) -> PrepareConfig:
     """`config` with a root_dir on this machine: where that is an address in S3, `<downloads>/<bucket>/<folder>`."""
-    if config.synthetic is not None or not is_remote(config.root_dir):
+    if not config.source or not is_remote(config.root_dir):
         return config
     root = downloads / config.root_dir.removeprefix("s3://")
-    download(f"{config.root_dir.rstrip('/')}/{config.dataset_name}", root / config.dataset_name, mirror=True)
+    download(config.source, root / config.dataset_name, mirror=True)
     return config.model_copy(update={"root_dir": str(root)})
 
 

@@ -46,13 +46,17 @@ def main(
     arguments = vars(parser.parse_args())
     warnings.formatwarning = _warning
     os.environ.setdefault("DVC_STAGE", name)
-    return guarded(
-        lambda: run(_take(inputs, arguments), _take(outputs, arguments), _section(arguments["params"], section or name))
-    )
+    try:  # not `guarded`, which would stand between this line and the first of the stage in every traceback
+        config = getattr(load_params(arguments["params"]), section or name)
+        run(_take(inputs, arguments), _take(outputs, arguments), config)
+    except BaseException as error:
+        return explain(error)
+    return 0
 
 
 def guarded(work: Callable[[], object]) -> int:
     """Run `work`; a user's mistake, a full disk or a signal becomes one message and an exit status, not a traceback."""
+    warnings.formatwarning = _warning
     try:
         work()
     except BaseException as error:
@@ -86,10 +90,6 @@ def _warning(
 ) -> str:
     """A warning is about the user's data: the line of code that gives it helps nobody."""
     return f"warning: {message}\n"
-
-
-def _section(path: Path, name: str) -> Any:
-    return getattr(load_params(path), name)
 
 
 def _take(kind: type[Any], arguments: dict[str, Any]) -> Any:

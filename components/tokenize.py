@@ -33,7 +33,7 @@ class Outputs:
 def run(inputs: Inputs, outputs: Outputs, config: TokenizeConfig) -> dict[str, Any]:
     """Tokenize the captions of a prepared store; returns statistics."""
     info = write_tokens(PreparedStore.open(inputs.prepared), config, outputs.tokens)
-    shown = ("captions", "longest_caption", "cut_captions", "variants")
+    shown = ("captions", "longest_caption", "cut_captions", "mask_draws")
     write_json(outputs.report / "stats.json", {key: info[key] for key in shown})
     return info
 

@@ -12,9 +12,9 @@ from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
 from irra.model import IRRA
 from irra.ranking import Ranking, rank_gallery
+from irra.utils.device import autocast
 from irra.utils.errors import UserError
 from irra.utils.progress import progress
-from irra.utils.runtime import autocast
 
 
 @dataclass(frozen=True)

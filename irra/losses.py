@@ -1,4 +1,10 @@
-"""The five losses of IRRA as pure functions of features, labels and the inverse temperature."""
+"""The losses of IRRA and its baselines as pure functions of features, logits, labels and the inverse temperature.
+
+The objective gives a loss what its parameters name: `pids`, `image_ids`, and outputs of the model (`Outputs` in
+irra/model/irra.py).
+"""
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -37,22 +43,6 @@ def itc(image_features: Tensor, text_features: Tensor, logit_scale: float) -> Te
     return (F.cross_entropy(logits, positives) + F.cross_entropy(logits.T, positives)) / 2
 
 
-def id_loss(image_logits: Tensor, text_logits: Tensor, pids: Tensor) -> Tensor:
-    """Identity classification of both modalities by one classifier (Zheng et al., dual-path instance loss).
-
-    Logits are (B, classes), pids (B,) contiguous labels.
-    """
-    return (F.cross_entropy(image_logits, pids) + F.cross_entropy(text_logits, pids)) / 2
-
-
-def mlm(token_logits: Tensor, labels: Tensor) -> Tensor:
-    """Masked language modelling: mean cross-entropy over the chosen tokens of the batch.
-
-    token_logits (N, V) and labels (N,) hold chosen positions only, or all of them with label 0 where not chosen.
-    """
-    return F.cross_entropy(token_logits, labels, ignore_index=0)
-
-
 def cmpm(image_features: Tensor, text_features: Tensor, pids: Tensor) -> Tensor:
     """Cross-modal projection matching (Zhang and Lu, ECCV 2018): raw features projected on unit ones.
 
@@ -63,6 +53,26 @@ def cmpm(image_features: Tensor, text_features: Tensor, pids: Tensor) -> Tensor:
     image_to_text = image_features @ F.normalize(text_features, dim=1).T
     text_to_image = text_features @ F.normalize(image_features, dim=1).T
     return _kl_to(target, image_to_text) + _kl_to(target, text_to_image)
+
+
+def id_loss(image_logits: Tensor, text_logits: Tensor, pids: Tensor) -> Tensor:
+    """Identity classification of both modalities by one classifier (Zheng et al., dual-path instance loss).
+
+    Logits are (B, classes), pids (B,) contiguous labels.
+    """
+    return (F.cross_entropy(image_logits, pids) + F.cross_entropy(text_logits, pids)) / 2
+
+
+def mlm(token_logits: Tensor, token_labels: Tensor) -> Tensor:
+    """Masked language modelling: mean cross-entropy over the chosen tokens of the batch.
+
+    token_logits (N, V) and token_labels (N,) hold chosen positions only, or all of them with label 0 where not chosen.
+    """
+    return F.cross_entropy(token_logits, token_labels, ignore_index=0)
+
+
+# By the names of `train.loss_names`, in the order in which they are computed.
+LOSSES: dict[str, Callable[..., Tensor]] = {"sdm": sdm, "itc": itc, "cmpm": cmpm, "id": id_loss, "mlm": mlm}
 
 
 def matching_labels(pids: Tensor, image_ids: Tensor | None = None) -> Tensor:

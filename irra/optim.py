@@ -5,38 +5,39 @@ from bisect import bisect_right
 from typing import Any
 
 import torch
-from torch import nn
 from torch.optim import Optimizer
 
 from irra.config import TrainConfig
+from irra.model import IRRA, Part
 
 Group = dict[str, Any]
 
 
-def parameter_groups(model: nn.Module, config: TrainConfig) -> list[Group]:
+def parameter_groups(model: IRRA, config: TrainConfig) -> list[Group]:
     """One group for each distinct pair of learning rate and weight decay, with keys name, params, lr, weight_decay.
 
     `new`: cross-modal branch and heads; `new_bias`: biases of the heads; `bias`: all other biases, also inside the
-    cross-modal branch; `default`: the rest. The three layer norms around the cross-modal blocks belong to `default`.
+    cross-modal branch; `default`: the rest. Which parameter is of which part, the model says.
     """
     groups: dict[str, Group] = {
         name: {"name": name, "params": [], "lr": config.lr * factor, "weight_decay": decay}
         for name, (factor, decay) in _rules(config).items()
     }
+    parts = model.part_of_parameters()
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups[group_of(name)]["params"].append(parameter)
+            groups[group_of(name, parts[name])]["params"].append(parameter)
     return [group for group in groups.values() if group["params"]]
 
 
-def group_of(name: str) -> str:
-    """The group of a parameter by its name; later rules of the recipe win over earlier ones."""
-    bias = "bias" in name
-    if "classifier" in name or "mlm_head" in name:
+def group_of(name: str, part: Part) -> str:
+    """The group of a parameter of the model's `part`; later rules of the recipe win over earlier ones."""
+    bias = name.endswith("bias")
+    if part == "head":
         return "new_bias" if bias else "new"
     if bias:
         return "bias"
-    return "new" if "cross" in name else "default"
+    return "new" if part == "branch" else "default"
 
 
 def learning_rates(config: TrainConfig, epoch: int) -> dict[str, float]:
@@ -52,7 +53,7 @@ def temperature(config: TrainConfig, epoch: int) -> float:
     return config.temperature_start * math.pow(config.temperature / config.temperature_start, done)
 
 
-def build_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
+def build_optimizer(model: IRRA, config: TrainConfig) -> Optimizer:
     """SGD, Adam (coupled L2) or AdamW over the parameter groups, fused."""
     groups = parameter_groups(model, config)
     if config.optimizer == "SGD":

@@ -2,23 +2,23 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
-from irra.checkpoint import Progress, StateFolder, save_weights
+from irra.checkpoint import StateFolder, TrainState, save_weights
 from irra.config import TrainConfig
 from irra.data.loader import Batch, TrainingData
+from irra.evaluation import encode_split, text_to_image
 from irra.model import IRRA
-from irra.objective import Objective, encode, objective
+from irra.objective import objective
 from irra.optim import build_optimizer, learning_rates, temperature
-from irra.utils.errors import Interrupted, UserError
-from irra.utils.progress import progress as show
-from irra.utils.runtime import StopRequest, autocast, stop_on_signals
+from irra.utils.device import autocast
+from irra.utils.errors import UserError
+from irra.utils.progress import progress
+from irra.utils.signals import stop_on_signals
 
 SELECTION_METRIC = "R1"
 
@@ -37,144 +37,138 @@ class Reporter(Protocol):
         """Validation metrics after `epoch`."""
 
 
-@dataclass(frozen=True)
 class Trainer:
-    """The parts of a training: model and optimizer on their device, data, and how to validate."""
+    """Trains a model from the state that `folder` holds, or else from the beginning.
 
-    model: IRRA
-    optimizer: Optimizer
-    scaler: torch.amp.GradScaler
-    data: TrainingData
-    config: TrainConfig
-    device: torch.device
-    validate: Callable[[IRRA], dict[str, float]]
-
-
-def build_trainer(
-    model: IRRA,
-    data: TrainingData,
-    config: TrainConfig,
-    device: torch.device,
-    validate: Callable[[IRRA], dict[str, float]],
-) -> Trainer:
-    """Move `model` to `device` and give it the optimizer and loss scaling of `config`."""
-    model = model.to(device)
-    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
-    return Trainer(model, build_optimizer(model, config), scaler, data, config, device, validate)
-
-
-def fit(trainer: Trainer, state: StateFolder, at: Progress, reporter: Reporter) -> None:
-    """Train from `at` to the last epoch; `at` moves along and `state` holds it at every interruption.
-
-    Raises:
-        NonFiniteLoss: naming epoch, step and loss, before the optimizer moves.
-        Interrupted: on SIGTERM or SIGINT, after the state was saved.
+    `state` says how far it is; it is in `folder` at every interruption, together with the best weights so far.
     """
-    config = trainer.config
-    with stop_on_signals() as request:
-        while at.epoch <= config.num_epoch:
-            train_epoch(trainer, state, at, reporter, request)
-            if at.epoch % config.eval_period == 0 or at.epoch == config.num_epoch:
-                save_state(trainer, state, at)  # a validation takes long, and nobody waits for its end
-                validate_epoch(trainer, state, at, reporter, request)
-            at.epoch, at.step = at.epoch + 1, 0
-            save_state(trainer, state, at)
-            if request.signum is not None and at.epoch <= config.num_epoch:
-                raise Interrupted(request.signum, f"stopped after epoch {at.epoch - 1}; start again to go on")
 
+    def __init__(
+        self, model: IRRA, data: TrainingData, config: TrainConfig, device: torch.device, folder: StateFolder
+    ) -> None:
+        self.model = model.to(device)
+        self.data = data
+        self.config = config
+        self.device = device
+        self.folder = folder
+        self.optimizer = build_optimizer(self.model, config)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+        self.state = folder.load(self.model, self.optimizer, self.scaler) or TrainState()
 
-def train_epoch(trainer: Trainer, state: StateFolder, at: Progress, reporter: Reporter, request: StopRequest) -> None:
-    """The rest of epoch `at.epoch` from step `at.step`."""
-    config = trainer.config
-    steps = len(trainer.data.epoch(at.epoch))
-    if at.step == steps:  # it was stopped in the validation that follows
-        return
-    rates = learning_rates(config, at.epoch)
-    for group in trainer.optimizer.param_groups:
-        group["lr"] = rates[group["name"]]
-    schedule = {f"lr/{name}": rate for name, rate in rates.items()} | {"temperature": temperature(config, at.epoch)}
-    trainer.model.logit_scale = 1.0 / schedule["temperature"]
-    window = Window(trainer.device, at.window)
-    saved = time.monotonic()
-    batches = trainer.data.batches(at.epoch, at.step, trainer.device)
-    for batch in show(batches, f"epoch {at.epoch}/{config.num_epoch}", steps - at.step, "steps"):
-        result = train_step(trainer, batch, at)
-        at.step += 1
-        window.add(result, len(batch["images"]))
-        if at.step % config.log_period == 0 or at.step == steps:
-            report_window(window, at, steps, schedule, reporter)
-        stop = request.signum is not None and at.step < steps
-        if stop or time.monotonic() - saved > 60.0 * config.checkpoint_minutes:
-            at.window = window.sums()
-            save_state(trainer, state, at)
-            saved = time.monotonic()
-        if stop:
-            assert request.signum is not None
-            raise Interrupted(request.signum, f"stopped in epoch {at.epoch} at step {at.step}; start again to go on")
-    at.window = {}
+    def fit(self, reporter: Reporter) -> TrainState:
+        """Train to the last epoch.
 
+        Raises:
+            NonFiniteLoss: naming epoch, step and loss, before the optimizer moves.
+            Interrupted: on SIGTERM or SIGINT, after the state was saved.
+        """
+        state, config = self.state, self.config
+        with stop_on_signals() as request:
+            while state.epoch <= config.num_epoch:
+                for batch in self.rest_of_epoch():
+                    self.step(batch)
+                    if state.step % config.log_period == 0 or state.step == self.steps:
+                        self.report(reporter)
+                    stopped = request.signum is not None and state.step < self.steps
+                    if stopped or time.monotonic() - self.saved_at > 60.0 * config.checkpoint_minutes:
+                        self.save()
+                    if stopped:
+                        request.stop(f"stopped in epoch {state.epoch} at step {state.step}; start again to go on")
+                if state.epoch % config.eval_period == 0 or state.epoch == config.num_epoch:
+                    self.save()  # a validation takes long, and nobody waits for its end
+                    with request.at_once(
+                        f"stopped in the validation after epoch {state.epoch}; start again to go on with it"
+                    ):
+                        metrics = self.validate()
+                    self.keep_if_best(metrics)
+                    reporter.epoch(metrics, state.epoch)
+                state.epoch, state.step = state.epoch + 1, 0
+                self.save()
+                if request.signum is not None and state.epoch <= config.num_epoch:
+                    request.stop(f"stopped after epoch {state.epoch - 1}; start again to go on")
+        return state
 
-def train_step(trainer: Trainer, batch: Batch, at: Progress) -> Objective:
-    """Forward, backward, and, if every loss is finite, one move of the optimizer."""
-    config = trainer.config
-    trainer.model.train()
-    with autocast(trainer.device, config.precision):
-        features = encode(trainer.model, batch, "mlm" in config.losses, config.mask_global_text)
-        result = objective(
-            trainer.model,
-            features,
-            batch,
-            config.losses,
-            config.soft_labels,
-            config.id_loss_weight,
-            config.mlm_loss_weight,
-        )
-    trainer.optimizer.zero_grad(set_to_none=True)
-    trainer.scaler.scale(result.losses["total"]).backward()  # type: ignore[no-untyped-call]
-    # looked at only now, so that a GPU computes the backward pass while the CPU waits for the value
-    if not math.isfinite(result.losses["total"].item()):
-        bad = [name for name, value in result.losses.items() if not math.isfinite(value.item())]
+    def rest_of_epoch(self) -> Iterator[Batch]:
+        """Set the rates of the state's epoch, and yield its batches from the state's step on."""
+        state, config = self.state, self.config
+        rates = learning_rates(config, state.epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rates[group["name"]]
+        self.schedule = {f"lr/{name}": rate for name, rate in rates.items()}
+        self.schedule["temperature"] = temperature(config, state.epoch)
+        self.model.logit_scale = 1.0 / self.schedule["temperature"]
+        self.steps = len(self.data.epoch(state.epoch))
+        self.averager = MetricAverager(self.device, state.window)
+        self.saved_at = time.monotonic()
+        if state.step < self.steps:  # else it was stopped in the validation that follows
+            batches = self.data.batches(state.epoch, state.step, self.device)
+            title = f"epoch {state.epoch}/{config.num_epoch}"
+            yield from progress(batches, title, self.steps - state.step, "steps")
+
+    def step(self, batch: Batch) -> None:
+        """Forward, backward, and, if every loss is finite, one move of the optimizer."""
+        config = self.config
+        self.model.train()
+        with autocast(self.device, config.precision):
+            losses, accuracies = objective(
+                self.model, batch, config.losses, config.loss_weights, config.mask_global_text, config.soft_labels
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(losses["total"]).backward()  # type: ignore[no-untyped-call]
+        self.check_finite(losses)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.state.step += 1
+        self.averager.add(losses, accuracies, len(batch["images"]))
+
+    def check_finite(self, losses: Mapping[str, Tensor]) -> None:
+        """Stop before the optimizer moves where a loss is not finite.
+
+        It is looked at after the backward pass, which a GPU computes while the CPU waits for the value.
+        """
+        if math.isfinite(losses["total"].item()):
+            return
+        bad = [name for name, value in losses.items() if not math.isfinite(value.item())]
         raise NonFiniteLoss(
-            f"epoch {at.epoch}, step {at.step + 1}: {', '.join(bad)} is not finite; the last good state is kept. Lower "
-            "train.lr, or use train.precision: fp32 or bf16; that state goes on with equal parameters alone, so delete "
-            "the folder of --checkpoints (checkpoints) then"
+            f"epoch {self.state.epoch}, step {self.state.step + 1}: {', '.join(bad)} is not finite; the last good "
+            "state is kept. Lower train.lr, or use train.precision: fp32 or bf16; that state goes on with equal "
+            "parameters alone, so delete the folder of --checkpoints (checkpoints) then"
         )
-    trainer.scaler.step(trainer.optimizer)
-    trainer.scaler.update()
-    return result
+
+    def report(self, reporter: Reporter) -> None:
+        """Make a row of the history of the steps since the last one."""
+        state = self.state
+        row = {"epoch": state.epoch - 1 + state.step / self.steps, **self.averager.means(), **self.schedule}
+        state.history.append(row)
+        speed = {"images_per_second": self.averager.speed()}
+        reporter.step(row | speed, (state.epoch - 1) * self.steps + state.step)
+        self.averager.reset()
+
+    def validate(self) -> dict[str, float]:
+        """Text-to-image metrics on the split that selects the best epoch."""
+        store, tokens, config = self.data.store, self.data.tokens, self.config
+        self.model.eval()
+        features = encode_split(self.model, store, tokens, config.select_on, config.test_batch_size, config.precision)
+        return text_to_image(features, top_k=1).scores.metrics()
+
+    def keep_if_best(self, metrics: dict[str, float]) -> None:
+        """Note a validation, and keep the weights if they are the best so far."""
+        state = self.state
+        best = max((row[SELECTION_METRIC] for row in state.validation), default=-1.0)
+        state.validation.append({"epoch": state.epoch, **metrics})
+        if metrics[SELECTION_METRIC] > best:
+            state.best_epoch = state.epoch
+            self.folder.folder.mkdir(parents=True, exist_ok=True)
+            save_weights(self.model, self.folder.best_weights(state.epoch))
+
+    def save(self) -> None:
+        """Write all that resuming needs."""
+        self.state.window = self.averager.sums()
+        self.folder.save(self.state, self.model, self.optimizer, self.scaler.state_dict())
+        self.saved_at = time.monotonic()
 
 
-def validate_epoch(
-    trainer: Trainer, state: StateFolder, at: Progress, reporter: Reporter, request: StopRequest
-) -> None:
-    """Measure the model and keep its weights if they are the best so far."""
-    trainer.model.eval()
-    with request.at_once(f"stopped in the validation after epoch {at.epoch}; start again to go on with it"):
-        metrics = trainer.validate(trainer.model)
-    best = max((row[SELECTION_METRIC] for row in at.validation), default=-1.0)
-    at.validation.append({"epoch": at.epoch, **metrics})
-    if metrics[SELECTION_METRIC] > best:
-        at.best_epoch = at.epoch
-        state.folder.mkdir(parents=True, exist_ok=True)
-        save_weights(trainer.model, state.best_weights(at.epoch))
-    reporter.epoch(metrics, at.epoch)
-
-
-def save_state(trainer: Trainer, state: StateFolder, at: Progress) -> None:
-    """Write all that resuming needs."""
-    state.save(at, trainer.model, trainer.optimizer, trainer.scaler.state_dict())
-
-
-def report_window(window: "Window", at: Progress, steps: int, schedule: dict[str, float], reporter: Reporter) -> None:
-    """Close a window: its means become a row of the history and go to the reporter."""
-    means = window.means()
-    row = {"epoch": at.epoch - 1 + at.step / steps, **means, **schedule}
-    at.losses.append(row)
-    reporter.step({**row, "images_per_second": window.speed()}, (at.epoch - 1) * steps + at.step)
-    window.reset()
-
-
-class Window:
+class MetricAverager:
     """Running sums of losses and accuracies on the device: one transfer a window instead of one a step."""
 
     def __init__(self, device: torch.device, sums: dict[str, float]) -> None:
@@ -183,10 +177,10 @@ class Window:
         }
         self._images, self._start = 0, time.monotonic()
 
-    def add(self, result: Objective, images: int) -> None:
+    def add(self, losses: Mapping[str, Tensor], accuracies: Mapping[str, Tensor], images: int) -> None:
         """Count one step of `images` samples."""
-        named = {f"loss/{name}": value for name, value in result.losses.items()}
-        named |= {f"accuracy/{name}": value for name, value in result.accuracies.items()}
+        named = {f"loss/{name}": value for name, value in losses.items()}
+        named |= {f"accuracy/{name}": value for name, value in accuracies.items()}
         for name, value in named.items():
             self._sums[name] = self._sums.get(name, torch.zeros_like(value.detach())) + value.detach()
         one = torch.ones((), device=next(iter(named.values())).device)

@@ -8,7 +8,7 @@ from kfp import dsl, kubernetes
 from pydantic import Field, field_validator, model_validator
 
 from components.s3.client import is_remote, parse_address
-from irra.config import Count, Params, Section, load_section
+from irra.config import ConfigSection, Count, Params, load_section
 from irra.utils.errors import UserError, without_password
 
 SHARED_MEMORY = "/dev/shm"
@@ -18,14 +18,14 @@ Duration = Annotated[str, Field(pattern=r"^[0-9]+[smhd]$")]
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-class Accelerator(Section):
+class Accelerator(ConfigSection):
     """GPUs of one task, such as one `nvidia.com/gpu`."""
 
     type: str
     count: Count
 
 
-class Toleration(Section):
+class Toleration(ConfigSection):
     """A taint that a task's pod may run on, as Kubernetes has it."""
 
     key: str | None = None
@@ -34,7 +34,7 @@ class Toleration(Section):
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
 
 
-class Resources(Section):
+class Resources(ConfigSection):
     """What one task asks for."""
 
     cpu: Cpu
@@ -47,7 +47,7 @@ class Resources(Section):
     tolerations: list[Toleration] = Field(default_factory=list)
 
 
-class Secret(Section):
+class Secret(ConfigSection):
     """Keys of a Kubernetes Secret as environment variables."""
 
     name: str
@@ -55,14 +55,14 @@ class Secret(Section):
     optional: bool = False
 
 
-class Volume(Section):
+class Volume(ConfigSection):
     """A persistent volume claim, mounted in every task."""
 
     claim: str
     mount_path: Annotated[str, Field(pattern="^/")]
 
 
-class Backoff(Section):
+class Backoff(ConfigSection):
     """The wait before a failed task is tried again: `duration`, then `factor` times longer each time."""
 
     duration: Duration
@@ -73,7 +73,7 @@ TRACKING = "MLFLOW_TRACKING_URI"
 TASKS = ("prepare", "tokenize", "train", "evaluate", "index", "gate", "register", "compare")
 
 
-class Cluster(Section):
+class Cluster(ConfigSection):
     """All that a cluster needs to know beside the stages."""
 
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"]
@@ -114,9 +114,9 @@ def load_cluster(path: Path) -> Cluster:
 def check_reachable(params: Params) -> None:
     """UserError where `params` name files of this machine, which tasks on a cluster cannot see."""
     root, weights = params.prepare.root_dir, params.train.pretrained
-    if params.prepare.synthetic is None and is_remote(root):
+    if params.prepare.source and is_remote(root):
         parse_address(root, "prepare.root_dir")
-    elif params.prepare.synthetic is None and not Path(root).is_absolute():
+    elif params.prepare.source and not Path(root).is_absolute():
         raise UserError(
             f"prepare.root_dir: {root!r} is a folder of this machine, which a cluster does not see; name one in S3 "
             "(s3://bucket/raw), or on a volume by its absolute path (/data/raw)"

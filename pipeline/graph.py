@@ -7,7 +7,7 @@ from typing import Any
 
 from kfp import compiler, dsl
 
-from irra.config import Params, Section, change
+from irra.config import ConfigSection, Params, change
 from pipeline import tasks
 from pipeline.cluster import Cluster, place
 
@@ -16,7 +16,7 @@ NO_IMAGE = "irra-python-pipeline:none"  # of tasks that run as subprocesses; "py
 Pipeline = Any  # kfp's GraphComponent, which has no types
 
 
-def as_json(section: Section) -> str:
+def as_json(section: ConfigSection) -> str:
     """A section of params.yaml in the form in which it travels to a task."""
     return json.dumps(section.model_dump())
 

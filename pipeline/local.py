@@ -64,7 +64,7 @@ def on_this_machine(params: Params) -> tuple[Params, list[Path]]:
     """`params` that name the dataset and the weights of this machine wherever a task runs, and what it must see."""
     prepare, train = params.prepare, params.train
     seen: list[Path] = []
-    if prepare.synthetic is None and Path(prepare.root_dir).is_dir():
+    if prepare.source and Path(prepare.root_dir).is_dir():
         root = Path(prepare.root_dir).resolve()
         prepare = prepare.model_copy(update={"root_dir": str(root)})
         seen += [root, (root / prepare.dataset_name).resolve()]  # which may be a link to another disk

@@ -37,7 +37,7 @@ def tokenize(config: str, prepared: dsl.Input[dsl.Dataset], tokens: dsl.Output[d
     with running_stage(), reporting_folder() as folder:
         inputs, outputs = stage.Inputs(Path(prepared.path)), stage.Outputs(tokens=Path(tokens.path), report=folder)
         info = stage.run(inputs, outputs, parse_section(TokenizeConfig, config))
-    facts = ("captions", "longest_caption", "cut_captions", "variants", "fingerprint", "data_fingerprint")
+    facts = ("captions", "longest_caption", "cut_captions", "mask_draws", "fingerprint", "data_fingerprint")
     tokens.metadata.update({name: info[name] for name in facts})
 
 

@@ -68,7 +68,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> PreparedStore:
 
 @pytest.fixture(scope="session")
 def tokenize_config(params: Params) -> TokenizeConfig:
-    return params.tokenize.model_copy(update={"variants": 2, "text_length": 16, "mask_probability": 0.15})
+    return params.tokenize.model_copy(update={"mask_draws": 2, "text_length": 16, "mask_probability": 0.15})
 
 
 @pytest.fixture(scope="session")

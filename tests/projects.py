@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from tests.imports import ROOT
+from tests.presets import preset_text
 
 BIN = Path(sys.executable).parent
 
@@ -61,7 +62,7 @@ def copy_project(folder: Path) -> None:
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, target)
-    shutil.copyfile(folder / "presets" / "tiny.yaml", folder / "params.yaml")
+    (folder / "params.yaml").write_text(preset_text("tiny"))
     (folder / "dvc.lock").unlink(missing_ok=True)
     shutil.rmtree(folder / "reports", ignore_errors=True)
 

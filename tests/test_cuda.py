@@ -10,15 +10,14 @@ import torch
 
 from components import evaluate, index
 from components import train as train_stage
-from irra.checkpoint import StateFolder
 from irra.config import Params, TrainConfig
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
 from irra.metrics import gallery_order, query_scores
 from irra.objective import compute_losses
 from irra.search.gallery import Gallery
-from irra.utils.runtime import autocast
-from tests.trainers import CPU, make_trainer, train
+from irra.utils.device import autocast
+from tests.trainers import CPU, Quiet, make_trainer
 
 pytestmark = [
     pytest.mark.cuda,
@@ -42,10 +41,12 @@ def config(train_config: TrainConfig) -> TrainConfig:
     return train_config.model_copy(update={"device": "cuda", "lr": 1e-3, "log_period": 1})
 
 
-def test_losses_and_gradients_equal_the_cpu_s(store: PreparedStore, tokens: TokenStore, config: TrainConfig) -> None:
+def test_losses_and_gradients_equal_the_cpu_s(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
+) -> None:
     results = []
     for device in (CPU, CUDA):
-        trainer = make_trainer(store, tokens, config, device)
+        trainer = make_trainer(store, tokens, config, tmp_path / device.type, device)
         batch = next(trainer.data.batches(1, 0, device))
         values = compute_losses(trainer.model, batch, config.losses)
         values["total"].backward()
@@ -59,8 +60,10 @@ def test_losses_and_gradients_equal_the_cpu_s(store: PreparedStore, tokens: Toke
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_one_batch_is_overfitted(store: PreparedStore, tokens: TokenStore, config: TrainConfig, precision: str) -> None:
-    trainer = make_trainer(store, tokens, config.model_copy(update={"img_aug": False}), CUDA)
+def test_one_batch_is_overfitted(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path, precision: str
+) -> None:
+    trainer = make_trainer(store, tokens, config.model_copy(update={"img_aug": False}), tmp_path, CUDA)
     scaler = torch.amp.GradScaler("cuda", enabled=precision == "fp16")
     batch = next(trainer.data.batches(1, 0, CUDA))
     history = []
@@ -81,10 +84,10 @@ def test_one_batch_is_overfitted(store: PreparedStore, tokens: TokenStore, confi
 def test_training_learns_and_keeps_float32_weights(
     store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path, precision: str
 ) -> None:
-    trainer = make_trainer(store, tokens, config.model_copy(update={"precision": precision}), CUDA)
-    at = train(trainer, tmp_path)
+    trainer = make_trainer(store, tokens, config.model_copy(update={"precision": precision}), tmp_path, CUDA)
+    state = trainer.fit(Quiet())
     assert {(p.dtype, p.device.type) for p in trainer.model.parameters()} == {(torch.float32, "cuda")}
-    assert at.losses[-1]["loss/total"] < 0.9 * at.losses[0]["loss/total"]
+    assert state.history[-1]["loss/total"] < 0.9 * state.history[0]["loss/total"]
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -92,13 +95,11 @@ def test_a_state_of_the_gpu_goes_on_there_and_on_a_cpu(
     store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path, precision: str
 ) -> None:
     config = config.model_copy(update={"precision": precision})
-    trainer = make_trainer(store, tokens, config, CUDA)
-    train(trainer, tmp_path)
+    trainer = make_trainer(store, tokens, config, tmp_path, CUDA)
+    trainer.fit(Quiet())
     for device in (CUDA, CPU):
-        other = make_trainer(store, tokens, config, device)
-        at = StateFolder(tmp_path, {"test": 1}).load(other.model, other.optimizer, other.scaler)
-        assert at is not None
-        assert at.epoch == config.num_epoch + 1
+        other = make_trainer(store, tokens, config, tmp_path, device)
+        assert other.state.epoch == config.num_epoch + 1
         if device == CUDA:
             assert other.scaler.state_dict() == trainer.scaler.state_dict()
         for (name, weight), mine in zip(trainer.model.named_parameters(), other.model.parameters(), strict=True):

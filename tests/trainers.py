@@ -5,14 +5,12 @@ from pathlib import Path
 
 import torch
 
-from irra.checkpoint import Progress, StateFolder
+from irra.checkpoint import StateFolder, TrainState
 from irra.config import TrainConfig
 from irra.data.loader import TrainingData
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
-from irra.evaluation import encode_split, text_to_image
-from irra.model import IRRA
-from irra.trainer import Reporter, Trainer, build_trainer, fit
+from irra.trainer import Reporter, Trainer
 from tests.models import small_model
 
 CPU = torch.device("cpu")
@@ -32,17 +30,22 @@ class Quiet:
         self.epochs.append(epoch)
 
 
-def make_trainer(store: PreparedStore, tokens: TokenStore, config: TrainConfig, device: torch.device = CPU) -> Trainer:
-    def validate(model: IRRA) -> dict[str, float]:
-        features = encode_split(model, store, tokens, "val", 8, config.precision)
-        return text_to_image(features, top_k=1).scores.metrics()
+def make_trainer(
+    store: PreparedStore,
+    tokens: TokenStore,
+    config: TrainConfig,
+    folder: Path | StateFolder,
+    device: torch.device = CPU,
+    kind: type[Trainer] = Trainer,
+) -> Trainer:
+    """A training of a small model, from the state in `folder` where there is one."""
+    states = StateFolder(folder, {"test": 1}) if isinstance(folder, Path) else folder
+    return kind(small_model(config.seed), TrainingData(store, tokens, config), config, device, states)
 
-    return build_trainer(small_model(config.seed), TrainingData(store, tokens, config), config, device, validate)
 
-
-def train(trainer: Trainer, folder: Path, reporter: Reporter | None = None) -> Progress:
+def train(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, folder: Path, reporter: Reporter | None = None
+) -> tuple[Trainer, TrainState]:
     """Train from the state in `folder`, if there is one, to the end."""
-    state = StateFolder(folder, {"test": 1})
-    at = state.load(trainer.model, trainer.optimizer, trainer.scaler) or Progress()
-    fit(trainer, state, at, reporter or Quiet())
-    return at
+    trainer = make_trainer(store, tokens, config, folder)
+    return trainer, trainer.fit(reporter or Quiet())

@@ -38,7 +38,7 @@ def index(
         from irra.checkpoint import load_model, model_fingerprint
         from irra.search.build import index_folder
         from irra.search.encoder import Encoder
-        from irra.utils.runtime import choose_device
+        from irra.utils.device import choose_device
 
         path = resolve_model(model)
         encoder = Encoder(load_model(path).to(choose_device("auto")))

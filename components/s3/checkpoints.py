@@ -17,7 +17,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from components.s3.client import SHA256, RemoteFolder
-from irra.checkpoint import STATE, Progress, StateFolder
+from irra.checkpoint import STATE, StateFolder, TrainState
 
 FINISHED = "finished"  # names the Kubeflow run whose training ended with the state beside it
 
@@ -56,20 +56,20 @@ class RemoteStateFolder(StateFolder):
         self._run = os.environ.get("KFP_RUN_ID", "")
         self._failing = False
 
-    def save(self, progress: Progress, model: nn.Module, optimizer: Optimizer, scaler: dict[str, Any]) -> None:
+    def save(self, state: TrainState, model: nn.Module, optimizer: Optimizer, scaler: dict[str, Any]) -> None:
         """Write the state here, and have it sent."""
-        super().save(progress, model, optimizer, scaler)
-        paths = [self.best_weights(progress.best_epoch)] if progress.best_epoch else []
+        super().save(state, model, optimizer, scaler)
+        paths = [self.best_weights(state.best_epoch)] if state.best_epoch else []
         stack = ExitStack()  # opened now, since an open file keeps its content when a later save replaces or removes it
         files = {path.name: stack.enter_context(path.open("rb")) for path in (*paths, self.folder / STATE)}
-        position = {"epoch": str(progress.epoch), "step": str(progress.step), "best": str(progress.best_epoch)}
+        position = {"epoch": str(state.epoch), "step": str(state.step), "best": str(state.best_epoch)}
         self._pending.cancel()  # of those that wait only the newest is sent
         self._in_background(
             lambda: self._send(files, position), "training goes on, and tries again after the next save"
         )
         self._pending.add_done_callback(lambda _: stack.close())
 
-    def load(self, model: nn.Module, optimizer: Optimizer, scaler: torch.amp.GradScaler) -> Progress | None:
+    def load(self, model: nn.Module, optimizer: Optimizer, scaler: torch.amp.GradScaler) -> TrainState | None:
         """Restore the state in S3 or the one here, whichever is further."""
         self._fetch_further()
         return super().load(model, optimizer, scaler)
@@ -140,10 +140,9 @@ class RemoteStateFolder(StateFolder):
 
     def _position(self) -> tuple[float, float]:
         """Epoch and step of the state here; one of another training is not to be replaced, so it counts as furthest."""
-        path = self.folder / STATE
-        if not path.exists():
+        if not (self.folder / STATE).exists():
             return (0, 0)
-        facts = self._read_facts(path)
-        if facts["fingerprint"] != self.fingerprint:
+        metadata = self.read_metadata()
+        if metadata["fingerprint"] != self.fingerprint:
             return (math.inf, 0)
-        return facts["progress"]["epoch"], facts["progress"]["step"]
+        return metadata["state"]["epoch"], metadata["state"]["step"]

@@ -33,8 +33,8 @@ class TrainingData:
 
     def __post_init__(self) -> None:
         check_same_data(self.store, self.tokens)
-        if "mlm" in self.config.losses and self.tokens.variants == 0:
-            raise UserError(f"{self.tokens.root}: no masking cache for mlm; set tokenize.variants to 1 or more")
+        if "mlm" in self.config.losses and self.tokens.mask_draws == 0:
+            raise UserError(f"{self.tokens.root}: no masking cache for mlm; set tokenize.mask_draws to 1 or more")
 
     def epoch(self, epoch: int) -> list[NDArray[np.int64]]:
         """Caption ids of every batch of `epoch` (from 1)."""

@@ -21,14 +21,26 @@ from irra.utils.progress import progress
 
 
 def prepare_dataset(config: PrepareConfig, target: Path) -> dict[str, Any]:
-    """Prepare `<root_dir>/<dataset_name>`, or the synthetic dataset after rendering it; the stats of the store."""
-    if config.synthetic is None:
-        return prepare(config, Path(config.root_dir) / config.dataset_name, target)
+    """Prepare the dataset that `config` names; the stats of the store."""
+    with open_dataset(config, target.with_name(target.name + ".raw.tmp")) as source:
+        return prepare(config, source, target)
+
+
+@contextmanager
+def open_dataset(config: PrepareConfig, scratch: Path) -> Iterator[Path]:
+    """The folder of the raw dataset, to read from.
+
+    A dataset that lies nowhere is rendered into the folder `scratch`, which is removed afterwards.
+    """
+    if config.source:
+        yield Path(config.source)
+        return
     from irra.synthetic import write_dataset
 
-    with _scratch_folder(target) as folder:
+    assert config.synthetic, "a dataset that lies nowhere is rendered"
+    with _scratch_folder(scratch) as folder:
         write_dataset(folder, config.synthetic)
-        return prepare(config, folder, target)
+        yield folder
 
 
 def prepare(config: PrepareConfig, source: Path, target: Path, workers: int | None = None) -> dict[str, Any]:
@@ -78,9 +90,8 @@ def hold_out_val(records: list[Record], share: float) -> list[Record]:
 
 
 @contextmanager
-def _scratch_folder(target: Path) -> Iterator[Path]:
-    """A new folder beside `target`, removed afterwards; what a killed run left there is removed first."""
-    folder = target.with_name(target.name + ".raw.tmp")
+def _scratch_folder(folder: Path) -> Iterator[Path]:
+    """`folder`, new and removed afterwards; what a killed run left there is removed first."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:

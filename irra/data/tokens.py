@@ -1,7 +1,7 @@
 """Caption token ids and the MLM masking cache, on disk and memory-mapped.
 
-Folder layout: `caption_ids.npy` uint16 (captions, L); `mlm_ids.npy` uint16 (variants, training captions, L) and
-`mlm_chosen.npy`, the chosen positions as packed bits (variants, training captions, ceil(L / 8)); `tokens.json`.
+Folder layout: `caption_ids.npy` uint16 (captions, L); `mlm_ids.npy` uint16 (mask_draws, training captions, L) and
+`mlm_chosen.npy`, the chosen positions as packed bits (mask_draws, training captions, ceil(L / 8)); `tokens.json`.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from irra.utils.files import check_replaceable, replace_folder, write_json
 from irra.utils.npy import write_npy_header
 from irra.utils.progress import progress
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 STOLEN_WORD = "jekyll</w>"
 
 
@@ -93,7 +93,7 @@ class TokenStore:
 
     root: Path
     text_length: int
-    variants: int
+    mask_draws: int
     fingerprint: str
     data_fingerprint: str
     first_training_row: int
@@ -111,7 +111,7 @@ class TokenStore:
                 raise UserError(f"{root}: format version {info['version']}, this code reads {FORMAT_VERSION}")
             caption_ids = np.load(root / "caption_ids.npy", mmap_mode="r")
             masked = [
-                np.load(root / name, mmap_mode="r") if info["variants"] else None
+                np.load(root / name, mmap_mode="r") if info["mask_draws"] else None
                 for name in ("mlm_ids.npy", "mlm_chosen.npy")
             ]
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -121,7 +121,7 @@ class TokenStore:
         return cls(
             root,
             info["text_length"],
-            info["variants"],
+            info["mask_draws"],
             info["fingerprint"],
             info["data_fingerprint"],
             info["first_training_row"],
@@ -131,14 +131,14 @@ class TokenStore:
         )
 
     def masked(self, caption_ids: NDArray[np.int64], epoch: int) -> MaskedRows:
-        """Masked rows of training captions in `epoch` (from 1): variant (epoch - 1) mod variants of the cache."""
+        """Masked rows of training captions in `epoch` (from 1): draw (epoch - 1) mod mask_draws of the cache."""
         assert self._mlm_ids is not None, "no masking cache"
         assert self._mlm_chosen is not None
-        variant = (epoch - 1) % self.variants
+        draw = (epoch - 1) % self.mask_draws
         rows = caption_ids - self.first_training_row
-        chosen = np.unpackbits(self._mlm_chosen[variant, rows], axis=1, count=self.text_length).astype(bool)
+        chosen = np.unpackbits(self._mlm_chosen[draw, rows], axis=1, count=self.text_length).astype(bool)
         labels = np.where(chosen, self.caption_ids[caption_ids], np.uint16(0))
-        return MaskedRows(self._mlm_ids[variant, rows], labels)
+        return MaskedRows(self._mlm_ids[draw, rows], labels)
 
     def vocabulary(self, caption_ids: NDArray[np.int64]) -> list[int]:
         """Token ids that occur in some captions, ascending: padding 0 first, start and end left out."""
@@ -164,12 +164,12 @@ def write_tokens(store: PreparedStore, config: TokenizeConfig, target: Path) -> 
             write_npy_header(file, caption_ids.dtype, caption_ids.shape)
             file.write(caption_ids.data)
         digest = hashlib.sha256(caption_ids.tobytes())
-        if config.variants:
+        if config.mask_draws:
             _write_masks(folder, caption_ids[first:last], config, digest)
         info = {
             "version": FORMAT_VERSION,
             "text_length": config.text_length,
-            "variants": config.variants,
+            "mask_draws": config.mask_draws,
             "captions": len(caption_ids),
             "first_training_row": first,
             "longest_caption": longest(caption_ids),
@@ -187,12 +187,12 @@ def _write_masks(
 ) -> None:
     rows, length = caption_ids.shape
     with (folder / "mlm_ids.npy").open("wb") as ids_file, (folder / "mlm_chosen.npy").open("wb") as chosen_file:
-        write_npy_header(ids_file, np.dtype(np.uint16), (config.variants, rows, length))
-        write_npy_header(chosen_file, np.dtype(np.uint8), (config.variants, rows, (length + 7) // 8))
-        for variant in progress(range(config.variants), "mask", config.variants, "variants"):
+        write_npy_header(ids_file, np.dtype(np.uint16), (config.mask_draws, rows, length))
+        write_npy_header(chosen_file, np.dtype(np.uint8), (config.mask_draws, rows, (length + 7) // 8))
+        for draw in progress(range(config.mask_draws), "mask", config.mask_draws, "draws"):
             masked = mask_tokens(
                 caption_ids,
-                np.random.default_rng([config.seed, variant]),
+                np.random.default_rng([config.seed, draw]),
                 config.mask_probability,
                 config.masked_token_rate,
                 config.masked_token_unchanged_rate,

@@ -10,7 +10,7 @@ from irra.model.attention import attend, run_blocks_at
 HEADS, HEAD_WIDTH = 8, 64  # of attention: as in the paper at width 512; wider models have more heads, none has fewer
 
 
-class Interaction(nn.Module):
+class CrossModalEncoder(nn.Module):
     """One cross-attention from text to image tokens, `depth` transformer blocks, a head over `vocabulary` tokens."""
 
     def __init__(self, width: int, depth: int, vocabulary: int) -> None:

@@ -1,17 +1,21 @@
 """IRRA: a CLIP backbone with the heads that its losses need."""
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import open_clip
 import torch
 from torch import Tensor, nn
 
 from irra.model.clip import create_clip, image_tokens, text_tokens
-from irra.model.cross_modal import Interaction
+from irra.model.cross_modal import CrossModalEncoder
 
 CLASSIFIER_STD = 0.001
+
+# Who trains at which rate: the pretrained backbone, the new cross-modal branch, the new heads.
+Part = Literal["backbone", "branch", "head"]
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,52 @@ class IRRA(nn.Module):
         self.logit_scale = 1.0 / spec.temperature
         self.clip = clip
         width = clip.text_projection.shape[1]
-        self.interaction = None if spec.cmt_depth is None else Interaction(width, spec.cmt_depth, spec.mlm_classes)
+        # the name under which its weights are saved
+        self.interaction = (
+            None if spec.cmt_depth is None else CrossModalEncoder(width, spec.cmt_depth, spec.mlm_classes)
+        )
         self.register_buffer("mlm_class_of", _mlm_class_of(spec), persistent=False)
         self.classifier = None if spec.num_classes is None else _classifier(width, spec.num_classes)
+
+    def forward(self, batch: dict[str, Tensor]) -> "Outputs":
+        """What the losses look at.
+
+        Args:
+            batch: `images` (B, 3, H, W) and `caption_ids` (B, L); for the prediction of masked words also `mlm_ids` and
+                `mlm_labels` (B, L), rows of full length. Where `caption_ids` is the very tensor `mlm_ids`, one pass of
+                the text encoder serves both.
+        """
+        image_tokens = self.image_tokens(batch["images"])
+        mlm_tokens = self.text_tokens(batch["mlm_ids"]) if "mlm_ids" in batch else None
+        if mlm_tokens is not None and batch["caption_ids"] is batch["mlm_ids"]:
+            text_features = end_features(mlm_tokens, batch["mlm_ids"])
+        else:
+            text_features = self.encode_text(batch["caption_ids"])
+        return Outputs(self, image_tokens, text_features, mlm_tokens, batch.get("mlm_labels"))
+
+    def part_of_parameters(self) -> dict[str, Part]:
+        """The part of the recipe that trains each parameter, by the parameter's name."""
+        owner = {
+            id(parameter): part
+            for part, modules in self._parts().items()
+            for module in modules
+            for parameter in module.parameters()
+        }
+        unknown = [name for name, parameter in self.named_parameters() if id(parameter) not in owner]
+        assert not unknown, f"IRRA._parts must say how to train {', '.join(unknown)}"
+        return {name: owner[id(parameter)] for name, parameter in self.named_parameters()}
+
+    def _parts(self) -> dict[Part, list[nn.Module]]:
+        """Every module with weights by its part; a new module belongs to one of them."""
+        parts: dict[Part, list[nn.Module]] = {"backbone": [self.clip], "branch": [], "head": []}
+        if self.interaction is not None:
+            cross = self.interaction
+            parts["backbone"] += [cross.ln_pre_t, cross.ln_pre_i, cross.ln_post]  # at its rate, as in the released code
+            parts["branch"] += [cross.cross_attn, cross.cross_modal_transformer]
+            parts["head"].append(cross.mlm_head)
+        if self.classifier is not None:
+            parts["head"].append(self.classifier)
+        return parts
 
     def image_tokens(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalised images to (B, P, D); token 0 is the global feature."""
@@ -77,6 +124,69 @@ class IRRA(nn.Module):
     def encode_text(self, caption_ids: Tensor) -> Tensor:
         """Global text features (B, D) of (B, L) token ids, read at the end token: un-normalised, float32."""
         return end_features(self.text_tokens(caption_ids), caption_ids)
+
+
+class Outputs:
+    """What the losses look at, under the names of their parameters.
+
+    image_features, text_features: (B, D) global features, un-normalised, float32. logit_scale: the inverse temperature.
+    The heads run when they are first asked for, so that a loss which is not named costs nothing.
+    """
+
+    def __init__(
+        self,
+        model: IRRA,
+        image_tokens: Tensor,
+        text_features: Tensor,
+        mlm_tokens: Tensor | None,
+        mlm_labels: Tensor | None,
+    ) -> None:
+        self.image_features = image_tokens[:, 0].float()
+        self.text_features = text_features
+        self.logit_scale = model.logit_scale
+        self._model, self._image_tokens, self._mlm_tokens, self._mlm_labels = (
+            model,
+            image_tokens,
+            mlm_tokens,
+            mlm_labels,
+        )
+
+    @cached_property
+    def image_logits(self) -> Tensor:
+        """(B, classes) of the ID classifier, float32."""
+        return self._classify(self.image_features)
+
+    @cached_property
+    def text_logits(self) -> Tensor:
+        """(B, classes) of the same classifier, float32."""
+        return self._classify(self.text_features)
+
+    @cached_property
+    def token_logits(self) -> Tensor:
+        """(N, tokens) of the cross-modal branch at the N chosen positions alone, float32."""
+        cross = self._model.interaction
+        assert cross is not None, "the model has no cross-modal branch"
+        assert self._mlm_tokens is not None, "the batch has no masked words"
+        fused = cross(self._mlm_tokens, self._image_tokens, self._chosen)
+        logits: Tensor = cross.mlm_head(fused).float()
+        return logits
+
+    @cached_property
+    def token_labels(self) -> Tensor:
+        """(N,) labels of the chosen positions, among the tokens that MLM predicts."""
+        assert self._mlm_labels is not None, "the batch has no masked words"
+        labels, class_of = self._mlm_labels[self._chosen], self._model.mlm_class_of
+        return labels if class_of is None else class_of[labels]
+
+    @cached_property
+    def _chosen(self) -> Tensor:
+        assert self._mlm_labels is not None, "the batch has no masked words"
+        return self._mlm_labels != 0
+
+    def _classify(self, features: Tensor) -> Tensor:
+        assert self._model.classifier is not None, "the model has no ID classifier"
+        logits: Tensor = self._model.classifier(features).float()
+        return logits
 
 
 def end_features(tokens: Tensor, caption_ids: Tensor) -> Tensor:

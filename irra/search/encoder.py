@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from irra.data.augment import normalise
 from irra.data.tokens import Tokenizer, trimmed
 from irra.model import IRRA
-from irra.utils.runtime import autocast
+from irra.utils.device import autocast
 
 Floats = NDArray[np.float32]
 

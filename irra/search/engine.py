@@ -14,8 +14,8 @@ from irra.search.encoder import Encoder
 from irra.search.gallery import Gallery
 from irra.search.pictures import to_pixels
 from irra.utils.cores import available_cores
+from irra.utils.device import choose_device
 from irra.utils.errors import UserError
-from irra.utils.runtime import choose_device
 
 MAX_QUERY_CHARACTERS = 2000
 MAX_RESULTS = 1000  # that a service gives for a query

@@ -6,12 +6,12 @@ import pytest
 
 from app.check import check
 from irra.utils.errors import UserError
-from tests.imports import ROOT
+from tests.presets import preset_text
 
 
 def params(tmp_path: Path, preset: str) -> Path:
     path = tmp_path / "params.yaml"
-    path.write_text((ROOT / "presets" / f"{preset}.yaml").read_text().replace("data/raw", str(tmp_path)))
+    path.write_text(preset_text(preset).replace("data/raw", str(tmp_path)))
     return path
 
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from app.cli import app
 from app.cli.console import command
-from irra.checkpoint import load_model, model_fingerprint, read_model_facts
+from irra.checkpoint import load_model, model_fingerprint, read_model_metadata
 from tests.cli import answer, irra, mistake, write_model
 from tests.imports import ROOT
 from tests.irra.test_checkpoint import official_weights
@@ -105,7 +105,7 @@ def test_a_released_checkpoint_becomes_a_model_like_others(tmp_path: Path) -> No
     facts = answer(*arguments)
     assert (facts["image_size"], facts["text_length"], facts["imported"]["file"]) == ([64, 32], 16, "best.pth")
     assert load_model(tmp_path / "model").spec.image_size == (64, 32)
-    assert read_model_facts(tmp_path / "model")["selected"]["best_epoch"] == 0  # which evaluate asks for
+    assert read_model_metadata(tmp_path / "model")["selected"]["best_epoch"] == 0  # which evaluate asks for
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pth", "model", "weights.safetensors"]
 
 

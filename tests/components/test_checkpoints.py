@@ -13,11 +13,10 @@ from torch import nn
 from torch.optim import SGD, Optimizer
 
 from components.s3.checkpoints import open_state
-from irra.checkpoint import Progress, StateFolder
+from irra.checkpoint import StateFolder, TrainState
 from irra.config import TrainConfig
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
-from irra.trainer import fit
 from irra.utils.errors import UserError
 from tests.irra.test_trainer import Quiet, assert_equal, make_trainer, weights
 from tests.s3 import BUCKET, Refused, Server
@@ -43,9 +42,9 @@ class Counter:
         if best_epoch:
             self.state.folder.mkdir(parents=True, exist_ok=True)
             self.state.best_weights(best_epoch).write_text(f"weights of epoch {best_epoch}")
-        self.state.save(Progress(epoch=epoch, best_epoch=best_epoch), self.model, self.optimizer, {})
+        self.state.save(TrainState(epoch=epoch, best_epoch=best_epoch), self.model, self.optimizer, {})
 
-    def load(self) -> Progress | None:
+    def load(self) -> TrainState | None:
         return self.state.load(self.model, self.optimizer, SCALER)
 
 
@@ -56,13 +55,12 @@ def remote_names(s3: Server) -> list[str]:
 
 def train(
     store: PreparedStore, tokens: TokenStore, config: TrainConfig, folder: Path, reporter: Quiet, uri: str = URI
-) -> tuple[dict[str, torch.Tensor], Progress, bytes]:
+) -> tuple[dict[str, torch.Tensor], TrainState, bytes]:
     """Train to the end; last weights, progress and best weights."""
-    trainer = make_trainer(store, tokens, config)
-    with open_state(folder, FINGERPRINT, uri) as state:
-        at = state.load(trainer.model, trainer.optimizer, trainer.scaler) or Progress()
-        fit(trainer, state, at, reporter)
-        return weights(trainer), at, state.best_weights(at.best_epoch).read_bytes()
+    with open_state(folder, FINGERPRINT, uri) as states:
+        trainer = make_trainer(store, tokens, config, states)
+        state = trainer.fit(reporter)
+        return weights(trainer), state, states.best_weights(state.best_epoch).read_bytes()
 
 
 class Hangs(Quiet):
@@ -107,7 +105,7 @@ def test_best_weights_come_along_and_those_of_earlier_epochs_go(s3: Server, tmp_
     with open_state(tmp_path / "elsewhere", FINGERPRINT, URI) as state:
         other = Counter(state)
         at = other.load()
-    assert at == Progress(epoch=4, best_epoch=2)
+    assert at == TrainState(epoch=4, best_epoch=2)
     assert other.model.weight.item() == 4
     assert state.best_weights(2).read_text() == "weights of epoch 2"
 
@@ -118,7 +116,7 @@ def test_the_state_that_is_further_is_taken(s3: Server, tmp_path: Path, here: in
     with open_state(tmp_path / "there", FINGERPRINT, URI) as state:
         Counter(state).save(there)
     with open_state(tmp_path / "here", FINGERPRINT, URI) as state:
-        assert Counter(state).load() == Progress(epoch=3)
+        assert Counter(state).load() == TrainState(epoch=3)
 
 
 def test_a_state_of_another_training_is_neither_taken_nor_replaced(s3: Server, tmp_path: Path) -> None:
@@ -141,14 +139,16 @@ def finish(folder: Path) -> None:
         state.clear()
 
 
-def found_in(folder: Path) -> Progress | None:
+def found_in(folder: Path) -> TrainState | None:
     with open_state(folder, FINGERPRINT, URI) as state:
         return Counter(state).load()
 
 
-@pytest.mark.parametrize(("run", "expected"), [("one", Progress(epoch=2, best_epoch=1)), ("another", None), ("", None)])
+@pytest.mark.parametrize(
+    ("run", "expected"), [("one", TrainState(epoch=2, best_epoch=1)), ("another", None), ("", None)]
+)
 def test_only_the_kubeflow_run_that_finished_a_training_finds_it_finished(
-    s3: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: str, expected: Progress | None
+    s3: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: str, expected: TrainState | None
 ) -> None:
     monkeypatch.setenv("KFP_RUN_ID", "one")
     finish(tmp_path / "here")
@@ -165,7 +165,7 @@ def test_the_last_state_is_sent_before_the_training_is_marked(
         for epoch in (2, 3):
             Counter(state).save(epoch)
         state.clear()
-    assert found_in(tmp_path / "elsewhere") == Progress(epoch=3)
+    assert found_in(tmp_path / "elsewhere") == TrainState(epoch=3)
 
 
 def test_another_run_replaces_a_finished_training(s3: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +182,7 @@ def test_weights_that_an_equal_training_removed_are_sent_again(s3: Server, tmp_p
         for state, epoch, best in ((one, 2, 1), (two, 3, 2), (one, 4, 1)):
             Counter(state).save(epoch, best)
             state._pending.result()
-    assert found_in(tmp_path / "elsewhere") == Progress(epoch=4, best_epoch=1)
+    assert found_in(tmp_path / "elsewhere") == TrainState(epoch=4, best_epoch=1)
 
 
 def test_a_removal_that_breaks_off_leaves_no_state_without_its_weights(s3: Server, tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_an_upload_that_fails_is_mentioned_once_and_made_good_by_the_next(
         training.save(4)
     assert capfd.readouterr().err.count("warning: ") == 1
     with open_state(tmp_path / "elsewhere", FINGERPRINT, URI) as state:
-        assert Counter(state).load() == Progress(epoch=4)
+        assert Counter(state).load() == TrainState(epoch=4)
 
 
 def test_a_slow_upload_holds_nothing_up_and_only_the_newest_state_follows(s3: Server, tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_slow_upload_holds_nothing_up_and_only_the_newest_state_follows(s3: Se
         released.set()
     assert len(s3.asked("PUT")) == 2
     with open_state(tmp_path / "elsewhere", FINGERPRINT, URI) as state:
-        assert Counter(state).load() == Progress(epoch=5)
+        assert Counter(state).load() == TrainState(epoch=5)
 
 
 @pytest.mark.parametrize("uri", ["s3://no-such-bucket/checkpoints", "checkpoints"])

@@ -28,6 +28,7 @@ from irra.search.encoder import Encoder
 from irra.utils.errors import UserError
 from tests.components.test_tracking import NOWHERE, clean_environment  # noqa: F401
 from tests.models import small_model
+from tests.presets import preset_text
 
 pytestmark = pytest.mark.xdist_group("mlflow")
 METRIC = "val/t2i/R1"
@@ -261,8 +262,7 @@ def test_a_worse_model_is_not_registered_and_that_is_no_error(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     inputs = make_inputs(tmp_path, store, seed=2, r1=25.0)
-    params = (Path(__file__).parents[2] / "presets" / "tiny.yaml").read_text()
-    (tmp_path / "params.yaml").write_text(params)
+    (tmp_path / "params.yaml").write_text(preset_text("tiny"))
     paths = {"params": tmp_path / "params.yaml", "registration": tmp_path / "registration.json", **vars(inputs)}
     monkeypatch.setattr(sys, "argv", ["register", *(f"--{name}={path}" for name, path in paths.items())])
     capsys.readouterr()

@@ -14,6 +14,7 @@ from PIL import Image
 from components.stage import guarded
 from irra.utils.errors import Interrupted, UserError
 from tests.imports import ROOT
+from tests.presets import preset_text
 
 SPLITS = {"a": "train", "b": "train", "c": "val", "d": "test"}  # of a picture, each of another person
 
@@ -24,7 +25,7 @@ def prepare(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def params_with(tmp_path: Path, old: str, new: str) -> str:
-    text = (ROOT / "presets" / "tiny.yaml").read_text()
+    text = preset_text("tiny")
     assert old in text
     (tmp_path / "params.yaml").write_text(text.replace(old, new))
     return str(tmp_path / "params.yaml")
@@ -75,7 +76,7 @@ def test_a_warning_is_one_plain_line(tmp_path: Path) -> None:
         for pid, (name, split) in enumerate(SPLITS.items())
     ]
     (tmp_path / "raw" / "mine" / "annotations.json").write_text(json.dumps(entries))
-    text = yaml.safe_load((ROOT / "presets" / "tiny.yaml").read_text())
+    text = yaml.safe_load(preset_text("tiny"))
     changes = {"dataset_name": "mine", "root_dir": str(tmp_path / "raw"), "on_bad_image": "skip", "synthetic": None}
     text["prepare"] |= changes
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(text))
@@ -89,7 +90,7 @@ def test_a_warning_is_one_plain_line(tmp_path: Path) -> None:
 def test_missing_data_is_named_and_leaves_the_previous_output(tmp_path: Path) -> None:
     (tmp_path / "prepared").mkdir()
     (tmp_path / "prepared" / "stats.json").write_text("{}")
-    text = (ROOT / "presets" / "cuhk-pedes.yaml").read_text().replace("data/raw", str(tmp_path / "nowhere"))
+    text = preset_text("cuhk-pedes").replace("data/raw", str(tmp_path / "nowhere"))
     (tmp_path / "params.yaml").write_text(text)
     done = prepare("--params", str(tmp_path / "params.yaml"), *outputs_in(tmp_path))
     assert done.returncode == 2

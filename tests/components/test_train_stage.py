@@ -2,6 +2,9 @@
 
 import csv
 import json
+import runpy
+import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,19 +12,23 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 
 from components import evaluate, train
 from components.tracking.run import Tracker
-from irra.checkpoint import Progress, StateFolder, load_model
+from irra.checkpoint import StateFolder, TrainState, load_model, read_model_metadata
 from irra.config import EvaluateConfig, Params, TokenizeConfig, TrainConfig
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore, write_tokens
 from irra.evaluation import encode_split, text_to_image
 from irra.metrics import METRIC_NAMES
 from irra.optim import build_optimizer
+from irra.training import fingerprint
 from irra.utils.errors import UserError
 from tests.conftest import write_store
+from tests.imports import ROOT
 from tests.models import small_model
+from tests.presets import preset_text
 
 pytestmark = pytest.mark.xdist_group("train-stage")
 
@@ -61,18 +68,18 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_a_server_metrics_and_curves_are_on_disk(trained: Path) -> None:
-    with (trained / "report" / "losses.csv").open() as file:
+    with (trained / "report" / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert float(rows[-1]["epoch"]) == 2.0
-    assert (trained / "report" / "validation.png").is_file()
-    metrics = json.loads((trained / "report" / "metrics.json").read_text())
-    assert metrics["best_epoch"] in (1, 2)
+    with (trained / "report" / "validation.csv").open() as file:
+        assert [int(row["epoch"]) for row in csv.DictReader(file)] == [1, 2]
 
 
 def test_the_model_is_the_best_epoch_s(trained: Path, store: PreparedStore, tokens: TokenStore) -> None:
-    metrics = json.loads((trained / "report" / "metrics.json").read_text())
+    selected = read_model_metadata(trained / "model")["selected"]
+    assert selected["best_epoch"] in (1, 2)
     features = encode_split(load_model(trained / "model").eval(), store, tokens, "val", 32, "fp32")
-    assert text_to_image(features, 1).scores.metrics() == pytest.approx(metrics["val"]["t2i"])
+    assert text_to_image(features, 1).scores.metrics() == pytest.approx(selected["val"]["t2i"])
 
 
 def test_the_state_of_a_finished_training_is_removed(trained: Path) -> None:
@@ -166,9 +173,9 @@ def test_a_training_on_other_data_or_tokens_is_not_resumed(
     model = small_model()
     optimizer, scaler = build_optimizer(model, config), torch.amp.GradScaler("cpu", enabled=False)
     outputs = outputs_in(tmp_path)
-    before = train.fingerprint(config, store, tokens)
-    StateFolder(outputs.checkpoints, before).save(Progress(), model, optimizer, scaler.state_dict())
-    after = train.fingerprint(config, prepared, TokenStore.open(tmp_path / "tokens"))
+    before = fingerprint(config, store, tokens)
+    StateFolder(outputs.checkpoints, before).save(TrainState(), model, optimizer, scaler.state_dict())
+    after = fingerprint(config, prepared, TokenStore.open(tmp_path / "tokens"))
     with pytest.raises(UserError, match=rf"{changed}: \w+ there, \w+ here"):
         StateFolder(outputs.checkpoints, after).load(model, optimizer, scaler)
 
@@ -250,3 +257,28 @@ def test_a_model_for_other_sizes_is_refused(
 def test_sheets_show_each_person_once() -> None:
     pids = np.array([4, 4, 7, 7, 9])
     assert evaluate.one_per_person(pids, np.array([1, 0, 4, 2, 3])).tolist() == [1, 4, 2]
+
+
+def test_five_frames_of_ours_lie_between_the_command_line_and_a_step_of_the_optimizer(
+    store: PreparedStore, tokens: TokenStore, tmp_path: Path, no_server: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = yaml.safe_load(preset_text("tiny"))
+    data["train"] |= {"device": "cpu", "num_epoch": 1, "loss_names": "itc"}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(data))
+    seen: list[list[str]] = []
+    step = torch.optim.AdamW.step
+
+    def noted(self: torch.optim.Optimizer, *arguments: object) -> object:
+        ours = (str(ROOT / "irra"), str(ROOT / "components"))
+        seen.append([frame.name for frame in traceback.extract_stack() if frame.filename.startswith(ours)])
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+    options = {"params": "params.yaml", "model": "model", "report": "report", "checkpoints": "checkpoints"}
+    arguments = [text for name, value in options.items() for text in (f"--{name}", str(tmp_path / value))]
+    inputs = ["--prepared", str(store.root), "--tokens", str(tokens.root)]
+    monkeypatch.setattr(sys, "argv", ["train", *arguments, *inputs])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("components.train", run_name="__main__")
+    assert ended.value.code == 0
+    assert seen[0] == ["<module>", "main", "run", "fit", "step"]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from irra.checkpoint import (
-    Progress,
     StateFolder,
+    TrainState,
     import_official,
     load_model,
     model_fingerprint,
@@ -87,7 +87,7 @@ def test_a_state_restores_weights_moments_and_progress(
     tmp_path: Path, train_config: TrainConfig, scaler: torch.amp.GradScaler
 ) -> None:
     model, optimizer = stepped(train_config)
-    at = Progress(epoch=3, step=7, losses=[{"epoch": 0.1, "loss/total": 1 / 3}], window={"steps": 2.0}, best_epoch=2)
+    at = TrainState(epoch=3, step=7, history=[{"epoch": 0.1, "loss/total": 1 / 3}], window={"steps": 2.0}, best_epoch=2)
     StateFolder(tmp_path, {"train.lr": 1e-5}).save(at, model, optimizer, {})
     other, empty = small_model(1), None
     empty = build_optimizer(other, train_config)
@@ -110,7 +110,7 @@ def test_a_state_of_another_configuration_is_refused_saying_what_differs(
     tmp_path: Path, train_config: TrainConfig, scaler: torch.amp.GradScaler
 ) -> None:
     model, optimizer = stepped(train_config)
-    StateFolder(tmp_path, {"train.lr": 1e-5, "data": "aa"}).save(Progress(), model, optimizer, {})
+    StateFolder(tmp_path, {"train.lr": 1e-5, "data": "aa"}).save(TrainState(), model, optimizer, {})
     with pytest.raises(UserError, match=r"train\.lr: 1e-05 there, 2e-05 here") as caught:
         StateFolder(tmp_path, {"train.lr": 2e-5, "data": "aa"}).load(model, optimizer, scaler)
     assert "data" not in str(caught.value).split("(")[1].split(")")[0]
@@ -131,7 +131,7 @@ def test_a_failed_write_leaves_the_previous_state(
 ) -> None:
     model, optimizer = stepped(train_config)
     state = StateFolder(tmp_path, {})
-    state.save(Progress(epoch=2), model, optimizer, {})
+    state.save(TrainState(epoch=2), model, optimizer, {})
 
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -139,7 +139,7 @@ def test_a_failed_write_leaves_the_previous_state(
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full_disk)
         with pytest.raises(OSError, match="No space left"):
-            state.save(Progress(epoch=3), model, optimizer, {})
+            state.save(TrainState(epoch=3), model, optimizer, {})
     restored = state.load(model, optimizer, scaler)
     assert restored is not None
     assert restored.epoch == 2
@@ -151,7 +151,7 @@ def test_only_the_best_weights_that_the_state_names_are_kept(tmp_path: Path, tra
     state = StateFolder(tmp_path, {})
     for epoch in (1, 2):
         save_weights(model, state.best_weights(epoch))
-    state.save(Progress(best_epoch=2), model, optimizer, {})
+    state.save(TrainState(best_epoch=2), model, optimizer, {})
     assert sorted(path.name for path in tmp_path.glob("best-*")) == ["best-0002.safetensors"]
 
 
@@ -159,7 +159,7 @@ def test_clearing_a_state_leaves_files_that_are_not_its_own(tmp_path: Path, trai
     model, optimizer = stepped(train_config)
     state = StateFolder(tmp_path, {})
     save_weights(model, state.best_weights(1))
-    state.save(Progress(best_epoch=1), model, optimizer, {})
+    state.save(TrainState(best_epoch=1), model, optimizer, {})
     (tmp_path / "notes.txt").write_text("precious")
     state.clear()
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
@@ -171,7 +171,7 @@ def test_clearing_removes_the_state_before_the_weights_that_it_names(
     model, optimizer = stepped(train_config)
     state = StateFolder(tmp_path, {})
     save_weights(model, state.best_weights(1))
-    state.save(Progress(best_epoch=1), model, optimizer, {})
+    state.save(TrainState(best_epoch=1), model, optimizer, {})
     removed: list[str] = []
     unlink = Path.unlink
 

@@ -1,5 +1,7 @@
 """params.yaml: presets load, and each mistake gets a message that names key and cure."""
 
+import re
+import warnings
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -8,16 +10,17 @@ import pytest
 import yaml
 
 from irra.backbones import read_backbone
-from irra.config import Params, TokenizeConfig, load_params, parse_section
+from irra.config import Params, TokenizeConfig, change, load_params, parse_section
+from irra.config.presets import header_of, render
+from irra.config.values import read_yaml, write_yaml
 from irra.utils.errors import UserError
-from tests.conftest import ROOT
-
-PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
+from tests.imports import ROOT
+from tests.presets import PRESETS, preset_text
 
 
 def changed(tmp_path: Path, changes: dict[str, Any], preset: str = "synthetic") -> Path:
-    """A copy of a preset with dotted keys set, or removed where the value is None in quotes."""
-    data = yaml.safe_load((ROOT / "presets" / f"{preset}.yaml").read_text())
+    """A whole file of a preset with dotted keys set, or removed where the value says so."""
+    data = yaml.safe_load(preset_text(preset))
     for key, value in changes.items():
         *sections, last = key.split(".")
         target = data
@@ -44,8 +47,192 @@ def test_every_preset_starts_by_saying_what_it_takes_and_gives(path: Path) -> No
         assert any(line.startswith((f"# {word}:", f"# {word}set:", f"# {word} on ")) for line in header), word
 
 
-def test_params_yaml_is_the_default_preset() -> None:
-    assert (ROOT / "params.yaml").read_bytes() == (ROOT / "presets" / "synthetic.yaml").read_bytes()
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_a_preset_is_short_and_says_only_what_differs(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 40
+    data = yaml.safe_load(path.read_text())
+    base = data.pop("base")
+    below = Params() if base == "published" else load_params(path.with_name(f"{base}.yaml"))
+    same = set(flat(data).items()) & set(flat(below.model_dump()).items())
+    assert not same
+
+
+def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted keys, as text."""
+    flattened: dict[str, Any] = {}
+    for name, value in data.items():
+        flattened |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": repr(value)}
+    return flattened
+
+
+def test_params_yaml_is_what_make_preset_writes_by_default() -> None:
+    assert (ROOT / "params.yaml").read_bytes() == preset_text("synthetic").encode()
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_what_is_written_of_a_preset_is_read_back(tmp_path: Path, path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(preset_text(path.stem))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_params(tmp_path / "params.yaml") == load_params(path)
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_every_key_is_written(path: Path) -> None:
+    params = load_params(path)
+    absent = {"synthetic"} if params.prepare.synthetic is None else set()  # a section of that dataset alone
+    assert flat(yaml.safe_load(preset_text(path.stem))) == flat(params.model_dump(exclude={"prepare": absent}))
+
+
+def test_the_defaults_are_the_published_recipe() -> None:
+    params = load_params(ROOT / "presets" / "cuhk-pedes.yaml")
+    assert params.train == Params().train
+    assert params.prepare.image_size == [384, 128]
+    assert params.tokenize == TokenizeConfig(
+        text_length=77,
+        mask_draws=60,
+        mask_probability=0.15,
+        masked_token_rate=0.8,
+        masked_token_unchanged_rate=0.1,
+        seed=0,
+    )
+    recipe = {
+        "backbone": "ViT-B-16-quickgelu",
+        "pretrained": "openai",
+        "stride_size": 16,
+        "cmt_depth": 4,
+        "loss_names": "sdm+mlm+id",
+        "temperature": 0.02,
+        "mask_global_text": True,
+        "img_aug": True,
+        "sampler": "random",
+        "batch_size": 64,
+        "num_epoch": 60,
+        "optimizer": "Adam",
+        "lr": 1e-5,
+        "lr_factor": 5.0,
+        "bias_lr_factor": 2.0,
+        "weight_decay": 4e-5,
+        "weight_decay_bias": 0.0,
+        "alpha": 0.9,
+        "beta": 0.999,
+        "eps": 1e-3,
+        "lrscheduler": "cosine",
+        "warmup_epochs": 5,
+        "warmup_factor": 0.1,
+        "seed": 1,
+    }
+    assert params.train.model_dump(include=set(recipe)) == recipe
+
+
+def test_a_comment_has_the_choices_what_the_key_does_and_the_default_where_the_value_differs(params: Params) -> None:
+    text = render(change(params, ["index.split=val"]), "# mine\n")
+    assert text.startswith("# mine\n")
+    assert "  split: val # train, val or test; the gallery that is searched (default: test)\n" in text
+    assert "  dtype: float16 # float32 or float16; float32: twice the size, the last digits of a score\n" in text
+
+
+def test_a_header_ends_where_the_text_of_the_program_begins(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(preset_text("tiny"))
+    assert header_of(tmp_path / "params.yaml") == header_of(ROOT / "presets" / "tiny.yaml")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1e-5, "1.0e-5"),
+        (8e-4, "8.0e-4"),
+        (2.5e-5, "2.5e-5"),
+        (0.07, "0.07"),
+        (0.0, "0.0"),
+        (10.0, "10.0"),
+        (1e30, "1.0e+30"),
+        (None, "null"),
+        (True, "true"),
+        ([20, 50], "[20, 50]"),
+        ("data/raw", "data/raw"),
+        ("1e-5", "'1e-5'"),
+        ("null", "'null'"),
+        ("a # b: [c", "'a # b: [c'"),
+    ],
+)
+def test_values_are_written_as_people_write_them_and_read_back(value: Any, text: str) -> None:
+    assert write_yaml(value) == text
+    assert repr(read_yaml(text)) == repr(value)
+    assert repr(yaml.safe_load(text)) == repr(value)  # as others read it
+
+
+def preset(folder: Path, name: str, text: str) -> Path:
+    path = folder / f"{name}.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_preset_builds_on_others(tmp_path: Path) -> None:
+    preset(tmp_path, "low", "base: published\ntrain: {lr: 0.5, milestones: [1]}\n")
+    preset(tmp_path, "middle", "base: low\ntrain: {lr: 0.25}\nindex: {split: val}\n")
+    params = load_params(preset(tmp_path, "high", "base: middle\nindex: {dtype: float32}\n"))
+    assert (params.train.lr, params.train.milestones) == (0.25, [1])
+    assert (params.index.split, params.index.dtype) == ("val", "float32")
+    assert params.prepare == Params().prepare
+
+
+def test_a_preset_can_take_a_section_away(tmp_path: Path) -> None:
+    preset(tmp_path, "low", "base: published\nprepare: {dataset_name: synthetic, synthetic: {train_ids: 9}}\n")
+    high = preset(tmp_path, "high", "base: low\nprepare: {dataset_name: mine, synthetic: null}\n")
+    assert load_params(high).prepare.synthetic is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("base: high", "high.yaml: base: 'high' builds on this file"),
+        ("base: lwo", "high.yaml: base: no preset 'lwo'; did you mean 'low'?"),
+        ("base: low", "low.yaml: base: 'high' builds on this file"),
+        ("base: published\ntrain: {lrr: 1.0}", "high.yaml: train.lrr: unknown key; did you mean 'lr'?"),
+    ],
+)
+def test_a_preset_on_nothing_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    preset(tmp_path, "low", "base: high")
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path}/{message}")):
+        load_params(preset(tmp_path, "high", text))
+
+
+def test_keys_that_a_whole_file_lacks_have_their_defaults_and_are_named(tmp_path: Path) -> None:
+    path = changed(tmp_path, {"train.lr": "(removed)", "prepare.synthetic.seed": "(removed)", "report": "(removed)"})
+    with pytest.warns(UserWarning, match="lacks keys") as caught:
+        params = load_params(path)
+    assert (params.train.lr, params.report.sheet_queries) == (1e-5, 5)
+    (message,) = [str(warning.message) for warning in caught]
+    assert message.startswith(f"{path}: lacks keys, which have their defaults: prepare.synthetic.seed: 0, ")
+    assert "train.lr: 1.0e-5, report.sheet_queries: 5, report.seed: 0; `make params`" in message
+
+
+def test_old_names_are_taken_over_with_one_warning(tmp_path: Path) -> None:
+    changes = {"tokenize.mask_draws": "(removed)", "tokenize.variants": 7, "evaluate.sheet_queries": 3}
+    path = changed(tmp_path, {**changes, "report.sheet_queries": "(removed)"})
+    with pytest.warns(UserWarning, match="is now") as caught:
+        params = load_params(path)
+    assert (params.tokenize.mask_draws, params.report.sheet_queries) == (7, 3)
+    (message,) = [str(warning.message) for warning in caught]
+    assert message.startswith(f"{path}: tokenize.variants is now tokenize.mask_draws, evaluate.sheet_queries is now ")
+
+
+def test_a_file_from_before_the_section_report_loads(tmp_path: Path) -> None:
+    path = changed(tmp_path, {"evaluate.sheet_queries": 3, "report": "(removed)"})
+    with pytest.warns(UserWarning, match=r"is now|report\.seed: 0"):
+        assert load_params(path).report.sheet_queries == 3
+
+
+def test_an_old_name_can_be_assigned(params: Params) -> None:
+    with pytest.warns(UserWarning, match=r"tokenize\.variants is now tokenize\.mask_draws"):
+        assert change(params, ["tokenize.variants=9"]).tokenize.mask_draws == 9
+
+
+def test_an_old_and_a_new_name_at_once_are_refused(tmp_path: Path) -> None:
+    path = changed(tmp_path, {"tokenize.variants": 7})
+    with pytest.raises(UserError, match=r"tokenize\.variants is now tokenize\.mask_draws, and both are there"):
+        load_params(path)
 
 
 @pytest.mark.parametrize(
@@ -55,8 +242,6 @@ def test_params_yaml_is_the_default_preset() -> None:
         ({"train.lr_facto": 2.0}, r"train\.lr_facto: unknown key; did you mean 'lr_factor'\?"),
         ({"prepare.synthetic.train_id": 2}, r"prepare\.synthetic\.train_id: unknown key; did you mean 'train_ids'\?"),
         ({"evaluation": {}}, r"evaluation: unknown key; did you mean 'evaluate'\?"),
-        ({"train.lr": "(removed)"}, r"train\.lr: missing"),
-        ({"tokenize": "(removed)"}, r"tokenize: missing"),
         ({"train.lr": "fast"}, r"train\.lr: input should be a valid number, found 'fast'"),
         ({"train.batch_size": "64"}, r"train\.batch_size: input should be a valid integer, found '64'"),
         ({"train.batch_size": 64.5}, r"train\.batch_size: .*integer"),
@@ -83,7 +268,7 @@ def test_params_yaml_is_the_default_preset() -> None:
         ({"train.stride_size": 17}, r"train: stride_size 17 exceeds the backbone's patch size 16"),
         ({"prepare.image_size": [190, 64]}, r"prepare\.image_size \[190, 64\] is not divisible by the patch size 16"),
         ({"prepare.image_size": [192]}, r"prepare\.image_size: .*at least 2"),
-        ({"tokenize.variants": 0}, r"train\.loss_names has mlm, .* set tokenize\.variants to 1 or more"),
+        ({"tokenize.mask_draws": 0}, r"train\.loss_names has mlm, .* set tokenize\.mask_draws to 1 or more"),
         ({"tokenize.text_length": 78}, r"tokenize\.text_length: .*less than or equal to 77"),
         ({"tokenize.masked_token_rate": 0.95}, r"tokenize: masked_token_rate \+ masked_token_unchanged_rate"),
         (
@@ -133,7 +318,7 @@ def test_missing_file_says_how_to_write_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("text", "value"), [("1e-5", 1e-5), ("2E3", 2000.0), ("1.0e-5", 1e-5), ("1", 1.0)])
 def test_numbers_are_read_as_people_write_them(tmp_path: Path, text: str, value: float) -> None:
     path = tmp_path / "params.yaml"
-    lines = (ROOT / "presets" / "synthetic.yaml").read_text().splitlines()
+    lines = preset_text("synthetic").splitlines()
     path.write_text("\n".join(f"  lr: {text}" if line.startswith("  lr: ") else line for line in lines))
     assert load_params(path).train.lr == value
 
@@ -143,8 +328,10 @@ def test_sections_survive_the_way_through_json(params: Params) -> None:
 
 
 def test_a_section_s_mistakes_are_named_too() -> None:
-    with pytest.raises(UserError, match=r"TokenizeConfig: text_length: missing"):
-        parse_section(TokenizeConfig, "{}")
+    with pytest.raises(UserError, match=r"TokenizeConfig: text_length: .*integer"):
+        parse_section(TokenizeConfig, '{"text_length": "long"}')
+    with pytest.warns(UserWarning, match=r"TokenizeConfig: lacks keys, .*: mask_draws: 60"):
+        assert parse_section(TokenizeConfig, '{"text_length": 40}').text_length == 40
 
 
 def test_sections_are_frozen(params: Params) -> None:

@@ -85,8 +85,8 @@ def test_mlm_without_a_masking_cache_is_refused(
 ) -> None:
     import dataclasses
 
-    with pytest.raises(UserError, match=r"set tokenize\.variants"):
-        TrainingData(store, dataclasses.replace(tokens, variants=0), train_config)
+    with pytest.raises(UserError, match=r"set tokenize\.mask_draws"):
+        TrainingData(store, dataclasses.replace(tokens, mask_draws=0), train_config)
 
 
 def test_identity_sampler_with_too_few_identities_is_a_user_s_mistake(data: TrainingData) -> None:

@@ -5,8 +5,10 @@ import torch
 from torch import Tensor
 
 from irra import losses
+from irra.config import LOSSES
 from irra.model import IRRA
-from irra.objective import compute_losses, encode, mlm_logits, objective
+from irra.model.irra import Outputs
+from irra.objective import compute_losses, objective
 from tests.irra.test_model import token_rows
 from tests.models import small_model
 
@@ -45,13 +47,13 @@ def test_logits_at_chosen_positions_equal_the_full_computation_with_gradients(
     model: IRRA, batch: dict[str, Tensor]
 ) -> None:
     weight = model.interaction.mlm_head.fc.weight
-    features = encode(model, batch, True, True)
-    chosen_loss = losses.mlm(*mlm_logits(model, features, batch["mlm_labels"]))
+    outputs = model(batch)
+    chosen_loss = losses.mlm(outputs.token_logits, outputs.token_labels)
     chosen_gradients = torch.autograd.grad(chosen_loss, [weight, model.clip.token_embedding.weight])
 
-    features = encode(model, batch, True, True)
     everywhere = torch.ones_like(batch["mlm_labels"], dtype=torch.bool)
-    full = model.interaction.mlm_head(model.interaction(features.mlm_tokens, features.image_tokens, everywhere))
+    text_tokens, image_tokens = model.text_tokens(batch["mlm_ids"]), model.image_tokens(batch["images"])
+    full = model.interaction.mlm_head(model.interaction(text_tokens, image_tokens, everywhere))
     full_loss = losses.mlm(full, batch["mlm_labels"].flatten())
     full_gradients = torch.autograd.grad(full_loss, [weight, model.clip.token_embedding.weight])
 
@@ -68,10 +70,9 @@ def test_a_head_over_some_tokens_equals_the_full_one_without_the_others(batch: d
     for name in ("interaction.mlm_head.fc.weight", "interaction.mlm_head.fc.bias"):
         weights[name] = weights[name][ids]
     small.load_state_dict(weights)
-    logits, classes = mlm_logits(small, encode(small, batch, True, True), labels)
-    expected, tokens = mlm_logits(full, encode(full, batch, True, True), labels)
-    torch.testing.assert_close(logits, expected[:, ids])
-    assert [ids[i] for i in classes.tolist()] == tokens.tolist()
+    found, expected = small(batch), full(batch)
+    torch.testing.assert_close(found.token_logits, expected.token_logits[:, ids])
+    assert [ids[i] for i in found.token_labels.tolist()] == expected.token_labels.tolist()
 
 
 def test_mask_global_text_feeds_the_masked_caption_to_sdm(model: IRRA, batch: dict[str, Tensor]) -> None:
@@ -108,15 +109,37 @@ def test_accuracies_count_right_predictions(model: IRRA, batch: dict[str, Tensor
     with torch.no_grad():
         model.classifier.weight.zero_()
         model.classifier.bias.zero_()[0] = 1.0  # always class 0, right for two of six
-    features = encode(model, batch, True, True)
-    accuracies = objective(model, features, batch, ["id", "mlm"], False, 1.0, 1.0).accuracies
+    accuracies = objective(model, batch, ["id", "mlm"], {}, True, False).accuracies
     assert accuracies["id_image"].item() == pytest.approx(2 / 6)
     assert accuracies["id_text"].item() == pytest.approx(2 / 6)
 
 
+class Fixed(torch.nn.Module):
+    """Gives the outputs that it was made with."""
+
+    def __init__(self, outputs: Outputs) -> None:
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, batch: dict[str, Tensor]) -> Outputs:
+        return self.outputs
+
+
 def test_similarities_stay_float32_under_autocast(model: IRRA, batch: dict[str, Tensor]) -> None:
-    features = encode(model, batch, False, True)
-    exact = objective(model, features, batch, ["sdm"], False, 1.0, 1.0).losses["sdm"]
+    fixed = Fixed(model(batch))
+    exact = compute_losses(fixed, batch, ["sdm"])["sdm"]
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = objective(model, features, batch, ["sdm"], False, 1.0, 1.0).losses["sdm"]
+        mixed = compute_losses(fixed, batch, ["sdm"])["sdm"]
     assert torch.equal(exact, mixed)
+
+
+def test_one_pass_of_the_text_encoder_serves_both_branches_as_two_do(model: IRRA, batch: dict[str, Tensor]) -> None:
+    masked = batch["mlm_ids"]
+    shared = model(batch | {"caption_ids": masked})
+    apart = model(batch | {"caption_ids": masked.clone()})
+    assert torch.equal(shared.text_features, apart.text_features)
+    assert torch.equal(shared.token_logits, apart.token_logits)
+
+
+def test_every_loss_that_parameters_may_name_is_there() -> None:
+    assert set(LOSSES) == set(losses.LOSSES)

@@ -53,8 +53,14 @@ def test_groups_have_the_published_rates_and_decays(published: TrainConfig) -> N
     ],
 )
 def test_later_rules_win(name: str, group: str) -> None:
-    assert name in dict(small_model().named_parameters())
-    assert group_of(name) == group
+    assert group_of(name, small_model().part_of_parameters()[name]) == group
+
+
+def test_a_new_module_must_say_how_it_is_trained() -> None:
+    model = small_model()
+    model.local_head = torch.nn.Linear(4, 4)
+    with pytest.raises(AssertionError, match=r"local_head\.weight, local_head\.bias"):
+        model.part_of_parameters()
 
 
 def test_every_parameter_is_in_exactly_one_group(published: TrainConfig) -> None:
@@ -109,11 +115,13 @@ def test_one_group_per_pair_steps_as_one_group_per_tensor(published: TrainConfig
     grouped, single = small_model(), small_model()
     ours = build_optimizer(grouped, published)
     rules = {group["name"]: group for group in parameter_groups(single, published)}
+    parts = single.part_of_parameters()
+
+    def rule(name: str) -> dict[str, float]:
+        return {key: rules[group_of(name, parts[name])][key] for key in ("lr", "weight_decay")}
+
     theirs = torch.optim.Adam(
-        [
-            {"params": [p], "lr": rules[group_of(name)]["lr"], "weight_decay": rules[group_of(name)]["weight_decay"]}
-            for name, p in single.named_parameters()
-        ],
+        [{"params": [p], **rule(name)} for name, p in single.named_parameters()],
         betas=(0.9, 0.999),
         eps=1e-3,
     )

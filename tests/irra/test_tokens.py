@@ -60,7 +60,7 @@ def test_five_hundred_words_are_cut_and_still_end(tokenizer: Tokenizer) -> None:
 def test_captions_that_fit_exactly_are_not_counted_as_cut(
     store: PreparedStore, tokenize_config: TokenizeConfig, tmp_path: Path, text_length: int, cut: int
 ) -> None:
-    config = tokenize_config.model_copy(update={"text_length": text_length, "variants": 0})
+    config = tokenize_config.model_copy(update={"text_length": text_length, "mask_draws": 0})
     assert write_tokens(store, config, tmp_path / "tokens")["cut_captions"] == cut
 
 
@@ -70,12 +70,12 @@ def test_padding_is_zero_behind_the_end(tokenizer: Tokenizer) -> None:
     assert not row[4:].any()
 
 
-def test_cache_holds_one_seeded_draw_for_each_variant(
+def test_epochs_use_the_seeded_draws_in_turn(
     store: PreparedStore, tokens: TokenStore, tokenize_config: TokenizeConfig
 ) -> None:
     rows = store.caption_ids("train")
-    for epoch, variant in [(1, 0), (2, 1), (3, 0)]:
-        expected = mask_tokens(tokens.caption_ids[rows], np.random.default_rng([0, variant]), 0.15, 0.8, 0.1)
+    for epoch, draw in [(1, 0), (2, 1), (3, 0)]:
+        expected = mask_tokens(tokens.caption_ids[rows], np.random.default_rng([0, draw]), 0.15, 0.8, 0.1)
         masked = tokens.masked(rows, epoch)
         np.testing.assert_array_equal(masked.mlm_ids, expected.mlm_ids)
         np.testing.assert_array_equal(masked.mlm_labels, np.where(expected.chosen, tokens.caption_ids[rows], 0))
@@ -106,12 +106,10 @@ def test_another_seed_gives_another_fingerprint(
     assert TokenStore.open(tmp_path / "other").fingerprint != tokens.fingerprint
 
 
-def test_without_variants_there_is_no_cache(
-    store: PreparedStore, tokenize_config: TokenizeConfig, tmp_path: Path
-) -> None:
-    write_tokens(store, tokenize_config.model_copy(update={"variants": 0}), tmp_path / "plain")
+def test_without_draws_there_is_no_cache(store: PreparedStore, tokenize_config: TokenizeConfig, tmp_path: Path) -> None:
+    write_tokens(store, tokenize_config.model_copy(update={"mask_draws": 0}), tmp_path / "plain")
     assert not (tmp_path / "plain" / "mlm_ids.npy").exists()
-    assert TokenStore.open(tmp_path / "plain").variants == 0
+    assert TokenStore.open(tmp_path / "plain").mask_draws == 0
 
 
 def test_missing_tokens_name_the_stage_to_run(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import os
 import signal
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from irra.config import TrainConfig
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
 from irra.evaluation import encode_split, image_to_text, text_to_image
-from irra.model import IRRA
 from irra.objective import compute_losses
 from irra.trainer import NonFiniteLoss, Trainer
 from irra.utils.errors import Interrupted, UserError
@@ -49,8 +47,8 @@ def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
 
 
-def test_one_batch_is_overfitted(store: PreparedStore, tokens: TokenStore, config: TrainConfig) -> None:
-    trainer = make_trainer(store, tokens, config.model_copy(update={"img_aug": False}))
+def test_one_batch_is_overfitted(store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path) -> None:
+    trainer = make_trainer(store, tokens, config.model_copy(update={"img_aug": False}), tmp_path)
     batch = next(trainer.data.batches(1, 0, CPU))
     first = compute_losses(trainer.model, batch, config.losses, mask_global_text=False)
     for _ in range(120):
@@ -66,9 +64,8 @@ def test_one_batch_is_overfitted(store: PreparedStore, tokens: TokenStore, confi
 def test_equal_seeds_give_equal_weights_and_history(
     store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
 ) -> None:
-    runs = [make_trainer(store, tokens, config) for _ in range(2)]
-    first, second = (train(trainer, tmp_path / str(i)) for i, trainer in enumerate(runs))
-    assert_equal(weights(runs[0]), weights(runs[1]))
+    (one, first), (other, second) = (train(store, tokens, config, tmp_path / name) for name in ("one", "other"))
+    assert_equal(weights(one), weights(other))
     assert first == second
 
 
@@ -76,43 +73,43 @@ def test_equal_seeds_give_equal_weights_and_history(
 def test_stopped_by_a_signal_and_started_again_equals_never_stopped(
     store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path, stop_at: int
 ) -> None:
-    whole = make_trainer(store, tokens, config)
-    expected = train(whole, tmp_path / "whole")
+    whole, expected = train(store, tokens, config, tmp_path / "whole")
     with pytest.raises(Interrupted) as stopped:
-        train(make_trainer(store, tokens, config), tmp_path / "cut", StopsAt(stop_at))
+        train(store, tokens, config, tmp_path / "cut", StopsAt(stop_at))
     assert stopped.value.code == 128 + signal.SIGTERM
-    resumed = make_trainer(store, tokens, config)
-    at = train(resumed, tmp_path / "cut")
+    resumed, state = train(store, tokens, config, tmp_path / "cut")
     assert_equal(weights(whole), weights(resumed))
-    assert at == expected
+    assert state == expected
+
+
+class StopsInValidation(Trainer):
+    """Gets a SIGTERM in its first validation."""
+
+    def validate(self) -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the validation went on")
 
 
 def test_stopped_in_a_validation_goes_on_with_it_and_equals_never_stopped(
     store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
 ) -> None:
-    whole = make_trainer(store, tokens, config)
-    expected = train(whole, tmp_path / "whole")
-
-    def stop(model: IRRA) -> dict[str, float]:
-        os.kill(os.getpid(), signal.SIGTERM)
-        raise AssertionError("the validation went on")
-
+    whole, expected = train(store, tokens, config, tmp_path / "whole")
     with pytest.raises(Interrupted, match="143") as stopped:
-        train(replace(make_trainer(store, tokens, config), validate=stop), tmp_path / "cut")
+        make_trainer(store, tokens, config, tmp_path / "cut", kind=StopsInValidation).fit(Quiet())
     assert "stopped in the validation after epoch 1" in stopped.value.message
-    resumed, reporter = make_trainer(store, tokens, config), Quiet()
-    at = train(resumed, tmp_path / "cut", reporter)
+    reporter = Quiet()
+    resumed, state = train(store, tokens, config, tmp_path / "cut", reporter)
     assert reporter.steps[0] == 7, "the steps of the first epoch are not repeated"
     assert reporter.epochs == [1, 2, 3]
     assert_equal(weights(whole), weights(resumed))
-    assert at == expected
+    assert state == expected
 
 
 def test_windows_that_a_stop_cuts_keep_their_means(
     store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
 ) -> None:
     config = config.model_copy(update={"log_period": 4, "checkpoint_minutes": 1e-9})  # a state after every step
-    expected = train(make_trainer(store, tokens, config), tmp_path / "whole")
+    _, expected = train(store, tokens, config, tmp_path / "whole")
 
     class Killed(Exception):
         pass
@@ -122,50 +119,50 @@ def test_windows_that_a_stop_cuts_keep_their_means(
             raise Killed
 
     with pytest.raises(Killed):
-        train(make_trainer(store, tokens, config), tmp_path / "cut", Dies())
-    at = train(make_trainer(store, tokens, config), tmp_path / "cut")
-    assert at.losses == expected.losses
+        train(store, tokens, config, tmp_path / "cut", Dies())
+    _, state = train(store, tokens, config, tmp_path / "cut")
+    assert state.history == expected.history
 
 
 def test_the_best_epoch_s_weights_are_kept(
     store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
 ) -> None:
-    at = train(make_trainer(store, tokens, config), tmp_path)
-    best = max(row["R1"] for row in at.validation)
-    assert at.validation[at.best_epoch - 1]["R1"] == best
-    assert [path.name for path in tmp_path.glob("best-*")] == [f"best-{at.best_epoch:04d}.safetensors"]
+    _, state = train(store, tokens, config, tmp_path)
+    best = max(row["R1"] for row in state.validation)
+    assert state.validation[state.best_epoch - 1]["R1"] == best
+    assert [path.name for path in tmp_path.glob("best-*")] == [f"best-{state.best_epoch:04d}.safetensors"]
 
 
 def test_every_window_and_every_epoch_is_reported(
     store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
 ) -> None:
     reporter = Quiet()
-    at = train(make_trainer(store, tokens, config.model_copy(update={"log_period": 4})), tmp_path, reporter)
+    _, state = train(store, tokens, config.model_copy(update={"log_period": 4}), tmp_path, reporter)
     assert reporter.steps == [4, 6, 10, 12, 16, 18]  # six steps an epoch: every fourth, and the last
     assert reporter.epochs == [1, 2, 3]
-    assert [row["epoch"] for row in at.losses][-1] == 3.0
-    assert {"loss/total", "loss/sdm", "accuracy/mlm", "lr/default"} <= set(at.losses[0])
+    assert [row["epoch"] for row in state.history][-1] == 3.0
+    assert {"loss/total", "loss/sdm", "accuracy/mlm", "lr/default"} <= set(state.history[0])
 
 
 def test_learning_rates_follow_the_schedule(
     store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
 ) -> None:
-    at = train(make_trainer(store, tokens, config), tmp_path)
-    assert at.losses[0]["lr/default"] == pytest.approx(config.lr * config.warmup_factor)
-    assert at.losses[-1]["lr/default"] == pytest.approx(config.lr * 0.5)  # cosine, halfway through two epochs
+    _, state = train(store, tokens, config, tmp_path)
+    assert state.history[0]["lr/default"] == pytest.approx(config.lr * config.warmup_factor)
+    assert state.history[-1]["lr/default"] == pytest.approx(config.lr * 0.5)  # cosine, halfway through two epochs
 
 
 @pytest.mark.parametrize("name", ["id", "mlm"])
 def test_non_finite_loss_stops_before_the_optimizer_moves(
     store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path, name: str
 ) -> None:
-    trainer = make_trainer(store, tokens, config)
+    trainer = make_trainer(store, tokens, config, tmp_path)
     with torch.no_grad():
         bias = {"id": trainer.model.classifier.bias, "mlm": trainer.model.interaction.mlm_head.fc.bias}[name]
         bias[3] = float("nan")
     before = weights(trainer)
     with pytest.raises(NonFiniteLoss, match=rf"epoch 1, step 1: {name}, total is not finite"):
-        train(trainer, tmp_path)
+        trainer.fit(Quiet())
     after = weights(trainer)
     assert all(torch.equal(before[key].nan_to_num(), after[key].nan_to_num()) for key in before)
 
@@ -174,18 +171,17 @@ def test_non_finite_loss_stops_before_the_optimizer_moves(
 def test_mixed_precision_learns_with_float32_weights(
     store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path, precision: str
 ) -> None:
-    trainer = make_trainer(store, tokens, config.model_copy(update={"precision": precision}))
-    at = train(trainer, tmp_path)
+    trainer, state = train(store, tokens, config.model_copy(update={"precision": precision}), tmp_path)
     assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
-    assert at.losses[-1]["loss/total"] < at.losses[0]["loss/total"]
+    assert state.history[-1]["loss/total"] < state.history[0]["loss/total"]
 
 
 @pytest.mark.parametrize("names", ["itc", "cmpm", "sdm+id"])
 def test_any_combination_of_losses_trains(
     store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path, names: str
 ) -> None:
-    at = train(make_trainer(store, tokens, config.model_copy(update={"loss_names": names})), tmp_path)
-    assert at.losses[-1]["loss/total"] < at.losses[0]["loss/total"]
+    _, state = train(store, tokens, config.model_copy(update={"loss_names": names}), tmp_path)
+    assert state.history[-1]["loss/total"] < state.history[0]["loss/total"]
 
 
 def test_evaluation_both_ways_covers_the_split(store: PreparedStore, tokens: TokenStore) -> None:

@@ -1,36 +1,12 @@
-"""Device, precision and signals: what a training process asks of its machine."""
+"""Signals that ask a long work to stop, which first brings what it has to a good end."""
 
 import signal
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import NoReturn
 
-import torch
-
-from irra.utils.errors import Interrupted, UserError
-
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def choose_device(name: str) -> torch.device:
-    """The torch device for a params.yaml value; `auto` takes CUDA, then Apple's, then the CPU."""
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if name == "auto":
-        return torch.device(next(kind for kind, present in available.items() if present))
-    if not available[name]:
-        present = ", ".join(kind for kind, there in available.items() if there)
-        raise UserError(f"device: {name} is not available here (available: {present}); `auto` takes what there is")
-    return torch.device(name)
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Mixed precision over fp32 master weights: bf16 or fp16; nothing for fp32."""
-    return nullcontext() if precision == "fp32" else torch.autocast(device.type, DTYPES[precision])
+from irra.utils.errors import Interrupted
 
 
 class StopRequest:
@@ -48,11 +24,16 @@ class StopRequest:
         if self._message:
             raise Interrupted(signum, self._message)
 
+    def stop(self, message: str) -> NoReturn:
+        """Raise Interrupted with the exit status of the signal."""
+        assert self.signum is not None
+        raise Interrupted(self.signum, message)
+
     @contextmanager
     def at_once(self, message: str) -> Iterator[None]:
         """Within, a signal (also an earlier one) stops the work wherever it is, since all that counts was saved."""
         if self.signum is not None:
-            raise Interrupted(self.signum, message)
+            self.stop(message)
         self._message = message
         try:
             yield

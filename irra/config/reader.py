@@ -1,0 +1,167 @@
+"""Parameter files, whole ones and presets, read into checked sections."""
+
+import difflib
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from irra.config.messages import SectionT, nearest, validate
+from irra.config.params import Params
+from irra.config.section import ConfigSection, section_of
+from irra.config.values import read_yaml, write_yaml
+from irra.utils.errors import UserError
+
+Data = dict[str, Any]
+BASE = "base"  # the key by which a preset says on what it builds: another one beside it, or
+PUBLISHED = "published"  # the defaults
+RENAMED = {"tokenize.variants": "tokenize.mask_draws", "evaluate.sheet_queries": "report.sheet_queries"}
+MEND = "`make params` brings params.yaml up to date"
+
+
+def load_params(path: Path) -> Params:
+    """Read and check a parameter file.
+
+    A file with the key `base` says only what differs from the preset of that name beside it, or from the defaults where
+    that is `published`. Any other one is whole: a key that it lacks has its default, with a warning.
+
+    Raises:
+        UserError: It cannot be read, or a value cannot be used; the message names file, key and what would be right.
+    """
+    data = _read_mapping(path, hint="; `make preset NAME=synthetic` writes one")
+    if BASE in data:
+        return validate(Params, _on_its_base(path, data), str(path))
+    _take_over(data, str(path))
+    params = validate(Params, data, str(path))
+    _warn_of_gaps(Params, data, str(path))
+    return params
+
+
+def load_section(kind: type[SectionT], path: Path) -> SectionT:
+    """Read a YAML file as `kind`.
+
+    Raises:
+        UserError: It cannot be read, or a value cannot be used; the message names file, key and what would be right.
+    """
+    return validate(kind, _read_mapping(path), str(path))
+
+
+def parse_section(kind: type[SectionT], text: str) -> SectionT:
+    """Read one section from a JSON string, the form in which sections travel between containers.
+
+    Raises:
+        UserError: It is no JSON, or a value cannot be used.
+    """
+    try:
+        data = _mapping(json.loads(text), kind.__name__)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{kind.__name__}: not valid JSON: {error}") from None
+    section = validate(kind, data, kind.__name__)
+    _warn_of_gaps(kind, data, kind.__name__)
+    return section
+
+
+def change(params: Params, assignments: Sequence[str]) -> Params:
+    """`params` with `assignments` such as `train.lr=1e-4`.
+
+    Raises:
+        UserError: One is no assignment, or has a key or a value that cannot be.
+    """
+    data = params.model_dump()
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise UserError(f"{assignment}: expected key=value, such as train.lr=1e-4")
+        if key in RENAMED:
+            warnings.warn(f"{key} is now {RENAMED[key]}", stacklevel=2)
+        *sections, name = RENAMED.get(key, key).split(".")
+        target: Any = data
+        for section in sections:
+            target = target.get(section) if isinstance(target, dict) else None
+        if not isinstance(target, dict):
+            raise UserError(f"{key}: unknown section{nearest(sections[0], data)}")
+        target[name] = read_yaml(text)
+    return validate(Params, data, "parameters")
+
+
+def _read_mapping(path: Path, hint: str = "") -> Data:
+    """What a YAML file says.
+
+    Where there is no such file, the error ends in the name of one beside it that is nearly the same, or in `hint`.
+    """
+    try:
+        data = read_yaml(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError):
+        close = difflib.get_close_matches(path.name, [other.name for other in path.parent.glob("*.yaml")], n=1)
+        raise UserError(
+            f"{path}: no such file{f'; did you mean {path.with_name(close[0])}?' if close else hint}"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {error}") from None
+    return _mapping(data, str(path))
+
+
+def _mapping(data: Any, source: str) -> Data:
+    if not isinstance(data, dict):
+        raise UserError(f"{source}: expected keys and values, found {type(data).__name__}")
+    return data
+
+
+def _on_its_base(path: Path, data: Data, above: tuple[Path, ...] = ()) -> Data:
+    """The values of a preset and of all below it."""
+    _take_over(data, str(path))
+    base = data.pop(BASE, PUBLISHED)
+    if base == PUBLISHED:
+        return data
+    below, above = path.with_name(f"{base}.yaml"), (*above, path)
+    if below in above:
+        raise UserError(f"{path}: {BASE}: {base!r} builds on this file")
+    if not below.is_file():
+        known = [PUBLISHED, *sorted(other.stem for other in path.parent.glob("*.yaml") if other not in above)]
+        raise UserError(f"{path}: {BASE}: no preset {base!r}{nearest(str(base), known)}")
+    return _merge(_on_its_base(below, _read_mapping(below), above), data)
+
+
+def _merge(below: Data, above: Data) -> Data:
+    """`below` with the values of `above`, section by section."""
+    merged = dict(below)
+    for key, value in above.items():
+        inner = merged.get(key)
+        merged[key] = _merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _take_over(data: Data, source: str) -> None:
+    """Give values under keys of earlier versions their names of today."""
+    found = []
+    for old, new in RENAMED.items():
+        (old_section, old_name), (section, name) = old.split("."), new.split(".")
+        if not isinstance(data.get(old_section), dict) or old_name not in data[old_section]:
+            continue
+        target = data.setdefault(section, {})
+        if not isinstance(target, dict) or name in target:
+            raise UserError(f"{source}: {old} is now {new}, and both are there; remove {old}")
+        target[name] = data[old_section].pop(old_name)
+        found.append(f"{old} is now {new}")
+    if found:
+        warnings.warn(f"{source}: {', '.join(found)}; {MEND}", stacklevel=3)
+
+
+def _warn_of_gaps(kind: type[ConfigSection], data: Data, source: str) -> None:
+    gaps = [f"{key}: {write_yaml(value)}" for key, value in _gaps(kind, data)]
+    if gaps:
+        warnings.warn(f"{source}: lacks keys, which have their defaults: {', '.join(gaps)}; {MEND}", stacklevel=3)
+
+
+def _gaps(kind: type[ConfigSection], data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Keys that `data` lacks and their defaults; a section that need not be there is no gap."""
+    for name, field in kind.model_fields.items():
+        section, value = section_of(field.annotation), data.get(name, {})
+        if section is None:
+            if name not in data and not field.is_required():
+                yield f"{prefix}{name}", field.default
+        elif isinstance(value, dict) and (name in data or field.default_factory):
+            yield from _gaps(section, value, f"{prefix}{name}.")

@@ -1,0 +1,114 @@
+"""The section `train` of params.yaml."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from irra.backbones import read_backbone
+from irra.config.messages import nearest
+from irra.config.section import (
+    ConfigSection,
+    Count,
+    CountOrZero,
+    Device,
+    NonNegative,
+    Positive,
+    Precision,
+    Seed,
+    Share,
+    param,
+)
+
+LOSSES = ("sdm", "mlm", "id", "itc", "cmpm")
+WarmupFactor = Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+class TrainConfig(ConfigSection):
+    """The model, its losses and its optimisation. Names follow IRRA's released options where those exist."""
+
+    backbone: str = param("ViT-B-16-quickgelu", "any ViT CLIP of open_clip, or irra-small, irra-tiny")
+    pretrained: str | None = param("openai", "a weight tag of open_clip, a local file, or null: from scratch")
+    stride_size: Count = param(16, "below the patch size, patches overlap")
+    cmt_depth: Count = param(4, "transformer blocks of the cross-modal branch")
+    mlm_vocabulary: Literal["all", "captions"] = param("all", "MLM predicts any token, or those of training captions")
+    loss_names: str = param("sdm+mlm+id", f"any of {', '.join(LOSSES)} joined by +")
+    temperature: Positive = param(0.02, "of SDM and ITC; the lower, the more the nearest rivals count")
+    temperature_start: Positive | None = param(None, "of the first epoch, from which it falls; null: constant")
+    soft_labels: bool = param(False, "SDM: another image of the person counts 0.3 instead of 1")
+    mask_global_text: bool = param(True, "true: SDM and ID see the masked caption too, as in the released code")
+    id_loss_weight: NonNegative = param(1.0, "of ID in the sum of the losses")
+    mlm_loss_weight: NonNegative = param(1.0, "of MLM in the sum of the losses")
+    img_aug: bool = param(True, "flip, crop and erase parts of training images at random")
+    sampler: Literal["random", "identity"] = param("random", "identity: num_instance samples of each person in a batch")
+    batch_size: Count = param(64, "captions, each with its image")
+    num_instance: Count = param(4, "identity sampler: samples of a person; batch_size / num_instance people")
+    num_epoch: Count = param(60, "times that every training caption is seen")
+    optimizer: Literal["Adam", "AdamW", "SGD"] = param("Adam", "Adam adds weight decay to the gradient, AdamW does not")
+    lr: Positive = param(1e-5, "of the backbone, after the warm-up")
+    lr_factor: Positive = param(5.0, "times lr: for the cross-modal branch and the heads")
+    bias_lr_factor: Positive = param(2.0, "times lr: for biases, those of the heads excepted")
+    weight_decay: NonNegative = param(4e-5, "of all but biases")
+    weight_decay_bias: NonNegative = param(0.0, "of biases")
+    alpha: Share = param(0.9, "Adam's beta1")
+    beta: Share = param(0.999, "Adam's beta2")
+    eps: Positive = param(1e-3, "Adam's epsilon")
+    momentum: Share = param(0.9, "of SGD")
+    lrscheduler: Literal["cosine", "step", "exp", "poly", "linear"] = param("cosine", "after the warm-up")
+    warmup_method: Literal["linear", "constant"] = param("linear", "linear: rises to lr; constant: stays at its start")
+    warmup_epochs: CountOrZero = param(5, "before the schedule")
+    warmup_factor: WarmupFactor = param(0.1, "times lr: where the warm-up starts")
+    milestones: list[int] = param([20, 50], "step: epochs after which the rate falls")
+    gamma: Positive = param(0.1, "step: times the rate, at each milestone")
+    power: Positive = param(0.9, "exp, poly: the base of the power")
+    target_lr: NonNegative = param(0.0, "cosine, poly: where the rate ends")
+    precision: Precision = param("fp16", "of the forward pass; weights are fp32")
+    device: Device = param("auto", "auto: the first of the others that is there")
+    select_on: Literal["val", "test"] = param("val", "the split that picks the best epoch; test repeats the paper")
+    eval_period: Count = param(1, "epochs from one measurement on that split to the next")
+    test_batch_size: Count = param(512, "images or captions encoded at once")
+    log_period: Count = param(50, "steps between two logged losses")
+    checkpoint_minutes: Positive = param(10.0, "between two saved states, from which a stopped training goes on")
+    seed: Seed = param(1, "of first weights, batches and augmentation")
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """The named losses, in the order in which they were written."""
+        return tuple(self.loss_names.split("+"))
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """The weight of each named loss: of loss `x` it is the parameter `x_loss_weight`, or 1 without one."""
+        return {name: getattr(self, f"{name}_loss_weight", 1.0) for name in self.losses}
+
+    @field_validator("loss_names")
+    @classmethod
+    def _losses_are_known(cls, value: str) -> str:
+        names = value.split("+")
+        for name in names:
+            if name not in LOSSES:
+                raise ValueError(f"unknown loss {name!r}{nearest(name, LOSSES)}; choose from {'+'.join(LOSSES)}")
+        if len(set(names)) < len(names):
+            raise ValueError(f"a loss is named twice in {value!r}")
+        return value
+
+    @field_validator("backbone")
+    @classmethod
+    def _backbone_is_known(cls, value: str) -> str:
+        read_backbone(value)
+        return value
+
+    @model_validator(mode="after")
+    def _values_fit_together(self) -> "TrainConfig":
+        if self.sampler == "identity" and self.batch_size % self.num_instance:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not divisible by num_instance {self.num_instance}, "
+                "as the identity sampler needs"
+            )
+        if self.warmup_epochs >= self.num_epoch:
+            raise ValueError(f"warmup_epochs {self.warmup_epochs} must be below num_epoch {self.num_epoch}")
+        if self.milestones != sorted(set(self.milestones)):
+            raise ValueError(f"milestones {self.milestones} must increase")
+        patch = read_backbone(self.backbone).patch_size
+        if self.stride_size > patch:
+            raise ValueError(f"stride_size {self.stride_size} exceeds the backbone's patch size {patch}")
+        return self

@@ -1,0 +1,96 @@
+"""Checkpoints that IRRA's authors released, read into this project's model."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from irra.model.irra import IRRA, ModelSpec, build_model
+from irra.model.weights import check_fit
+from irra.utils.errors import UserError
+
+OFFICIAL_TEMPERATURE = 0.02
+
+
+def import_official(path: Path, image_size: tuple[int, int] = (384, 128)) -> IRRA:
+    """Read a checkpoint that IRRA's authors released (`best.pth`); all sizes are inferred from its weights.
+
+    Heads of the encoders are 64 wide, as in every CLIP; the temperature is the constant 0.02.
+
+    Raises:
+        UserError: no such checkpoint, or a weight that is missing, extra or misshapen, by name.
+    """
+    weights = _read_official(path)
+    try:
+        spec = _official_spec(weights, image_size)
+    except KeyError as error:
+        raise UserError(f"{path}: missing {error.args[0]}; is it an IRRA checkpoint?") from None
+    model = build_model(spec)
+    check_fit({_official_name(name): value for name, value in model.state_dict().items()}, weights, path)
+    model.load_state_dict({_own_name(name): value.float() for name, value in weights.items()})
+    return model
+
+
+def _read_official(path: Path) -> dict[str, Tensor]:
+    try:
+        data = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except Exception as error:  # unpickling raises whatever it likes
+        raise UserError(f"{path}: not a PyTorch checkpoint of plain weights ({error})") from None
+    if not isinstance(data, dict) or not isinstance(data.get("model"), dict):
+        raise UserError(f"{path}: expected a checkpoint with the weights under the key 'model'")
+    weights: dict[str, Tensor] = data["model"]
+    return weights
+
+
+def _own_name(official: str) -> str:
+    if official.startswith("base_model."):
+        return "clip." + official.removeprefix("base_model.")
+    return official if official.startswith("classifier.") else "interaction." + official
+
+
+def _official_name(own: str) -> str:
+    if own.startswith("clip."):
+        return "base_model." + own.removeprefix("clip.")
+    return own.removeprefix("interaction.")
+
+
+def _official_spec(weights: dict[str, Tensor], image_size: tuple[int, int]) -> ModelSpec:
+    conv = weights["base_model.visual.conv1.weight"]
+    tokens = len(weights["base_model.visual.positional_embedding"])
+    text_length, text_width = weights["base_model.positional_embedding"].shape
+    architecture = {
+        "embed_dim": weights["base_model.text_projection"].shape[1],
+        "quick_gelu": True,
+        "vision_cfg": {
+            "image_size": list(image_size),
+            "layers": _count_blocks(weights, "base_model.visual.transformer"),
+            "width": conv.shape[0],
+            "patch_size": conv.shape[2],
+        },
+        "text_cfg": {
+            "context_length": text_length,
+            "vocab_size": len(weights["base_model.token_embedding.weight"]),
+            "width": text_width,
+            "heads": max(1, text_width // 64),
+            "layers": _count_blocks(weights, "base_model.transformer"),
+        },
+    }
+    stride = _infer_stride(tokens - 1, image_size, conv.shape[2])
+    classes = len(weights["classifier.weight"]) if "classifier.weight" in weights else None
+    depth = _count_blocks(weights, "cross_modal_transformer") if "cross_attn.in_proj_weight" in weights else None
+    return ModelSpec(architecture, image_size, stride, text_length, OFFICIAL_TEMPERATURE, classes, depth)
+
+
+def _count_blocks(weights: dict[str, Tensor], prefix: str) -> int:
+    start = f"{prefix}.resblocks."
+    return len({name.removeprefix(start).split(".")[0] for name in weights if name.startswith(start)})
+
+
+def _infer_stride(patches: int, image_size: tuple[int, int], patch: int) -> int:
+    height, width = image_size
+    for stride in range(patch, 0, -1):
+        if ((height - patch) // stride + 1) * ((width - patch) // stride + 1) == patches:
+            return stride
+    raise UserError(f"{patches} image positions fit no stride at image size {height}x{width} and patch {patch}")

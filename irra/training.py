@@ -1,0 +1,131 @@
+"""A whole training: from a prepared store and its tokens to a model folder."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from irra.backbones import read_config
+from irra.checkpoint import StateFolder, save_model
+from irra.config import TrainConfig, check_image_size
+from irra.data.loader import TrainingData
+from irra.data.store import PreparedStore
+from irra.data.tokens import TokenStore
+from irra.layout import WEIGHTS
+from irra.metrics import METRIC_NAMES
+from irra.model import ModelSpec, build_model
+from irra.model.clip import find_weights
+from irra.trainer import Trainer
+from irra.utils.device import choose_device
+from irra.utils.errors import UserError
+from irra.utils.files import check_replaceable, replace_file
+
+HISTORY, VALIDATION = "history.csv", "validation.csv"
+
+# None of these changes what is learnt, so a training may go on with other values.
+NOT_IN_FINGERPRINT = {"device", "log_period", "checkpoint_minutes", "test_batch_size"}
+
+
+class EpochLines:
+    """A reporter that prints a line after each epoch."""
+
+    def step(self, row: Mapping[str, float], step: int) -> None:
+        """A window of training steps."""
+
+    def epoch(self, row: Mapping[str, float], epoch: int) -> None:
+        """A validation on the split that selects the best epoch."""
+        print(f"epoch {epoch}: " + "  ".join(f"{name} {row[name]:.2f}" for name in METRIC_NAMES), flush=True)
+
+
+def train(prepared: Path, tokens: Path, config: TrainConfig, model: Path) -> dict[str, float]:
+    """Train on a prepared store and its tokens, and write the best model to the folder `model`; its validation metrics.
+
+    The state of an unfinished training is in the folder `<model>.checkpoints`: called again, it goes on from there.
+    """
+    check_replaceable(model, WEIGHTS, "a model folder")
+    store, token_store = PreparedStore.open(prepared), TokenStore.open(tokens)
+    states = StateFolder(model.with_name(f"{model.name}.checkpoints"), fingerprint(config, store, token_store))
+    trainer = build_trainer(store, token_store, config, states)
+    trainer.fit(EpochLines())
+    save_best(trainer, model)
+    states.clear()
+    return best_metrics(trainer)
+
+
+def build_trainer(store: PreparedStore, tokens: TokenStore, config: TrainConfig, states: StateFolder) -> Trainer:
+    """Everything that a training needs, and where it goes on.
+
+    Raises:
+        UserError: data, parameters, weights and saved state do not fit together.
+    """
+    data = TrainingData(store, tokens, config)
+    check_selection(store, config)
+    device = choose_device(config.device)
+    torch.manual_seed(config.seed)
+    model = build_model(model_spec(store, tokens, config), find_weights(config.backbone, config.pretrained))
+    return Trainer(model, data, config, device, states)
+
+
+def check_selection(store: PreparedStore, config: TrainConfig) -> None:
+    """Say so when the best epoch is chosen on the test split; refuse a val split that is not there."""
+    if config.select_on not in store.splits:
+        raise UserError(
+            f"train.select_on: {store.dataset_name} has no {config.select_on} split; hold out training identities by "
+            "prepare.val_share"
+        )
+    if config.select_on == "test":
+        print("note: the best epoch is selected on the test split, as in the paper's code; its metrics are optimistic")
+
+
+def model_spec(store: PreparedStore, tokens: TokenStore, config: TrainConfig) -> ModelSpec:
+    """The sizes of the model that `config` asks for on this data; UserError where its backbone cannot take it."""
+    try:
+        check_image_size(config.backbone, store.image_size)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    predicts_captions_alone = "mlm" in config.losses and config.mlm_vocabulary == "captions"
+    return ModelSpec(
+        architecture=read_config(config.backbone),
+        image_size=store.image_size,
+        stride_size=config.stride_size,
+        text_length=tokens.text_length,
+        temperature=config.temperature,
+        num_classes=store.num_classes if "id" in config.losses else None,
+        cmt_depth=config.cmt_depth if "mlm" in config.losses else None,
+        mlm_ids=tokens.vocabulary(store.caption_ids("train")) if predicts_captions_alone else None,
+    )
+
+
+def fingerprint(config: TrainConfig, store: PreparedStore, tokens: TokenStore) -> dict[str, Any]:
+    """What must be equal for a training to be resumed."""
+    settings = {f"train.{key}": value for key, value in config.model_dump().items() if key not in NOT_IN_FINGERPRINT}
+    return settings | {"data": store.fingerprint, "tokens": tokens.fingerprint}
+
+
+def best_metrics(trainer: Trainer) -> dict[str, float]:
+    """Text-to-image metrics of the best epoch, on the split that selected it."""
+    best = next(row for row in trainer.state.validation if row["epoch"] == trainer.state.best_epoch)
+    return {name: best[name] for name in METRIC_NAMES}
+
+
+def save_best(trainer: Trainer, folder: Path) -> None:
+    """Write the best weights as a model folder that says how, and on what, they were trained."""
+    config, store, epoch = trainer.config, trainer.data.store, trainer.state.best_epoch
+    metadata = {
+        "train": config.model_dump(),
+        "dataset": store.dataset_name,
+        "data_fingerprint": store.fingerprint,
+        "selected": {"best_epoch": epoch, config.select_on: {"t2i": best_metrics(trainer)}},
+    }
+    save_model(folder, trainer.folder.best_weights(epoch), trainer.model.spec, metadata)
+
+
+def write_curves(trainer: Trainer, folder: Path) -> None:
+    """The history of the steps and the validations as CSV, a line per row, columns as in the first."""
+    for name, rows in ((HISTORY, trainer.state.history), (VALIDATION, trainer.state.validation)):
+        with replace_file(folder / name) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
