@@ -16,11 +16,13 @@ CLUSTER ?= pipeline/cluster.yaml
 EXPERIMENT ?= irra
 CHECKPOINTS ?=
 OPTIONS ?=
-LOSSES ?= itc sdm sdm+id sdm+mlm sdm+mlm+id
-SEEDS ?= 0 1 2
+LOSSES ?=
+SEEDS ?=
 INSTALLED := $(VENV)/.installed$(addprefix -,$(TORCH_BACKEND))
 # The same version from another index counts as installed, so the packages that differ are named when the build changes.
 OTHER_TORCH = $(if $(filter-out $(INSTALLED),$(wildcard $(VENV)/.installed*)),--reinstall-package torch --reinstall-package torchvision)
+# Compiled once here: left to the first import, it is done again by every process where Python may write no bytecode.
+UV_INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(addprefix --torch-backend=,$(TORCH_BACKEND))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
@@ -30,17 +32,23 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
+# A package may get lost later. Where none did, this takes a third of a second and no network.
 setup: $(INSTALLED) ## install the pinned requirements into .venv (TORCH_BACKEND=cpu for a machine without CUDA)
+	@lost="$$($(BIN)/python tools/check_environment.py)" || exit; \
+	test -z "$$lost" || echo "repairing $(VENV): $$lost"; \
+	$(UV_INSTALL) $$lost --requirements requirements.txt
 
-# Compiled once here: left to the first import, it is done again by every process where Python may write no bytecode.
-$(INSTALLED): requirements.txt pyproject.toml
-	@sh tools/check_python.sh "$(PYTHON)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(addprefix --torch-backend=,$(TORCH_BACKEND)) \
-		$(OTHER_TORCH) \
-		--constraint requirements.txt --editable '.[stages,pipeline,search,dev]'
+$(INSTALLED): requirements.txt pyproject.toml | $(BIN)/uv
+	$(UV_INSTALL) $(OTHER_TORCH) --constraint requirements.txt --editable '.[stages,pipeline,search,dev]'
 	@rm -f $(VENV)/.installed* && touch $@
+
+# pip takes a uv for installed whose program is gone.
+$(BIN)/uv: | $(BIN)/python
+	@$(BIN)/python -m pip install --quiet --force-reinstall uv==$(UV_VERSION)
+
+$(BIN)/python:
+	@sh tools/check_python.sh "$(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
 
 repro: setup ## run the pipeline of dvc.yaml with params.yaml, then show its results
 	@$(BIN)/python -m app.check
@@ -93,13 +101,8 @@ submit: setup ## start a run on a cluster (KFP_HOST=https://..., REGISTRY or IMA
 	@$(BIN)/python -m pipeline submit --host "$(KFP_HOST)" --params $(PARAMS) --image $(IMAGE) --cluster $(CLUSTER) \
 		--experiment "$(EXPERIMENT)" --checkpoints "$(CHECKPOINTS)" $(OPTIONS)
 
-# Experiments of this commit that are done or waiting are not queued again; `dvc exp remove NAME` has one trained anew.
 ablation: setup ## train every set of losses with every seed as DVC experiments, and compare (LOSSES, SEEDS)
-	@there="$$($(BIN)/dvc exp list --name-only && $(BIN)/dvc queue status | awk '/ Queued/ {print $$2}')" || exit; \
-	for losses in $(LOSSES); do for seed in $(SEEDS); do \
-		name=ablation-$$(echo $$losses | tr + -)-$$seed; \
-		echo "$$there" | grep -qx -- "$$name" || $(BIN)/dvc exp run --queue --name $$name \
-			-S train.loss_names=$$losses -S train.seed=$$seed || exit; done; done
+	@$(BIN)/python -m components.ablation $(if $(LOSSES),--losses $(LOSSES)) $(if $(SEEDS),--seeds $(SEEDS))
 	@$(BIN)/dvc exp run --run-all
 	@$(BIN)/dvc exp show --json | $(BIN)/python -m components.compare
 

@@ -5,6 +5,7 @@ python -m app.check              # as `make repro` does first
 
 from pathlib import Path
 
+from components.layout import PARAMS
 from components.s3.client import is_remote
 from components.stage import guarded
 from irra.config import load_params
@@ -19,4 +20,4 @@ def check(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(guarded(lambda: check(Path("params.yaml"))))
+    raise SystemExit(guarded(lambda: check(PARAMS)))

@@ -9,13 +9,13 @@ import shutil
 import sys
 from pathlib import Path
 
+from components.layout import PARAMS
 from components.stage import guarded
 from irra.config.presets import render_file
 from irra.utils.errors import UserError
 from irra.utils.files import write_text
 
 PRESETS = Path("presets")
-PARAMS = Path("params.yaml")
 COMPLETE = "--complete"
 
 

@@ -3,18 +3,17 @@
 python -m app.summary            # as `make repro` does at its end
 """
 
-from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from components.figures.style import WAYS
+from components.layout import EVALUATION, PICTURES
 from components.results import read_results
 from components.stage import guarded
-from irra.metrics import METRIC_NAMES, WAYS
-
-REPORTS = Path("reports")
+from irra.metrics import METRIC_NAMES
 
 
 def results_table(metrics: dict[str, Any], intervals: dict[str, Any]) -> Table:
@@ -38,8 +37,8 @@ def results_table(metrics: dict[str, Any], intervals: dict[str, Any]) -> Table:
 
 def show() -> None:
     """Print the summary of `reports/`."""
-    results = read_results(REPORTS / "evaluate")
-    drawn = REPORTS / "report"
+    results = read_results(EVALUATION)
+    drawn = PICTURES
     pages = [*sorted(drawn.glob("*.png")), *drawn.glob("*.html")]
     console = Console()
     console.print(results_table(results["metrics"], results["intervals"]))

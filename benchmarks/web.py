@@ -19,6 +19,7 @@ from urllib.parse import urlencode
 import numpy as np
 
 from benchmarks.machine import describe
+from components.layout import INDEX, MODEL
 
 USERS, SEARCHES, EXPLANATIONS, WARM_UP = 20, 50, 3, 3
 COLOURS = ("red", "green", "blue", "black", "white", "grey", "pink", "brown", "yellow", "orange")
@@ -34,7 +35,7 @@ class Visit:
 
 def main() -> None:
     """One user, then 20 at once who search, then 20 who ask why, then one who searches while they do."""
-    model, index = sys.argv[1:] or ("model", "data/index")
+    model, index = sys.argv[1:] or (str(MODEL), str(INDEX))
     if not Path(index, "info.json").is_file():
         raise SystemExit(f"{index}: no index; make one with `dvc repro index`, or name a model and an index")
     print(f"machine: {describe()}")

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.ablation import NAME_PREFIX
 from components.figures.ablation import ablation_chart
 from components.figures.page import picture, table, write_page
+from components.layout import EVALUATION, PARAMS
 from components.results import read_results
 from components.stage import guarded
 from components.tracking.run import open_run
@@ -22,9 +24,8 @@ from irra.utils.errors import UserError
 from irra.utils.files import write_json, write_text
 
 TITLE = "Losses compared: text to image, test"
-NAME_PREFIX = "ablation-"  # of the DVC experiments that belong to the comparison
 UNFINISHED = ("queued", "running", "failed")
-PARAMS, METRICS = "params.yaml", "reports/evaluate/metrics.json"
+METRICS = str(EVALUATION / "metrics.json")
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,10 @@ def read_experiments(shown: Sequence[Mapping[str, Any]]) -> tuple[list[Result], 
 
 
 def is_finished(experiment: Mapping[str, Any]) -> bool:
-    """Whether an experiment has metrics of its own; one that failed, or never ran, shows those of its commit."""
+    """Whether an experiment has metrics of its own; one that failed, or never ran, shows those of its commit.
+
+    https://github.com/treeverse/dvc/issues/9787
+    """
     (revision, *_), executor = experiment["revs"], experiment.get("executor") or {}
     if revision.get("error") or executor.get("state", "success") in UNFINISHED or not revision["data"]:
         return False
@@ -69,7 +73,7 @@ def is_finished(experiment: Mapping[str, Any]) -> bool:
 
 def read_experiment(data: Mapping[str, Any]) -> Result:
     """The result of a finished experiment."""
-    train = data["params"][PARAMS]["data"]["train"]
+    train = data["params"][str(PARAMS)]["data"]["train"]
     return Result(train["loss_names"], train["seed"], data["metrics"][METRICS]["data"]["test"])
 
 

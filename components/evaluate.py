@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from components.results import RESULTS, flatten
+from components.layout import EVALUATION, MODEL, PREPARED, RANKINGS, TOKENS
+from components.results import RESULTS
 from components.stage import main
 from components.tracking.run import open_run
 from irra.checkpoint import load_model, model_fingerprint, read_model_metadata
@@ -28,6 +29,7 @@ from irra.ranking import Ranking
 from irra.utils.device import choose_device
 from irra.utils.errors import UserError
 from irra.utils.files import replace_file, write_json
+from irra.utils.nested import flatten
 
 SPLITS = ("val", "test")
 CMC_RANKS = 20
@@ -37,17 +39,17 @@ CMC_RANKS = 20
 class Inputs:
     """The prepared store, its tokens and the best model."""
 
-    prepared: Path = Path("data/prepared")
-    tokens: Path = Path("data/tokens")
-    model: Path = Path("model")
+    prepared: Path = PREPARED
+    tokens: Path = TOKENS
+    model: Path = MODEL
 
 
 @dataclass(frozen=True)
 class Outputs:
     """Metrics and curves; and the top of every test query's ranking."""
 
-    report: Path = Path("reports/evaluate")
-    rankings: Path = Path("data/rankings.parquet")
+    report: Path = EVALUATION
+    rankings: Path = RANKINGS
 
 
 @dataclass(frozen=True)
@@ -153,8 +155,8 @@ def write_rankings(path: Path, features: SplitFeatures, ranking: Ranking) -> Non
 
 def track(outputs: Outputs, config: EvaluateConfig, results: dict[str, Any]) -> None:
     """Log metrics, intervals and curves to the MLflow run that trained the model."""
-    model, bounds = results["model"], flatten(results["intervals"])
-    final = {f"final/{name}": value for name, value in flatten(results["metrics"]).items()}
+    model, bounds = results["model"], flatten(results["intervals"], "/")
+    final = {f"final/{name}": value for name, value in flatten(results["metrics"], "/").items()}
     final |= {f"interval/{name}_low": low for name, (low, _) in bounds.items()}
     final |= {f"interval/{name}_high": high for name, (_, high) in bounds.items()}
     with open_run("evaluate", model_fingerprint=model["fingerprint"]) as tracker:

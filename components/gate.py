@@ -7,26 +7,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.results import AGAIN, RESULTS, flatten, read_results
+from components.layout import DECISION, EVALUATION
+from components.results import AGAIN, RESULTS, read_results
 from components.stage import main
 from components.tracking.registry import CHAMPION, Candidate, Champion, Registry
 from irra.config import RegistryConfig
 from irra.utils.errors import UserError
 from irra.utils.files import write_json
+from irra.utils.nested import flatten
 
 
 @dataclass(frozen=True)
 class Inputs:
     """What the evaluate stage measured, and with which model."""
 
-    report: Path = Path("reports/evaluate")
+    report: Path = EVALUATION
 
 
 @dataclass(frozen=True)
 class Outputs:
     """The verdict as JSON: what `run` returns."""
 
-    decision: Path = Path("reports/gate/decision.json")
+    decision: Path = DECISION
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def read_candidate(report: Path, metric: str) -> Candidate:
     """Read which model was evaluated on what, and its metrics; UserError when `metric` is not among them."""
     results, path = read_results(report), report / RESULTS
     try:
-        metrics = {name: float(value) for name, value in flatten(results["metrics"]).items()}
+        metrics = {name: float(value) for name, value in flatten(results["metrics"], "/").items()}
         facts = results["model"]
         candidate = Candidate(facts["fingerprint"], facts["data_fingerprint"], facts["dataset"], metrics)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.layout import INDEX, MODEL, PREPARED
 from components.stage import main
 from irra.checkpoint import load_model, model_fingerprint
 from irra.config import IndexConfig
@@ -22,15 +23,15 @@ from irra.utils.device import choose_device
 class Inputs:
     """The prepared store and the best model."""
 
-    prepared: Path = Path("data/prepared")
-    model: Path = Path("model")
+    prepared: Path = PREPARED
+    model: Path = MODEL
 
 
 @dataclass(frozen=True)
 class Outputs:
     """The index of the gallery."""
 
-    index: Path = Path("data/index")
+    index: Path = INDEX
 
 
 def run(inputs: Inputs, outputs: Outputs, config: IndexConfig) -> dict[str, Any]:

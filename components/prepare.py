@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.layout import PREPARED
 from components.s3.client import is_remote
 from components.s3.transfer import download
 from components.stage import main
@@ -23,7 +24,7 @@ class Inputs:
 class Outputs:
     """The prepared store; and copies from S3, kept for the next time."""
 
-    prepared: Path = Path("data/prepared")
+    prepared: Path = PREPARED
     downloads: Path = Path("data/downloads")
 
 

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 import irra
 from components import tracking
 from components.gate import Decision, consult, decide, read_candidate
+from components.layout import EVALUATION, INDEX, MODEL, REGISTRATION
 from components.stage import main
 from components.tracking.registry import Candidate, Champion, Logged, Registry, explained
-from irra.checkpoint import WEIGHTS, model_fingerprint
+from irra.checkpoint import model_fingerprint
 from irra.config import RegistryConfig
+from irra.layout import WEIGHTS
 from irra.search.gallery import Gallery
 from irra.utils.errors import UserError
 from irra.utils.files import write_json
@@ -50,16 +52,16 @@ PACKAGES = (
 class Inputs:
     """A trained model, the gallery that it indexed, and the report of its evaluation."""
 
-    model: Path = Path("model")
-    index: Path = Path("data/index")
-    report: Path = Path("reports/evaluate")
+    model: Path = MODEL
+    index: Path = INDEX
+    report: Path = EVALUATION
 
 
 @dataclass(frozen=True)
 class Outputs:
     """What came of it as JSON: what `run` returns."""
 
-    registration: Path = Path("reports/register/registration.json")
+    registration: Path = REGISTRATION
 
 
 def run(inputs: Inputs, outputs: Outputs, config: RegistryConfig) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from components.figures import RetrievalRow, cmc_curve, loss_curves, retrieval_sheet, validation_curves
 from components.figures.dataset import draw_dataset_sheet
 from components.figures.page import facts_table, heading, metrics_table, picture, write_page
+from components.layout import CURVES, EVALUATION, PICTURES, PREPARED, RANKINGS
 from components.results import RESULTS, read_results
 from components.stage import main
 from components.tracking.run import open_run
@@ -32,17 +33,17 @@ HISTORY, VALIDATION, CMC, PAGE = "history.csv", "validation.csv", "cmc.csv", "re
 class Inputs:
     """The prepared store, the curves of the training, and what was measured and found with its model."""
 
-    prepared: Path = Path("data/prepared")
-    train: Path = Path("reports/train")
-    evaluate: Path = Path("reports/evaluate")
-    rankings: Path = Path("data/rankings.parquet")
+    prepared: Path = PREPARED
+    train: Path = CURVES
+    evaluate: Path = EVALUATION
+    rankings: Path = RANKINGS
 
 
 @dataclass(frozen=True)
 class Outputs:
     """A folder for the pictures and the page."""
 
-    report: Path = Path("reports/report")
+    report: Path = PICTURES
 
 
 @dataclass(frozen=True)

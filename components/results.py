@@ -1,7 +1,6 @@
 """What evaluate found out about a model, in one file that all others read."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +31,3 @@ def read_results(folder: Path) -> dict[str, Any]:
     if not isinstance(results, dict) or not all(isinstance(results.get(part), dict) for part in PARTS):
         raise UserError(f"{path}: not the results of `evaluate`; {AGAIN}")
     return results
-
-
-def flatten(metrics: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
-    """`{"test": {"t2i": {"R1": 46.6}}}` as `{"test/t2i/R1": 46.6}`."""
-    return {
-        f"{split}/{way}/{name}": value
-        for split, ways in metrics.items()
-        for way, values in ways.items()
-        for name, value in values.items()
-    }

@@ -10,6 +10,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
+from components.layout import PARAMS
 from irra.config import load_params
 from irra.utils.errors import Interrupted, UserError
 
@@ -31,9 +32,7 @@ def main(
     parser = argparse.ArgumentParser(
         prog=f"python -m components.{name}", description=sys.modules[run.__module__].__doc__
     )
-    parser.add_argument(
-        "--params", type=Path, default=Path("params.yaml"), help="parameter file (default: %(default)s)"
-    )
+    parser.add_argument("--params", type=Path, default=PARAMS, help="parameter file (default: %(default)s)")
     for kind in (inputs, outputs):
         for field in fields(kind):
             assert field.default is not MISSING

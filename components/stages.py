@@ -5,6 +5,21 @@ in dvc.yaml and its wrapper in pipeline/tasks.py. The graph of tasks, its cachin
 """
 
 from dataclasses import dataclass
+from pathlib import Path
+
+from components.layout import (
+    ABLATION,
+    CURVES,
+    DECISION,
+    EVALUATION,
+    INDEX,
+    MODEL,
+    PICTURES,
+    PREPARED,
+    RANKINGS,
+    REGISTRATION,
+    TOKENS,
+)
 
 
 @dataclass(frozen=True)
@@ -16,8 +31,8 @@ class Stage:
 
     name: str
     section: str | None  # of params.yaml
-    reads: tuple[str, ...]
-    writes: tuple[str, ...]
+    reads: tuple[Path, ...]
+    writes: tuple[Path, ...]
     in_dvc: bool = True  # run by `dvc repro`
     on_kubeflow: bool = True  # a task there
     cached: bool = True  # there, equal inputs bring earlier outputs back
@@ -28,29 +43,19 @@ class Stage:
         return f"components.{self.name}"
 
 
-PREPARED, TOKENS, MODEL, INDEX = "data/prepared", "data/tokens", "model", "data/index"
-RANKINGS, CURVES, MEASURED = "data/rankings.parquet", "reports/train", "reports/evaluate"
-
 ROWS = (
     Stage("prepare", "prepare", (), (PREPARED,)),  # reads what the parameters name
     Stage("tokenize", "tokenize", (PREPARED,), (TOKENS,)),
     # never cached: a training asked for again is wanted again, and its MLflow run with it
     Stage("train", "train", (PREPARED, TOKENS), (MODEL, CURVES), cached=False),
-    Stage("evaluate", "evaluate", (PREPARED, TOKENS, MODEL), (MEASURED, RANKINGS)),
+    Stage("evaluate", "evaluate", (PREPARED, TOKENS, MODEL), (EVALUATION, RANKINGS)),
     # no task: on Kubeflow, each task draws its own report
-    Stage("report", "report", (PREPARED, CURVES, MEASURED, RANKINGS), ("reports/report",), on_kubeflow=False),
+    Stage("report", "report", (PREPARED, CURVES, EVALUATION, RANKINGS), (PICTURES,), on_kubeflow=False),
     Stage("index", "index", (PREPARED, MODEL), (INDEX,)),
     # never cached: the champion may be another by now
-    Stage("gate", "registry", (MEASURED,), ("reports/gate/decision.json",), in_dvc=False, cached=False),
-    Stage(
-        "register",
-        "registry",
-        (MODEL, INDEX, MEASURED),
-        ("reports/register/registration.json",),
-        in_dvc=False,
-        cached=False,
-    ),
-    Stage("compare", None, (MEASURED,), ("reports/ablation",), in_dvc=False),  # of many trainings
+    Stage("gate", "registry", (EVALUATION,), (DECISION,), in_dvc=False, cached=False),
+    Stage("register", "registry", (MODEL, INDEX, EVALUATION), (REGISTRATION,), in_dvc=False, cached=False),
+    Stage("compare", None, (EVALUATION,), (ABLATION,), in_dvc=False),  # of many trainings
 )
 STAGES = {stage.name: stage for stage in ROWS}
 SECTIONS = tuple(dict.fromkeys(stage.section for stage in ROWS if stage.section))

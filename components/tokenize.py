@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.layout import PREPARED, TOKENS
 from components.stage import main
 from irra.config import TokenizeConfig
 from irra.data.store import PreparedStore
@@ -17,14 +18,14 @@ from irra.data.tokens import write_tokens
 class Inputs:
     """The prepared store."""
 
-    prepared: Path = Path("data/prepared")
+    prepared: Path = PREPARED
 
 
 @dataclass(frozen=True)
 class Outputs:
     """The token store."""
 
-    tokens: Path = Path("data/tokens")
+    tokens: Path = TOKENS
 
 
 def run(inputs: Inputs, outputs: Outputs, config: TokenizeConfig) -> dict[str, Any]:

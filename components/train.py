@@ -10,14 +10,16 @@ from typing import Any
 
 import torch
 
+from components.layout import CURVES, MODEL, PREPARED, TOKENS
 from components.s3.checkpoints import open_state
 from components.stage import main
 from components.tracking.run import Tracker, open_run
 from components.tracking.store import MODEL_FINGERPRINT_TAG
-from irra.checkpoint import WEIGHTS, model_fingerprint
+from irra.checkpoint import model_fingerprint
 from irra.config import TrainConfig
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
+from irra.layout import WEIGHTS
 from irra.trainer import Trainer
 from irra.training import EpochLines, best_metrics, build_trainer, fingerprint, save_best, write_curves
 from irra.utils.files import check_replaceable
@@ -27,8 +29,8 @@ from irra.utils.files import check_replaceable
 class Inputs:
     """The prepared store and its tokens."""
 
-    prepared: Path = Path("data/prepared")
-    tokens: Path = Path("data/tokens")
+    prepared: Path = PREPARED
+    tokens: Path = TOKENS
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,8 @@ class Outputs:
     a task of Kubeflow leaves its last one.
     """
 
-    model: Path = Path("model")
-    report: Path = Path("reports/train")
+    model: Path = MODEL
+    report: Path = CURVES
     checkpoints: Path = Path("checkpoints")
     checkpoints_uri: str = ""
 

@@ -1,6 +1,5 @@
 """Weights on disk: the model that training hands on, and the state from which it resumes."""
 
-import hashlib
 import json
 import shutil
 from dataclasses import asdict, dataclass, field
@@ -13,13 +12,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from irra.layout import CONFIG, WEIGHTS
 from irra.model import IRRA, ModelSpec, build_model
 from irra.model.official import import_official as import_official
 from irra.model.weights import load_strictly, read_tensors
 from irra.utils.errors import UserError
-from irra.utils.files import replace_file, replace_folder, write_json
+from irra.utils.files import hash_file, replace_file, replace_folder, write_json
 
-WEIGHTS, CONFIG = "weights.safetensors", "config.json"
 STATE = "state.safetensors"
 BEST_WEIGHTS = "best-*.safetensors"
 
@@ -52,8 +51,7 @@ def read_model_metadata(folder: Path) -> dict[str, Any]:
 
 def model_fingerprint(folder: Path) -> str:
     """sha256 of a model folder's weights."""
-    with (folder / WEIGHTS).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hash_file(folder / WEIGHTS)
 
 
 def save_weights(model: nn.Module, path: Path) -> None:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 RANKS = (1, 5, 10)
 METRIC_NAMES = ("R1", "R5", "R10", "mAP", "mINP")
-WAYS = {"t2i": "text → image", "i2t": "image → text"}
 
 
 @dataclass(frozen=True)

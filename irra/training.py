@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from irra.backbones import read_config
-from irra.checkpoint import WEIGHTS, StateFolder, save_model
+from irra.checkpoint import StateFolder, save_model
 from irra.config import TrainConfig, check_image_size
 from irra.data.loader import TrainingData
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
+from irra.layout import WEIGHTS
 from irra.metrics import METRIC_NAMES
 from irra.model import ModelSpec, build_model
 from irra.model.clip import find_weights

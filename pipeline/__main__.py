@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.ablation import add_choice
+from components.layout import PARAMS
 from components.s3.client import parse_address
 from components.stage import guarded
 from irra.config import Params, change, load_params
 from irra.utils.errors import UserError
 
 CLUSTER = Path(__file__).with_name("cluster.yaml")
-ABLATION = ("itc", "sdm", "sdm+id", "sdm+mlm", "sdm+mlm+id")  # the paper's study, its Table 4
 
 
 @dataclass(frozen=True)
@@ -57,16 +58,13 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 
 def _command(commands: Any, name: str, what: str) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
-    command.add_argument(
-        "--params", type=Path, default=Path("params.yaml"), help="parameter file (default: %(default)s)"
-    )
+    command.add_argument("--params", type=Path, default=PARAMS, help="parameter file (default: %(default)s)")
     command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as train.lr=1e-4; repeatable")
     command.add_argument(
         "--checkpoints", default="", metavar="URI", help="where training states go: s3://bucket/folder"
     )
     command.add_argument("--ablation", action="store_true", help="train --losses with --seeds, and compare")
-    command.add_argument("--losses", nargs="+", default=ABLATION, help=f"(default: {' '.join(ABLATION)})")
-    command.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2), help="(default: 0 1 2)")
+    add_choice(command)
     if name != "run-local":
         command.add_argument("--image", required=True, help="image of all tasks, with a tag that never moves")
     if name in ("compile", "submit"):

@@ -9,9 +9,8 @@ from pydantic import Field, field_validator, model_validator
 
 from components.s3.client import is_remote, parse_address
 from components.stages import STAGES
-from components.tracking.store import without_password
 from irra.config import ConfigSection, Count, Params, load_section
-from irra.utils.errors import UserError
+from irra.utils.errors import UserError, without_password
 
 SHARED_MEMORY = "/dev/shm"
 Cpu = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+|m)?$")]

@@ -1,9 +1,7 @@
 """Run a pipeline on this machine with kfp's own runners: each task a subprocess, or a container of the real image."""
 
 import contextlib
-import json
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -15,26 +13,24 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import json_format
 from kfp import local
 
 from components.tracking.store import tracking_uri
 from irra.config import Params
 from irra.utils.errors import UserError
 from pipeline.graph import Pipeline
+from pipeline.kfp_quirks import run_here
 
 # what a user sets for the stages, and a container does not see by itself
 PASSED_ON = ("AWS_", "MLFLOW_", "OMP_NUM_THREADS")
 SERVER_SECONDS = 60.0
-RESULT = "executor_output.json"  # what every task that ends well leaves in its folder
-CONDITION = re.compile(r"'pipelinechannel--(?P<task>[\w-]+)-Output'\] == '(?P<value>.*)'$")
 
 
 def run_in_subprocesses(pipeline: Pipeline, root: Path, values: Mapping[str, Any]) -> Path:
     """Run `pipeline` with this Python; returns the folder of the run. UserError when a task fails."""
     own = _folder_of_its_own(root)
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(own))
-    return _run(pipeline, own, values)
+    return run_here(pipeline, own, values)
 
 
 def run_in_containers(
@@ -61,7 +57,7 @@ def run_in_containers(
             + [Mount(str(path), str(path), type="bind", read_only=True) for path in mounts],
         )
         local.init(runner, pipeline_root=str(own))
-        return _run(pipeline, own, values)
+        return run_here(pipeline, own, values)
 
 
 def on_this_machine(params: Params) -> tuple[Params, list[Path]]:
@@ -117,70 +113,6 @@ def _folder_of_its_own(root: Path) -> Path:
     """For kfp's folder of a run, of which another run that begins at the same time has its own."""
     root.mkdir(parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(prefix=f"{datetime.now():%Y%m%d-%H%M%S}-", dir=root))
-
-
-def _run(pipeline: Pipeline, root: Path, values: Mapping[str, Any]) -> Path:
-    try:
-        pipeline(**values)
-    except RuntimeError as error:  # kfp's word for a failed task, in colours
-        message = re.sub(r"\x1b\[\d+m", "", str(error)).rstrip(".")
-        raise UserError(f"{message}; its log is above") from None
-    except ValueError as error:  # it may miss what a task without a result should have left
-        folders = list(root.iterdir())
-        for folder in folders:
-            check_finished(folder, pipeline, values)
-        if not folders:  # not even the first task has begun to write
-            raise UserError(f"a task ended without a result ({error}); its log is above") from None
-        raise
-    (folder,) = root.iterdir()
-    check_finished(folder, pipeline, values)
-    return folder
-
-
-def check_finished(run: Path, pipeline: Pipeline, values: Mapping[str, Any]) -> None:
-    """UserError when a task of `pipeline` left nothing: kfp takes a container that vanished at once for a success."""
-    spec = json_format.MessageToDict(pipeline.pipeline_spec)
-    silent = [str(task.relative_to(run)) for task in _silent(spec, spec["root"], run, run, values)]
-    if silent:
-        raise UserError(f"{', '.join(silent)}: ended without a result; its log is above")
-
-
-def _silent(
-    spec: Mapping[str, Any], component: Mapping[str, Any], run: Path, folder: Path, values: Mapping[str, Any]
-) -> list[Path]:
-    """The folders of tasks that should have run, since what they depend on has a result, and have none themselves.
-
-    The tasks of a branch lie beside it, those of a loop in a folder for each of its iterations.
-    """
-    if "dag" not in component:
-        return [] if (folder / RESULT).exists() else [folder]
-    silent: dict[str, list[Path]] = {}
-    tasks = component["dag"]["tasks"]
-    for name, task in tasks.items():
-        inner = spec["components"][task["componentRef"]["name"]]
-        folders = [path for path in _folders(name, task, "dag" in inner, folder, values) if _is_chosen(task, run)]
-        silent[name] = [path for place in folders for path in _silent(spec, inner, run, place, values)]
-    begun = [name for name, task in tasks.items() if not any(silent[other] for other in task.get("dependentTasks", ()))]
-    return [path for name in begun for path in silent[name]]
-
-
-def _folders(name: str, task: Mapping[str, Any], is_graph: bool, folder: Path, values: Mapping[str, Any]) -> list[Path]:
-    """Where a task of a graph in `folder` leaves its results."""
-    if iterator := task.get("parameterIterator"):
-        items = values[iterator["items"]["inputParameter"].removeprefix("pipelinechannel--")]
-        return [folder / f"{name}-iteration-{index}" for index in range(len(items))]
-    return [folder if is_graph else folder / name]
-
-
-def _is_chosen(task: Mapping[str, Any], run: Path) -> bool:
-    """Whether the condition of a branch holds, which is that a task's output has some value."""
-    condition = task.get("triggerPolicy", {}).get("condition")
-    if condition is None:
-        return True
-    match = CONDITION.search(condition)
-    assert match, condition
-    result = run / match["task"] / RESULT
-    return result.exists() and json.loads(result.read_text())["parameterValues"]["Output"] == match["value"]
 
 
 @contextlib.contextmanager

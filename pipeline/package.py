@@ -105,10 +105,3 @@ def _typed(package: Path, name: str, value: Any, kind: str) -> Any:
     if isinstance(value, int) and abs(value) > EXACT:
         raise UserError(f"{package}: parameter {name!r} is {value}, and KFP keeps integers only up to {EXACT}")
     return value
-
-
-def disable_caching(spec: Mapping[str, Any]) -> None:
-    """In every graph: kfp's own option reaches the outermost alone, not the tasks of loops and branches."""
-    for component in (spec["root"], *spec.get("components", {}).values()):
-        for task in component.get("dag", {}).get("tasks", {}).values():
-            task["cachingOptions"] = {}  # without enableCache, which is how false is written

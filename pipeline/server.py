@@ -3,7 +3,6 @@
 import json
 import os
 import ssl
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import urllib3
 from kfp import client as kfp_client
 
 from irra.utils.errors import UserError
+from pipeline.kfp_quirks import QuietClient
 
 CONNECT_SECONDS, ANSWER_SECONDS = 10, 60
 
@@ -52,40 +52,22 @@ class NotFound(UserError):
     """The server does not have what was asked for."""
 
 
-class Client(kfp_client.Client):  # type: ignore[misc]
-    """kfp's client, quiet and bounded: one attempt and a time limit for every request, and no file of its own.
-
-    kfp would try five times with a traceback each, follow a redirect to a login page, wait for ever for a silent
-    server, and take a namespace and a cookie from ~/.config/kfp/context.json.
-    """
+class Client(QuietClient):
+    """kfp's client with one attempt and a time limit for every request, whose failures are messages."""
 
     def __init__(self, server: Server) -> None:
         host = _host(server)
-        self._namespace = server.namespace or ""
         if server.ca_certificate:
             _check_certificate(server.ca_certificate)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            super().__init__(
-                host=host,
-                ssl_ca_cert=server.ca_certificate and str(server.ca_certificate),
-                **_credentials(server),
-            )
-
-    def _load_config(self, *arguments: Any) -> Any:
-        config = super()._load_config(*arguments)
-        config.retries = urllib3.Retry(0, raise_on_redirect=False)
-        return config
-
-    def _load_context_setting_or_default(self) -> None:
-        self._context_setting = {"namespace": self._namespace}
-
-    def set_user_namespace(self, namespace: str) -> None:
-        """For this client only: kfp calls it with a pod's own namespace, and would write it to a file."""
-        self._context_setting["namespace"] = namespace.strip()
+        super().__init__(
+            server.namespace or "",
+            host=host,
+            ssl_ca_cert=server.ca_certificate and str(server.ca_certificate),
+            **_credentials(server),
+        )
 
     def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
-        """What the server says of itself."""
+        """What the server says of itself, asked for once: kfp, which does so too, would try five times."""
         try:
             return self.ask(self._healthz_api.healthz_service_get_healthz)
         except NotFound as error:

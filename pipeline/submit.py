@@ -13,7 +13,8 @@ from typing import Any
 import kfp_server_api
 
 from irra.utils.errors import UserError
-from pipeline.package import disable_caching, read_package, typed_arguments
+from pipeline.kfp_quirks import disable_caching
+from pipeline.package import read_package, typed_arguments
 from pipeline.server import Client, NoAnswer, Server, Submission
 
 POLL_SECONDS = 5.0

@@ -90,8 +90,8 @@ def evaluate(
     from components import evaluate as stage
     from components.kubeflow import reporting_folder, running_stage
     from components.report import draw_evaluation, log, write_chapter
-    from components.results import flatten
     from irra.config import EvaluateConfig, ReportConfig, parse_section
+    from irra.utils.nested import flatten
 
     found = Path(results.path)
     with running_stage(), reporting_folder() as folder:
@@ -102,7 +102,7 @@ def evaluate(
         evaluation = draw_evaluation(found, outputs.rankings, inputs.prepared, shown, folder)
         write_chapter(Path(report.path), evaluation)
         log([evaluation], measured["model"]["fingerprint"])
-    metrics.metadata.update(flatten(measured["metrics"]))
+    metrics.metadata.update(flatten(measured["metrics"], "/"))
     results.metadata.update({name: measured["model"][name] for name in ("fingerprint", "dataset", "data_fingerprint")})
 
 

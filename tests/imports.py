@@ -12,6 +12,7 @@ PACKAGES = ("irra", "components", "app")
 # Modules, and packages with all that is in them, that are no dependencies in dvc.yaml: nothing that a stage writes
 # changes with them, and what only they import counts as little.
 CANNOT_CHANGE_AN_OUTPUT = {
+    "components.layout": "where files lie, which dvc.yaml says too",
     "components.stage": "the command line; DVC tracks the parameters and files that it hands over",
     "components.tracking": "what MLflow is told",
     "components.s3": "brings files from elsewhere as they are",

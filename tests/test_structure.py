@@ -132,15 +132,15 @@ def test_the_table_of_stages_is_whole() -> None:
 @pytest.mark.parametrize("stage", [stage for stage in ROWS if stage.section], ids=lambda stage: stage.name)
 def test_a_stage_reads_and_writes_what_the_table_says(stage: Stage) -> None:
     module = import_module(stage.module)
-    assert sorted(str(field.default) for field in fields(module.Inputs)) == sorted(stage.reads)
+    assert sorted(str(field.default) for field in fields(module.Inputs)) == sorted(map(str, stage.reads))
     written = [str(field.default) for field in fields(module.Outputs)]
-    assert sorted(path for path in written if path not in UNTRACKED) == sorted(stage.writes)
+    assert sorted(path for path in written if path not in UNTRACKED) == sorted(map(str, stage.writes))
 
 
 @each_stage_of_dvc
 def test_dvc_tracks_what_a_stage_reads_and_writes(stage: Stage) -> None:
     _, data = dependencies(stage)
-    for tracked, folders in ((data, set(stage.reads)), (outputs(stage), set(stage.writes))):
+    for tracked, folders in ((data, {*map(str, stage.reads)}), (outputs(stage), {*map(str, stage.writes)})):
         assert all(is_in(path, folders) for path in tracked)
         assert all(any(is_in(path, {folder}) for path in tracked) for folder in folders)
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from irra.utils.errors import UserError
+from irra.utils.nested import flatten
 
 Document = dict[str, Any]  # what a command answers: anything that JSON holds
 
@@ -21,7 +22,7 @@ Json = Annotated[bool, typer.Option("--json", help="Answer with one JSON documen
 
 def print_facts(facts: Document, stream: TextIO) -> None:
     """A line for every fact that there is, its name in a column; names of nested ones behind those around them."""
-    rows = [(name, value) for name, value in _flat(facts) if value is not None]
+    rows = [(name.replace("_", " "), value) for name, value in flatten(facts, " ").items() if value is not None]
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         print(f"{name:<{width}}  {_shown(value)}", file=stream)
@@ -55,14 +56,6 @@ def command(
     option = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json)
     run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])  # type: ignore[attr-defined]
     return run
-
-
-def _flat(facts: Document, prefix: str = "") -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = []
-    for key, value in facts.items():
-        name = prefix + key.replace("_", " ")
-        rows += _flat(value, f"{name} ") if isinstance(value, dict) else [(name, value)]
-    return rows
 
 
 def _shown(value: Any) -> str:

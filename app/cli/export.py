@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from app.cli.console import MODEL_HELP, Document, check_output_folder
-from app.cli.info import sha256
+from irra.layout import EXPORT_FACTS, IMAGE_ENCODER, TEXT_ENCODER
+from irra.utils.files import hash_file
 
-FILES = ("encoders.json", "image_encoder.onnx", "text_encoder.onnx")
+FILES = (EXPORT_FACTS, IMAGE_ENCODER, TEXT_ENCODER)
 
 
 def export(
@@ -28,5 +29,7 @@ def export(
 
     path = resolve_model(model)
     facts = export_onnx(load_model(path), out, model_fingerprint(path))
-    files = {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in sorted(out.glob("*.onnx"))}
+    files = {
+        file.name: {"bytes": file.stat().st_size, "sha256": hash_file(file)} for file in sorted(out.glob("*.onnx"))
+    }
     return {"path": str(out), **facts, "files": files}

@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 from app.cli.console import Document, check_output_folder
-from app.cli.info import CONFIG, WEIGHTS, describe_model, sha256
+from app.cli.info import describe_model
+from irra.layout import CONFIG, WEIGHTS
 from irra.utils.errors import UserError
+from irra.utils.files import hash_file
 
 
 def import_official(
@@ -36,7 +38,7 @@ def write_model(checkpoint: Path, out: Path, image_size: tuple[int, int]) -> Non
     from irra import checkpoint as checkpoints
 
     model = checkpoints.import_official(checkpoint, image_size)
-    facts = {"imported": {"file": checkpoint.name, "sha256": sha256(checkpoint)}, "selected": {"best_epoch": 0}}
+    facts = {"imported": {"file": checkpoint.name, "sha256": hash_file(checkpoint)}, "selected": {"best_epoch": 0}}
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".irra-", dir=out.parent) as folder:  # a disk with room for weights
         weights = Path(folder, WEIGHTS)

@@ -9,6 +9,7 @@ from typing import Annotated, TextIO
 import typer
 
 from app.cli.console import MODEL_HELP, Document, check_output_folder, print_facts, printable
+from components.layout import MODEL
 from irra.utils.errors import UserError
 
 SHOWN_SKIPPED = 10  # files left out that are named; --json names them all
@@ -17,7 +18,7 @@ SHOWN_SKIPPED = 10  # files left out that are named; --json names them all
 def index(
     images: Annotated[str, typer.Option(metavar="FOLDER", help="Pictures, in this folder and below; or s3://.")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Index to write, or to bring up to date.")],
-    model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL_HELP)] = "model",
+    model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL_HELP)] = str(MODEL),
     replace: Annotated[
         bool, typer.Option("--replace", help="Also where the index is of another model or of other pictures.")
     ] = False,

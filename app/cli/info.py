@@ -1,6 +1,5 @@
 """irra info: what a model folder or an index folder is."""
 
-import hashlib
 import json
 import math
 from pathlib import Path
@@ -9,9 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.console import Document
+from irra.layout import CONFIG, INDEX_INFO, WEIGHTS
 from irra.utils.errors import UserError
+from irra.utils.files import hash_file
 
-CONFIG, WEIGHTS, INDEX_INFO = "config.json", "weights.safetensors", "info.json"
 SIZES = ("image_size", "stride_size", "text_length", "num_classes", "cmt_depth", "temperature")
 TRAINING = ("backbone", "pretrained", "loss_names", "num_epoch")
 ORIGIN = ("imported", "dataset", "data_fingerprint", "selected")
@@ -44,7 +44,7 @@ def describe_model(folder: Path) -> Document:
         "path": str(folder),
         "parameters": count_values(weights),
         "bytes": weights.stat().st_size,
-        "fingerprint": sha256(weights),
+        "fingerprint": hash_file(weights),
         "embed_dim": facts["model"]["architecture"]["embed_dim"],
         **_taken(SIZES, facts["model"]),
         **_taken(TRAINING, facts.get("train", {})),
@@ -98,12 +98,6 @@ def count_values(weights: Path) -> int:
         raise UserError(f"{weights}: missing") from None
     except (SafetensorError, OSError) as error:
         raise UserError(f"{weights}: damaged weights ({error})") from None
-
-
-def sha256(path: Path) -> str:
-    """Of a file's bytes; that of its weights is a model's fingerprint."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _taken(keys: tuple[str, ...], facts: dict[str, Any]) -> Document:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from app.cli.console import MODEL_HELP, Document, check_output_file, printable
+from components.layout import INDEX, MODEL
 from irra.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ def search(
     top: Annotated[int, typer.Option(metavar="N", min=1, help="How many pictures; all where there are fewer.")] = 10,
     index: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Index to search, of `dvc repro` or `irra index`.")
-    ] = Path("data/index"),
-    model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL_HELP)] = "model",
+    ] = INDEX,
+    model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL_HELP)] = str(MODEL),
     sheet: Annotated[Path | None, typer.Option(metavar="PNG", help="Draw each query with its best ten.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Draw why they were found: words and heat maps.")] = False,
 ) -> Document:

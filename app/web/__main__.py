@@ -8,6 +8,7 @@ import argparse
 import socket
 from pathlib import Path
 
+from components.layout import INDEX, MODEL
 from components.stage import guarded
 from irra.utils.errors import UserError
 
@@ -17,8 +18,8 @@ GRACE_SECONDS = 3  # for requests that run when the server is stopped
 def main() -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m app.web", description="Serve the search page.")
-    parser.add_argument("--model", default="model", help="a model folder or an MLflow address (default: %(default)s)")
-    parser.add_argument("--index", type=Path, default=Path("data/index"), help="an index folder (default: %(default)s)")
+    parser.add_argument("--model", default=str(MODEL), help="model folder or MLflow address (default: %(default)s)")
+    parser.add_argument("--index", type=Path, default=INDEX, help="an index folder (default: %(default)s)")
     parser.add_argument(
         "--host", default="127.0.0.1", help="where to listen; browsers must call it that, or localhost (%(default)s)"
     )

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.figures.plots import chart, label_ends, labels_apart
-from components.figures.style import MUTED, SERIES, Colour, hex_colour
+from components.figures.style import MUTED, SERIES, WAYS, Colour, hex_colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +19,6 @@ Line = tuple[Sequence[float], Sequence[float]]  # x, y
 
 WIDTH = 10.0  # inches; shown 1000 pixels wide, ten points are fourteen pixels
 LEARNING_RATE = "lr/"
-DIRECTIONS = {"t2i": "Text to image", "i2t": "Image to text"}
 MARKED_RANKS = (1, 5, 10)
 RANK_TICKS = (1, 2, 5, 10, 20, 50, 100)
 SUPERSCRIPTS = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
@@ -137,14 +136,14 @@ def cmc_curve(path: Path, curves: Mapping[str, Sequence[float]]) -> None:
     panels: dict[str, dict[str, Sequence[float]]] = {}
     for name, recalls in curves.items():
         split, _, direction = name.partition("/")
-        assert direction in DIRECTIONS, f"{name} is not named <split>/t2i or <split>/i2t"
+        assert direction in WAYS, f"{name} is not named <split>/t2i or <split>/i2t"
         panels.setdefault(direction, {})[split] = recalls
     lowest = min(min(recalls) for recalls in curves.values())
     with chart(path, WIDTH, 4.4) as figure:
         grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)
         for axes, (direction, lines) in zip(grid[0], panels.items(), strict=True):
             axes.set_ylim(max(0.0, 10.0 * math.floor(lowest / 10.0 - 0.5)), 102.0)
-            axes.set_title(f"{DIRECTIONS[direction]}: recall at rank k (%)")
+            axes.set_title(f"{WAYS[direction].capitalize()}: recall at rank k (%)")
             _recall_panel(axes, lines)
 
 

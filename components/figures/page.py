@@ -2,12 +2,14 @@
 
 import base64
 import html
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from irra.metrics import METRIC_NAMES, WAYS
+from components.figures.style import WAYS
+from irra.metrics import METRIC_NAMES
 from irra.utils.files import write_text
+from irra.utils.nested import flatten
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2430; background: #fff; max-width: 1040px; margin: 2rem auto;
@@ -52,18 +54,10 @@ def metrics_table(metrics: Mapping[str, Any], intervals: Mapping[str, Any]) -> s
 
 def facts_table(facts: Mapping[str, Any]) -> str:
     """Nested facts, a line each."""
-    return table(["", ""], [[name, str(value)] for name, value in _flatten(facts)])
+    return table(["", ""], [[name, str(value)] for name, value in flatten(facts, " ").items()])
 
 
 def picture(path: Path) -> str:
     """A PNG inside the page."""
     data = base64.b64encode(path.read_bytes()).decode()
     return f'<img alt="{html.escape(path.stem.replace("_", " "))}" src="data:image/png;base64,{data}">'
-
-
-def _flatten(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in facts.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key} ")
-        else:
-            yield f"{prefix}{key}", value

@@ -1,4 +1,4 @@
-"""What all pictures share: the palette, and how a PNG is saved."""
+"""What all pictures and tables share: names, the palette, and how a PNG is saved."""
 
 from pathlib import Path
 
@@ -8,6 +8,8 @@ from PIL import Image
 from irra.utils.files import replace_file
 
 Colour = tuple[int, int, int]
+
+WAYS = {"t2i": "text → image", "i2t": "image → text"}  # of retrieval
 
 WHITE: Colour = (255, 255, 255)
 INK: Colour = (31, 36, 48)

@@ -4,7 +4,6 @@ Endpoint, credentials and retries are boto3's own settings: AWS_ENDPOINT_URL, AW
 AWS_PROFILE, AWS_MAX_ATTEMPTS and so on.
 """
 
-import hashlib
 import os
 import re
 import time
@@ -15,8 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from irra.utils.errors import UserError
-from irra.utils.files import replace_file
+from irra.utils.errors import UserError, root_cause, without_password
+from irra.utils.files import hash_file, replace_file
 
 THREADS = 16  # transfers at once,
 PARTS = 4  # and parts of a large one
@@ -40,12 +39,6 @@ S3_SAYS = {
 def is_remote(path: str) -> bool:
     """Whether `path` is an address in S3 rather than a folder here."""
     return path.startswith("s3://")
-
-
-def hash_file(path: Path, algorithm: str = SHA256) -> str:
-    """Hexadecimal hash of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -147,7 +140,10 @@ class RemoteFolder:
         return {"Bucket": self._bucket, "Key": self._prefix + name}
 
     def _receive(self, name: str, file: BinaryIO) -> dict[str, Any]:
-        """Write an object's body to `file`; where the connection breaks, go on from there. Returns S3's answer."""
+        """Write an object's body to `file`; where the connection breaks, go on from there. Returns S3's answer.
+
+        boto3 tries requests again, but not the reading of a body: https://github.com/boto/boto3/issues/4111
+        """
         from botocore.exceptions import HTTPClientError, IncompleteReadError
 
         answer: dict[str, Any] = self._client.get_object(**self._at(name))
@@ -198,9 +194,10 @@ def _connect() -> Any:
             "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", ATTEMPTS)),
         }
         config = Config(retries=retries, connect_timeout=CONNECT_SECONDS, max_pool_connections=THREADS * PARTS)
-        return boto3.Session().client("s3", config=config)  # the default session keeps old credentials
+        # the default session keeps old credentials: https://github.com/boto/boto3/issues/1574
+        return boto3.Session().client("s3", config=config)
     except (BotoCoreError, ValueError) as error:
-        raise UserError(f"settings for S3: {_without_password(str(error))}; an endpoint is http://host:9000") from None
+        raise UserError(f"settings for S3: {without_password(str(error))}; an endpoint is http://host:9000") from None
 
 
 def _nanoseconds(time: datetime) -> int:
@@ -226,22 +223,9 @@ def _reason(error: Exception, endpoint: str) -> str:
     if isinstance(error, (botocore.NoCredentialsError, botocore.PartialCredentialsError)):
         return "no credentials for S3; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
     if isinstance(error, (botocore.ConnectionError, botocore.HTTPClientError, botocore.IncompleteReadError)):
-        return (
-            f"{_without_password(endpoint)} cannot be reached, or broke off ({_root(error)}); "
-            "check AWS_ENDPOINT_URL and the network"
-        )
-    return _without_password(str(error))
-
-
-def _root(error: BaseException) -> str:
-    """What the lowest layer said: "Connection refused" rather than the layers around it."""
-    while inner := error.__cause__ or error.__context__:
-        error = inner
-    return _without_password(str(error))
-
-
-def _without_password(text: str) -> str:
-    return re.sub(r"//[^/@\s]*@", "//", text)
+        reason = without_password(f"{endpoint} cannot be reached, or broke off ({root_cause(error)})")
+        return f"{reason}; check AWS_ENDPOINT_URL and the network"
+    return without_password(str(error))
 
 
 @contextmanager

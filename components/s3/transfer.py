@@ -13,9 +13,10 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeVar
 
-from components.s3.client import SHA256, THREADS, Object, RemoteFolder, hash_file
+from components.s3.client import SHA256, THREADS, Object, RemoteFolder
 from components.stage import guarded
 from irra.utils.errors import UserError, first_of
+from irra.utils.files import hash_file
 from irra.utils.progress import progress
 
 MANIFEST = "irra-manifest.json"  # sizes and hashes of a folder that `upload` sent, and whether all of it is there

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from components.tracking.registry import ask, connect_registry, explained
-from components.tracking.store import MODEL_FINGERPRINT_TAG, default_uri, tracking_uri, without_password
-from irra.checkpoint import CONFIG, WEIGHTS, model_fingerprint
-from irra.utils.errors import UserError
+from components.tracking.store import MODEL_FINGERPRINT_TAG, default_uri, tracking_uri
+from irra.checkpoint import model_fingerprint
+from irra.layout import CONFIG, WEIGHTS
+from irra.utils.errors import UserError, without_password
 from irra.utils.files import replace_folder
 
 

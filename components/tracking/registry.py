@@ -3,14 +3,14 @@
 Unlike metrics in training, registering is worth nothing without the server: every failure is a UserError, soon.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from components.tracking import run as tracking
+from components.tracking import waiting
+from components.tracking.mlflow_quirks import link_to_version, prepare_mlflow
 from components.tracking.run import DATA_FINGERPRINT_TAG
 from components.tracking.store import (
     MODEL_FINGERPRINT_TAG,
@@ -19,9 +19,8 @@ from components.tracking.store import (
     find_run,
     origin_tags,
     tracking_uri,
-    without_password,
 )
-from irra.utils.errors import UserError
+from irra.utils.errors import UserError, root_cause, without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -90,7 +89,7 @@ class Logged:
 
 def connect_registry() -> "MlflowClient":
     """Return a client of the store, which MLflow's own functions then use too; UserError when it cannot be had."""
-    tracking.prepare_mlflow()  # imports it, which no server has to answer for
+    prepare_mlflow()  # imports it, which no server has to answer for
     return ask("connecting", _connect)
 
 
@@ -104,9 +103,7 @@ def _connect() -> "MlflowClient":
 
 def ask(action: str, question: Callable[[], T]) -> T:
     """Return what `question` returns; UserError when MLflow fails, or does not answer in time."""
-    remote = tracking_uri().startswith("http")
-    limit = tracking.ANSWER_SECONDS if remote else tracking.TABLES_SECONDS
-    return explained(action, lambda: tracking.within(limit, question))
+    return explained(action, lambda: waiting.within(waiting.limit(tracking_uri()), question))
 
 
 def explained(action: str, work: Callable[[], T]) -> T:
@@ -117,7 +114,7 @@ def explained(action: str, work: Callable[[], T]) -> T:
     try:
         return work()
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        root = tracking.root_cause(error)
+        root = root_cause(error)
         reason = f"{root}; see that the server runs" if isinstance(root, OSError) else " ".join(str(error).split())
         raise UserError(
             f"MLflow at {without_password(tracking_uri())}: {action} failed ({without_password(reason)[:300]})"
@@ -192,10 +189,7 @@ class Registry:
         made = self.client.create_model_version(
             self.model_name, logged.source, logged.run_id, dict(tags), model_id=logged.model_id
         )
-        versions = json.dumps([{"name": self.model_name, "version": made.version}])
-        self.client.set_logged_model_tags(
-            logged.model_id, {"mlflow.modelVersions": versions}
-        )  # a link for MLflow's page
+        link_to_version(self.client, logged.model_id, self.model_name, made.version)
         return str(made.version)
 
     @asking("moving the champion")

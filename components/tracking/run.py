@@ -1,17 +1,16 @@
 """The one adapter to MLflow: stages record their run through `open_run`, and no failure of a server stops them."""
 
 import json
-import logging
-import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from components.tracking import waiting
+from components.tracking.mlflow_quirks import prepare_mlflow
 from components.tracking.store import (
     MODEL_FINGERPRINT_TAG,
     connect,
@@ -19,9 +18,10 @@ from components.tracking.store import (
     find_run,
     origin_tags,
     tracking_uri,
-    without_password,
 )
-from irra.utils.errors import UserError
+from components.tracking.waiting import within
+from irra.utils.errors import UserError, root_cause, without_password
+from irra.utils.nested import flatten
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,26 +31,9 @@ DATA_FINGERPRINT_TAG = "irra.data_fingerprint"
 PARAM_CHARACTERS = 6000  # MLflow's limits
 DIGEST_CHARACTERS = 36
 
-ANSWER_SECONDS = 20.0  # the longest that a stage waits for a server when it starts, and before an upload,
-TABLES_SECONDS = 120.0  # for a database, which at first use creates its tables,
-CLOSE_SECONDS = 30.0  # and for everything left to do at the end
+CLOSE_SECONDS = 30.0  # the longest that a stage waits at its end for everything left to do
 FLUSH_SECONDS = 2.0  # buffered entries are sent this often
 PATIENCE_SECONDS = 60.0  # how long the sending thread goes on trying, so that a restarting server loses nothing
-
-# What MLflow reads from the environment, unless the user has set it. The timeout leaves a proxying server time to
-# pass a large file on; waiting for anything smaller is bounded by the limits above.
-MLFLOW_DEFAULTS = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
-# These say again, several times, what our single warning says when a server fails.
-REPETITIVE_LOGGERS = ("urllib3.connectionpool", "mlflow.system_metrics.system_metrics_monitor", "mlflow.store.db.utils")
-T = TypeVar("T")
 
 
 class Tracker:
@@ -83,8 +66,8 @@ class Tracker:
             return
         from mlflow.entities import Param, RunTag
 
-        for name, text in _flatten(params):
-            value = text[:PARAM_CHARACTERS]
+        for name, given in flatten(params, ".").items():
+            value = (given if isinstance(given, str) else json.dumps(given, default=str))[:PARAM_CHARACTERS]
             known = self._params.setdefault(name, value)
             self._append(Param(name, value) if known == value else RunTag(f"changed.{name}", value))
 
@@ -145,7 +128,7 @@ class Tracker:
             _warn(action, error, "Metrics are still sent; files are kept on disk only.")
 
     def _check_server(self) -> None:
-        within(ANSWER_SECONDS, lambda: self._client.get_run(self.run_id))
+        within(waiting.ANSWER_SECONDS, lambda: self._client.get_run(self.run_id))
 
     def _append(self, *entries: Any) -> None:
         with self._lock:
@@ -191,7 +174,7 @@ class Tracker:
 
         try:
             self._monitor = within(
-                ANSWER_SECONDS, lambda: SystemMetricsMonitor(self.run_id, tracking_uri=uri, resume_logging=True)
+                waiting.ANSWER_SECONDS, lambda: SystemMetricsMonitor(self.run_id, tracking_uri=uri, resume_logging=True)
             )
             self._monitor.start()
         except Exception as error:
@@ -238,9 +221,8 @@ def open_run(
     """
     prepare_mlflow()
     uri = tracking_uri()
-    limit = ANSWER_SECONDS if uri.startswith("http") else TABLES_SECONDS
     try:
-        tracker = within(limit, lambda: _connect(uri, stage, run_id, model_fingerprint, run_name))
+        tracker = within(waiting.limit(uri), lambda: _connect(uri, stage, run_id, model_fingerprint, run_name))
     except UserError:
         raise
     except Exception as error:
@@ -259,17 +241,6 @@ def open_run(
         tracker._close(status)
 
 
-def prepare_mlflow() -> None:
-    """Set MLflow's defaults, import it (seconds), and silence what only repeats our warning."""
-    for name, value in MLFLOW_DEFAULTS.items():
-        os.environ.setdefault(name, value)
-    import mlflow  # noqa: F401
-
-    logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"].upper())
-    for name in REPETITIVE_LOGGERS:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
 def _connect(uri: str, stage: str, run_id: str | None, model_fingerprint: str | None, run_name: str | None) -> Tracker:
     client = connect(uri)
     tags = origin_tags(stage)
@@ -285,45 +256,13 @@ def _connect(uri: str, stage: str, run_id: str | None, model_fingerprint: str | 
     return tracker
 
 
-def _flatten(params: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in params.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def within(seconds: float, function: Callable[[], T]) -> T:
-    """Return what `function` returns; TimeoutError after `seconds`, when it is left behind in a daemon thread."""
-    outcome: Future[T] = Future()
-
-    def work() -> None:
-        try:
-            outcome.set_result(function())
-        except BaseException as error:
-            outcome.set_exception(error)
-
-    threading.Thread(target=work, daemon=True).start()
-    try:
-        return outcome.result(timeout=seconds)
-    except TimeoutError:
-        raise TimeoutError(f"no answer within {seconds:g} s") from None
-
-
 def _warn(
     action: str, error: BaseException, consequence: str = "Work goes on without it; metrics are kept on disk."
 ) -> None:
     root = root_cause(error)
-    error = root if isinstance(root, OSError) else error  # "Connection refused" rather than the layers around it
+    error = root if isinstance(root, OSError) else error
     reason = without_password(" ".join(str(error).split()))[:300] or type(error).__name__
     print(
         f"warning: MLflow at {without_password(tracking_uri())}: {action} failed ({reason}). {consequence}",
         file=sys.stderr,
     )
-
-
-def root_cause(error: BaseException) -> BaseException:
-    """The innermost of a chain of exceptions."""
-    while inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
-        error = inner
-    return error

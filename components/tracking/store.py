@@ -1,12 +1,11 @@
 """Which MLflow run a stage belongs to, in which store, and what is said of its origin."""
 
 import os
-import re
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irra.utils.errors import UserError
+from irra.utils.errors import UserError, without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -137,11 +136,6 @@ def _git(*arguments: str) -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""
-
-
-def without_password(text: str) -> str:
-    """Return `text` without the credentials that an address may carry."""
-    return re.sub(r"//[^/@\s]+@", "//", text)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from irra.config import TrainConfig
 from irra.data.augment import augment, draw_choices, normalise
-from irra.data.masking import END_ID
 from irra.data.sampling import identity_batches, random_batches
 from irra.data.store import PreparedStore
-from irra.data.tokens import TokenStore
+from irra.data.tokens import TokenStore, trimmed
 from irra.utils.errors import UserError
 
 Batch = dict[str, Tensor]
@@ -59,12 +58,9 @@ class TrainingData:
 
     def _read(self, caption_ids: NDArray[np.int64], epoch: int) -> Batch:
         image_ids = self.store.caption_image_ids[caption_ids]
-        clean = self.tokens.caption_ids[caption_ids]
-        longest = int((clean == END_ID).argmax(axis=1).max()) + 1
         batch = {
             "images": torch.from_numpy(self.store.pixels(image_ids)),
-            # the global text branch is causal: cutting behind the longest caption changes nothing there
-            "caption_ids": torch.from_numpy(clean[:, :longest].astype(np.int64)),
+            "caption_ids": torch.from_numpy(trimmed(self.tokens.caption_ids[caption_ids])),
             "pids": torch.from_numpy(self.store.image_labels[image_ids]),
             "image_ids": torch.from_numpy(image_ids),
         }
@@ -101,9 +97,7 @@ def caption_batches(
 ) -> Iterator[Tensor]:
     """(B, L) token ids in the order of `caption_ids`, each batch cut behind its longest caption."""
     for start in range(0, len(caption_ids), size):
-        ids = tokens.caption_ids[caption_ids[start : start + size]]
-        longest = int((ids == END_ID).argmax(axis=1).max()) + 1
-        yield torch.from_numpy(ids[:, :longest].astype(np.int64)).to(device)
+        yield torch.from_numpy(trimmed(tokens.caption_ids[caption_ids[start : start + size]])).to(device)
 
 
 def check_same_data(store: PreparedStore, tokens: TokenStore) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from irra.data.datasets import SPLITS, Record, split_sizes
 from irra.utils.errors import UserError
 from irra.utils.files import write_json
-from irra.utils.npy import write_npy_header
+from irra.utils.npy import read_npy_header, write_npy_header
 
 FORMAT_VERSION = 1
 SHARD_IMAGES = 1024
@@ -216,7 +216,8 @@ def _caption_table(records: list[Record]) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=CAPTION_SCHEMA)
 
 
-# pa.array, pa.table, pq.read_table and to_numpy all load pandas, which takes longer than preparing a small dataset.
+# pa.array, pa.table, pq.read_table and to_numpy all load pandas, which takes longer than preparing a small dataset; by
+# design, since https://github.com/apache/arrow/pull/3893.
 
 
 def _int_array(values: Sequence[int]) -> pa.Array:
@@ -262,8 +263,7 @@ def _shard_length(path: Path, image_size: tuple[int, int]) -> int:
     """Images in a shard, from its header; UserError unless header, image size and file size agree."""
     try:
         with path.open("rb") as file:
-            np.lib.format.read_magic(file)
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            dtype, shape = read_npy_header(file)
             expected_bytes = file.tell() + int(np.prod(shape)) * dtype.itemsize
     except ValueError as error:
         raise UserError(f"{path}: damaged ({error}); run the prepare stage again") from None

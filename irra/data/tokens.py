@@ -70,6 +70,16 @@ def token_rows(words: Sequence[list[int]], text_length: int) -> NDArray[np.uint1
     return np.array([row + [0] * (text_length - len(row)) for row in ids], dtype=np.uint16)
 
 
+def longest(ids: NDArray[np.uint16]) -> int:
+    """Length of the longest of some rows (N, L), start and end included."""
+    return int((ids == END_ID).argmax(axis=1).max()) + 1
+
+
+def trimmed(ids: NDArray[np.uint16]) -> NDArray[np.int64]:
+    """Rows (N, L) as torch takes them, cut behind the longest: to the text encoder, which is causal, no difference."""
+    return ids[:, : longest(ids)].astype(np.int64)
+
+
 class MaskedRows(NamedTuple):
     """Masked token ids and their labels (0 where not chosen), both (N, L) uint16."""
 
@@ -162,7 +172,7 @@ def write_tokens(store: PreparedStore, config: TokenizeConfig, target: Path) -> 
             "mask_draws": config.mask_draws,
             "captions": len(caption_ids),
             "first_training_row": first,
-            "longest_caption": int(caption_ids.argmax(axis=1).max()) + 1,
+            "longest_caption": longest(caption_ids),
             "cut_captions": sum(len(row) + 2 > config.text_length for row in words),
             "settings": config.model_dump(),
             "data_fingerprint": store.fingerprint,

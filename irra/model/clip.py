@@ -125,7 +125,8 @@ def resize_positions(embedding: Tensor, old: tuple[int, int], new: tuple[int, in
 def image_tokens(visual: Any, images: Tensor) -> Tensor:
     """(B, 3, H, W) to (B, 1 + patches, D): final layer norm and projection on every token, class token first."""
     patches = visual.conv1(images).flatten(2).transpose(1, 2)
-    start = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+    # len() would be a constant in an export: https://github.com/pytorch/pytorch/pull/55151
+    start = visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
     x = torch.cat([start, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
     x = run_blocks(visual.transformer, visual.ln_pre(x))
     tokens: Tensor = visual.ln_post(x) @ visual.proj

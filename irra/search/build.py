@@ -1,7 +1,6 @@
 """Making an index: from a split of a prepared dataset, or from any folder of pictures."""
 
 import fcntl
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -15,14 +14,15 @@ from numpy.typing import NDArray
 
 from irra.data.images import BadImage, load_images
 from irra.data.store import PreparedStore
+from irra.layout import INDEX_INFO
 from irra.search.encoder import Encoder
-from irra.search.format import FILES, INFO, Info
+from irra.search.format import FILES, Info
 from irra.search.gallery import Gallery
 from irra.search.pictures import PictureFile, find_pictures, jpeg
 from irra.search.writer import GalleryWriter, Picture
 from irra.utils.cores import available_cores
 from irra.utils.errors import UserError
-from irra.utils.files import replace_folder
+from irra.utils.files import hash_file, replace_folder
 from irra.utils.progress import progress
 
 COMPARED = ("file_bytes", "modified_ns", "sha256")
@@ -113,7 +113,7 @@ def index_folder(
 def check_target(target: Path) -> None:
     """UserError rather than replacing a folder that holds anything else than the files of an index."""
     found = {path.name for path in target.iterdir()} if target.is_dir() else set()
-    if target.is_file() or (found and not {INFO} <= found <= set(FILES)):
+    if target.is_file() or (found and not {INDEX_INFO} <= found <= set(FILES)):
         raise UserError(f"{target}: exists and is no index of pictures; name another folder, or remove it first")
 
 
@@ -185,8 +185,7 @@ def _unchanged(entry: dict[str, Any], root: Path, file: PictureFile) -> bool:
 
 def _sha256(path: Path) -> str | None:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hash_file(path)
     except OSError:
         return None
 

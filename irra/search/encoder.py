@@ -7,8 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from irra.data.augment import normalise
-from irra.data.masking import END_ID
-from irra.data.tokens import Tokenizer
+from irra.data.tokens import Tokenizer, trimmed
 from irra.model import IRRA
 from irra.utils.device import autocast
 
@@ -43,7 +42,5 @@ class Encoder:
         return self._tokenizer.cut(caption, self.model.spec.text_length)[1]
 
     def tokenize(self, captions: Sequence[str]) -> NDArray[np.int64]:
-        """Token ids (B, L) as in training, cut behind the longest caption: the text encoder is causal."""
-        ids = self._tokenizer.encode(captions, self.model.spec.text_length)
-        longest = int((ids == END_ID).argmax(axis=1).max()) + 1
-        return ids[:, :longest].astype(np.int64)
+        """Token ids (B, L) as in training, cut behind the longest caption."""
+        return trimmed(self._tokenizer.encode(captions, self.model.spec.text_length))

@@ -19,15 +19,15 @@ from pathlib import Path
 import pyarrow as pa
 from pydantic import TypeAdapter
 
+from irra.layout import INDEX_INFO
 from irra.utils.errors import UserError
 from irra.utils.files import write_json
 
 FORMAT_VERSION = 1
-INFO = "info.json"
 EMBEDDINGS, ENTRIES, THUMBNAILS = "embeddings.npy", "entries.parquet", "thumbnails.bin"
 CAPTIONS, CAPTION_EMBEDDINGS = "captions.parquet", "caption_embeddings.npy"
 NEIGHBOURS = "neighbours.faiss"
-FILES = (INFO, EMBEDDINGS, ENTRIES, THUMBNAILS, CAPTIONS, CAPTION_EMBEDDINGS, NEIGHBOURS)
+FILES = (INDEX_INFO, EMBEDDINGS, ENTRIES, THUMBNAILS, CAPTIONS, CAPTION_EMBEDDINGS, NEIGHBOURS)
 EXACT, HNSW = "exact", "hnsw"  # kinds of search
 AGAIN = "make the index again"
 
@@ -69,7 +69,7 @@ class Info:
 
 def write_info(folder: Path, info: Info) -> None:
     """Write info.json."""
-    write_json(folder / INFO, asdict(info))
+    write_json(folder / INDEX_INFO, asdict(info))
 
 
 def read_info(folder: Path) -> Info:
@@ -77,9 +77,11 @@ def read_info(folder: Path) -> Info:
 
     UserError when the folder is no index, of another format version, incomplete or truncated.
     """
-    path = folder / INFO
+    path = folder / INDEX_INFO
     if not path.is_file():
-        raise UserError(f"{folder}: no index of pictures (no {INFO}); make one with `irra index` or `dvc repro index`")
+        raise UserError(
+            f"{folder}: no index of pictures (no {INDEX_INFO}); make one with `irra index` or `dvc repro index`"
+        )
     try:
         text = path.read_text(encoding="utf-8")
         version = json.loads(text)["format_version"]
@@ -109,4 +111,4 @@ def _check_bytes(path: Path, expected: int) -> None:
     if not path.is_file():
         raise UserError(f"{path}: missing; {AGAIN}")
     if path.stat().st_size != expected:
-        raise UserError(f"{path}: {path.stat().st_size} bytes where {INFO} says {expected}; {AGAIN}")
+        raise UserError(f"{path}: {path.stat().st_size} bytes where {INDEX_INFO} says {expected}; {AGAIN}")

@@ -20,31 +20,25 @@ from torch import Tensor, nn
 
 from irra.data.augment import CLIP_MEAN, CLIP_STD, normalise
 from irra.data.masking import END_ID, START_ID
+from irra.layout import EXPORT_FACTS, IMAGE_ENCODER, TEXT_ENCODER
 from irra.model import IRRA
-from irra.model.attention import run_blocks
 from irra.utils.files import replace_folder, write_json
 
-IMAGE_ENCODER, TEXT_ENCODER, FACTS = "image_encoder.onnx", "text_encoder.onnx", "encoders.json"
 OPSET = 17  # the first with layer normalisation
 CHECKED_BATCHES = (1, 2, 5)
 TOLERANCE = 1e-4
 
 
 class ImageEncoder(nn.Module):
-    """`IRRA.encode_image` from pixels to unit length, in operations whose export leaves the batch size open."""
+    """`IRRA.encode_image` from pixels to unit length."""
 
     def __init__(self, model: IRRA) -> None:
         super().__init__()
-        self.visual = model.clip.visual
+        self.model = model
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, H, W, 3) uint8 to (B, D)."""
-        visual: Any = self.visual
-        patches = visual.conv1(normalise(pixels)).flatten(2).transpose(1, 2)
-        start = visual.class_embedding.expand(patches.shape[0], 1, -1)  # len() would be exported as a constant
-        x = torch.cat([start, patches], dim=1) + visual.positional_embedding
-        x = run_blocks(visual.transformer, visual.ln_pre(x))
-        return _unit(visual.ln_post(x[:, 0]) @ visual.proj)
+        return _unit(self.model.encode_image(normalise(pixels)))
 
 
 class TextEncoder(nn.Module):
@@ -77,7 +71,7 @@ def export_onnx(model: IRRA, folder: Path, fingerprint: str | None = None) -> di
         _write(TextEncoder(model), caption_ids, target / TEXT_ENCODER, "caption_ids", {0: "batch", 1: "length"})
         check_export(model, target)
         facts = describe(model, fingerprint)
-        write_json(target / FACTS, facts)
+        write_json(target / EXPORT_FACTS, facts)
     return facts
 
 

@@ -29,6 +29,7 @@ from irra.search.gallery import Gallery
 from irra.search.hnsw import write_graph
 from irra.search.knn import normalised
 from irra.utils.errors import UserError, first_of
+from irra.utils.npy import write_npy_header
 
 EXACT_LIMIT = 100_000  # pictures that are compared one by one: some 13 ms at 512 dimensions
 COPY_ROWS = 8192  # rows of an older index copied at once
@@ -73,9 +74,7 @@ class EmbeddingFile:
         self._file.close()
 
     def _write_header(self) -> None:
-        description = np.lib.format.dtype_to_descr(self._dtype)
-        shape = (self.rows, self.dimension)
-        np.lib.format.write_array_header_1_0(self._file, {"shape": shape, "fortran_order": False, "descr": description})
+        write_npy_header(self._file, self._dtype, (self.rows, self.dimension))
 
 
 class GalleryWriter:

@@ -1,5 +1,6 @@
-"""The exceptions that a command line turns into a message and an exit status."""
+"""The exceptions that a command line turns into a message and an exit status, and what such a message is made of."""
 
+import re
 from collections.abc import Sequence
 
 SHOWN = 3
@@ -24,3 +25,15 @@ def first_of(items: Sequence[str]) -> str:
     """The first of `items`, for a message, and how many more there are."""
     more = len(items) - SHOWN
     return ", ".join(items[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def without_password(text: str) -> str:
+    """`text` without the credentials that an address in it may carry."""
+    return re.sub(r"//[^/@\s]+@", "//", text)
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The innermost of a chain of exceptions: "Connection refused" rather than the layers around it."""
+    while inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
+        error = inner
+    return error

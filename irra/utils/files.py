@@ -1,6 +1,7 @@
-"""Atomic writing: a file or a folder appears whole under its name, or the previous one stays."""
+"""Atomic writing: a file or a folder appears whole under its name, or the previous one stays. Hashes of files."""
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -77,12 +78,23 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def hash_file(path: Path, algorithm: str = "sha256") -> str:
+    """Hexadecimal hash of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
 def _raise_if_full(error: BaseException, path: Path) -> None:
-    """OSError naming `path` where `error` tells of a full disk, which each library says in its own way."""
+    """OSError naming `path` where `error` tells of a full disk, which each library says in its own way.
+
+    safetensors has the number, as all of Rust, in the text of an error of its own, as in
+    https://github.com/safetensors/safetensors/issues/842; numpy has an OSError without one, as in
+    https://github.com/numpy/numpy/issues/17589.
+    """
     number = error.errno if isinstance(error, OSError) else None
-    if number is None and (match := re.search(r"\(os error (\d+)\)", str(error))):  # safetensors, as all of Rust
+    if number is None and (match := re.search(r"\(os error (\d+)\)", str(error))):
         number = int(match[1])
-    if number is None and isinstance(error, OSError) and re.search(r"requested and \d+ written", str(error)):  # numpy
+    if number is None and isinstance(error, OSError) and re.search(r"requested and \d+ written", str(error)):
         number = errno.ENOSPC
     if number in FULL:
         raise OSError(number, os.strerror(number), str(path)) from error

@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 
 from components import gate, register
 from components.stage import main
-from components.tracking import run as tracking
+from components.tracking import waiting
 from components.tracking.registry import Candidate, Champion, Registry
 from components.tracking.run import open_run
 from components.tracking.store import MODEL_FINGERPRINT_TAG, tracking_uri
@@ -384,7 +384,7 @@ def test_a_server_that_is_down_is_the_users_mistake(
 def test_a_server_that_never_answers_is_given_up(
     irra: register.Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(waiting, "ANSWER_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(UserError, match=r"no answer within 0\.5 s"):

@@ -15,7 +15,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from components.tracking import run as tracking
+from components.tracking import run as run_module
+from components.tracking import waiting
 from components.tracking.run import open_run
 from components.tracking.store import MODEL_FINGERPRINT_TAG, tracking_uri
 from irra.utils.errors import UserError
@@ -455,7 +456,7 @@ def test_a_server_that_answers_again_in_time_has_lost_nothing(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setattr(tracking, "FLUSH_SECONDS", 0.2)
+    monkeypatch.setattr(run_module, "FLUSH_SECONDS", 0.2)
     with open_run("train") as tracker:
         server.signal(signal.SIGSTOP)
         tracker.log_metrics({"loss": 1.0}, 0)
@@ -470,8 +471,8 @@ def test_a_server_that_answers_again_in_time_has_lost_nothing(
 def test_a_server_that_hangs_holds_nothing_up(
     server: Server, project: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "ANSWER_SECONDS", 1.0)
-    monkeypatch.setattr(tracking, "CLOSE_SECONDS", 5.0)
+    monkeypatch.setattr(waiting, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(run_module, "CLOSE_SECONDS", 5.0)
     with open_run("train", system_metrics=True) as tracker:
         server.signal(signal.SIGSTOP)
         for step in range(100):
@@ -486,7 +487,7 @@ def test_a_server_that_hangs_holds_nothing_up(
 def test_a_killed_server_costs_each_run_one_warning(
     server: Server, project: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(run_module, "PATIENCE_SECONDS", 1.0)
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
     with open_run("train", system_metrics=True) as tracker:
         with open_run("train") as ending:
@@ -522,7 +523,7 @@ def test_a_server_that_is_down_at_the_start_costs_one_warning(
 def test_a_server_that_never_answers_at_the_start_costs_one_warning(
     project: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(waiting, "ANSWER_SECONDS", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
         with open_run("train") as tracker:

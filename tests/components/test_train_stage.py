@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from components import evaluate, train
-from components.results import flatten, read_results
+from components.results import read_results
 from components.tracking.run import Tracker
 from irra.checkpoint import StateFolder, TrainState, load_model, model_fingerprint, read_model_metadata
 from irra.config import EvaluateConfig, Params, TokenizeConfig, TrainConfig
@@ -26,6 +26,7 @@ from irra.metrics import METRIC_NAMES
 from irra.optim import build_optimizer
 from irra.training import fingerprint
 from irra.utils.errors import UserError
+from irra.utils.nested import flatten
 from tests.conftest import write_store
 from tests.imports import ROOT
 from tests.models import small_model
@@ -284,7 +285,7 @@ def test_results_hold_the_model_and_both_directions_with_intervals(evaluated: ev
     results = read_results(evaluated.report)
     assert results["model"]["fingerprint"] == model_fingerprint(trained / "model")
     assert results["model"]["train"]["loss_names"] == read_model_metadata(trained / "model")["train"]["loss_names"]
-    metrics, intervals = flatten(results["metrics"]), flatten(results["intervals"])
+    metrics, intervals = flatten(results["metrics"], "/"), flatten(results["intervals"], "/")
     ways = {(split, way) for split in ("val", "test") for way in ("t2i", "i2t")}
     assert set(metrics) == {f"{split}/{way}/{name}" for split, way in ways for name in METRIC_NAMES}
     assert all(intervals[name][0] <= value <= intervals[name][1] for name, value in metrics.items())

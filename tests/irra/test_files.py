@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from irra.utils.files import replace_file, replace_folder, write_json, write_text
+from irra.utils.files import hash_file, replace_file, replace_folder, write_json, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -174,3 +174,9 @@ def test_a_disk_that_takes_no_more_is_an_error_with_number_and_path(tmp_path: Pa
     assert done.stdout == f"{number} {tmp_path / 'a'}\n", done.stderr
     assert (tmp_path / "a").read_text() == "old"
     assert names(tmp_path) == ["a"]
+
+
+def test_a_file_is_hashed_by_its_content(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert hash_file(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert hash_file(tmp_path / "a", "md5") == "900150983cd24fb0d6963f7d28e17f72"

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 
 from irra.data.augment import CLIP_MEAN, CLIP_STD
 from irra.data.masking import END_ID, START_ID
+from irra.layout import EXPORT_FACTS, IMAGE_ENCODER, TEXT_ENCODER
 from irra.model import IRRA
 from irra.search import onnx as export
-from irra.search.onnx import FACTS, IMAGE_ENCODER, TEXT_ENCODER, check_export, export_onnx
+from irra.search.onnx import check_export, export_onnx
 from tests.models import architecture, small_model
 
 MODELS = {
@@ -60,7 +61,7 @@ def test_captions_of_any_length_are_read_at_their_end(exported: tuple[IRRA, Path
 
 
 def test_facts_say_what_the_encoders_take(exported: tuple[IRRA, Path]) -> None:
-    facts = json.loads((exported[1] / FACTS).read_text())
+    facts = json.loads((exported[1] / EXPORT_FACTS).read_text())
     assert (facts["model_fingerprint"], facts["embedding_dimension"]) == ("abc", 16)
     assert (facts["image_encoder"]["image_size"], facts["text_encoder"]["text_length"]) == ([64, 32], 16)
 
@@ -85,5 +86,5 @@ def test_a_failed_check_leaves_the_earlier_export(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(export, "TOLERANCE", -1.0)
     with pytest.raises(RuntimeError, match="differ"):
         export_onnx(small_model(seed=1), tmp_path / "onnx", "second")
-    assert json.loads((tmp_path / "onnx" / FACTS).read_text())["model_fingerprint"] == "first"
+    assert json.loads((tmp_path / "onnx" / EXPORT_FACTS).read_text())["model_fingerprint"] == "first"
     assert [path.name for path in tmp_path.iterdir()] == ["onnx"]

@@ -9,7 +9,8 @@ from kfp import dsl
 from irra.config import Params, change
 from irra.utils.errors import UserError
 from pipeline.graph import ablation_arguments, ablation_pipeline, arguments, irra_pipeline
-from pipeline.local import check_finished, on_this_machine, run_in_subprocesses
+from pipeline.kfp_quirks import check_finished
+from pipeline.local import on_this_machine, run_in_subprocesses
 from tests.pipeline.packages import IMAGE, LOSSES, SEEDS, tiny
 
 ALWAYS = ("prepare", "tokenize", "train", "evaluate", "index")

@@ -1,0 +1,12 @@
+"""Where in the project the stages leave what others take up, as dvc.yaml has it."""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+PREPARED, TOKENS = Path("data/prepared"), Path("data/tokens")
+MODEL, INDEX = Path("model"), Path("data/index")
+RANKINGS = Path("data/rankings.parquet")
+REPORTS = Path("reports")
+CURVES, EVALUATION, PICTURES = REPORTS / "train", REPORTS / "evaluate", REPORTS / "report"
+DECISION, REGISTRATION = REPORTS / "gate" / "decision.json", REPORTS / "register" / "registration.json"
+ABLATION = REPORTS / "ablation"
