@@ -11,12 +11,8 @@ from typing import Any
 
 from components.layout import INDEX, MODEL, PREPARED
 from components.stage import main
-from irra.checkpoint import load_model, model_fingerprint
 from irra.config import IndexConfig
-from irra.data.store import PreparedStore
-from irra.search.build import index_split
-from irra.search.encoder import Encoder
-from irra.utils.device import choose_device
+from irra.search.build import index_dataset
 
 
 @dataclass(frozen=True)
@@ -36,15 +32,12 @@ class Outputs:
 
 def run(inputs: Inputs, outputs: Outputs, config: IndexConfig) -> dict[str, Any]:
     """Index a split of a prepared store; returns facts about the index."""
-    store, model = PreparedStore.open(inputs.prepared), load_model(inputs.model)
-    encoder = Encoder(model.to(choose_device(config.device)), config.precision)
-    fingerprint = model_fingerprint(inputs.model)
     start = time.monotonic()
-    info = index_split(store, config.split, encoder, fingerprint, outputs.index, config.dtype, config.test_batch_size)
+    info = index_dataset(inputs.prepared, inputs.model, config, outputs.index)
     seconds = time.monotonic() - start  # not among the facts, which are the same each time
     print(f"index: {info.size} images, {info.size / seconds:.0f} images/s", file=sys.stderr)
     return {
-        "model_fingerprint": fingerprint,
+        "model_fingerprint": info.model_fingerprint,
         "split": config.split,
         "images": info.size,
         "captions": info.captions,

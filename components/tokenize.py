@@ -10,8 +10,7 @@ from typing import Any
 from components.layout import PREPARED, TOKENS
 from components.stage import main
 from irra.config import TokenizeConfig
-from irra.data.store import PreparedStore
-from irra.data.tokens import write_tokens
+from irra.data.tokens import tokenize_dataset
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Outputs:
 
 def run(inputs: Inputs, outputs: Outputs, config: TokenizeConfig) -> dict[str, Any]:
     """Tokenize the captions of a prepared store; returns statistics."""
-    return write_tokens(PreparedStore.open(inputs.prepared), config, outputs.tokens)
+    return tokenize_dataset(inputs.prepared, config, outputs.tokens)
 
 
 if __name__ == "__main__":

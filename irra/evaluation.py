@@ -1,20 +1,28 @@
-"""Measuring a model on a split: encode its images and captions once, rank both ways."""
+"""Measuring a model: encode the images and captions of a split once, rank both ways."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from irra.data.loader import caption_batches, image_batches
+from irra.checkpoint import load_model
+from irra.config import EvaluateConfig
+from irra.data.loader import caption_batches, check_same_data, image_batches
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
+from irra.metrics import bootstrap_intervals
 from irra.model import IRRA
 from irra.ranking import Ranking, rank_gallery
-from irra.utils.device import autocast
+from irra.utils.device import autocast, choose_device
 from irra.utils.errors import UserError
 from irra.utils.progress import progress
+
+SPLITS = ("val", "test")
 
 
 @dataclass(frozen=True)
@@ -80,3 +88,74 @@ def image_to_text(features: SplitFeatures, top_k: int) -> Ranking:
     """Every image of the split queries every caption of the split."""
     captions, images = torch.from_numpy(features.caption_pids), torch.from_numpy(features.image_pids)
     return rank_gallery(features.images, features.captions, images, captions, top_k)
+
+
+@dataclass(frozen=True)
+class Direction:
+    """One way of retrieval on one split: its ranking and the identities of its queries."""
+
+    ranking: Ranking
+    query_pids: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model measured on val and test, where the data has them, text to image (t2i) and image to text (i2t).
+
+    directions: by split and way. features: of the last split.
+    """
+
+    directions: dict[str, dict[str, Direction]]
+    features: SplitFeatures
+
+    def metrics(self) -> dict[str, dict[str, dict[str, float]]]:
+        """R1, R5, R10, mAP and mINP in percent by split and way."""
+        return self._each(lambda one: one.ranking.scores.metrics())
+
+    def intervals(self, samples: int, seed: int) -> dict[str, dict[str, dict[str, tuple[float, float]]]]:
+        """Their 95% intervals, from `samples` bootstrap samples of the identities."""
+        return self._each(lambda one: bootstrap_intervals(one.ranking.scores, one.query_pids, samples, seed))
+
+    def cmc(self, ranks: int) -> dict[str, dict[str, list[float]]]:
+        """Recall in percent at ranks 1 to `ranks`, by split and way."""
+        return self._each(lambda one: one.ranking.scores.cmc(ranks))
+
+    def _each(self, value: Callable[[Direction], Any]) -> dict[str, dict[str, Any]]:
+        return {split: {way: value(one) for way, one in ways.items()} for split, ways in self.directions.items()}
+
+
+def evaluate(model: Path, prepared: Path, tokens: Path, config: EvaluateConfig) -> Evaluation:
+    """Measure the model in a folder on a prepared dataset and its tokens.
+
+    Raises:
+        UserError: One of them is missing or damaged, or they do not belong together.
+    """
+    store, token_store = PreparedStore.open(prepared), TokenStore.open(tokens)
+    check_same_data(store, token_store)
+    weights = load_model(model)
+    check_same_sizes(model, weights.spec.image_size, weights.spec.text_length, store, token_store)
+    weights = weights.to(choose_device(config.device)).eval()
+    directions: dict[str, dict[str, Direction]] = {}
+    for split in [name for name in SPLITS if name in store.splits]:
+        features = encode_split(weights, store, token_store, split, config.test_batch_size, config.precision)
+        directions[split] = rank_both_ways(features, config.top_k)
+    return Evaluation(directions, features)
+
+
+def check_same_sizes(
+    folder: Path, image_size: tuple[int, int], text_length: int, store: PreparedStore, tokens: TokenStore
+) -> None:
+    """UserError when the data does not have the sizes that the model was made for."""
+    if image_size != store.image_size or text_length != tokens.text_length:
+        raise UserError(
+            f"{folder} takes images of {image_size} and texts of {text_length} tokens, the data has {store.image_size} "
+            f"and {tokens.text_length}; train again, or prepare and tokenize with the model's sizes"
+        )
+
+
+def rank_both_ways(features: SplitFeatures, top_k: int) -> dict[str, Direction]:
+    """Text-to-image and image-to-text retrieval of a split."""
+    return {
+        "t2i": Direction(text_to_image(features, top_k), features.caption_pids),
+        "i2t": Direction(image_to_text(features, top_k), features.image_pids),
+    }

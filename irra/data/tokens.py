@@ -146,6 +146,11 @@ class TokenStore:
         return [0, *(int(i) for i in used if 0 < i < MASK_ID)]
 
 
+def tokenize_dataset(prepared: Path, config: TokenizeConfig, target: Path) -> dict[str, Any]:
+    """`write_tokens` of the prepared dataset in a folder."""
+    return write_tokens(PreparedStore.open(prepared), config, target)
+
+
 def write_tokens(store: PreparedStore, config: TokenizeConfig, target: Path) -> dict[str, Any]:
     """Tokenize all captions and draw the masking cache of the training ones; returns what tokens.json says.
 

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from irra.checkpoint import load_model, model_fingerprint
+from irra.config import IndexConfig
 from irra.data.images import BadImage, load_images
 from irra.data.store import PreparedStore
 from irra.layout import INDEX_INFO
@@ -21,6 +23,7 @@ from irra.search.gallery import Gallery
 from irra.search.pictures import PictureFile, find_pictures, jpeg
 from irra.search.writer import GalleryWriter, Picture
 from irra.utils.cores import available_cores
+from irra.utils.device import choose_device
 from irra.utils.errors import UserError
 from irra.utils.files import hash_file, replace_folder
 from irra.utils.progress import progress
@@ -37,6 +40,13 @@ class Update:
     kept: int
     removed: int
     skipped: list[dict[str, str]]
+
+
+def index_dataset(prepared: Path, model: Path, config: IndexConfig, target: Path) -> Info:
+    """Write an index of a split of a prepared dataset, encoded by the model in a folder, to the folder `target`."""
+    encoder = Encoder(load_model(model).to(choose_device(config.device)), config.precision)
+    store, fingerprint = PreparedStore.open(prepared), model_fingerprint(model)
+    return index_split(store, config.split, encoder, fingerprint, target, config.dtype, config.test_batch_size)
 
 
 def index_split(
