@@ -87,6 +87,8 @@ def read_candidate(report: Path, metric: str) -> Candidate:
     results, path = read_results(report), report / RESULTS
     try:
         metrics = {name: float(value) for name, value in flatten(results["metrics"], "/").items()}
+        if any(name.count("/") != 2 for name in metrics):
+            raise ValueError("metrics are by split, direction and name")
         facts = results["model"]
         candidate = Candidate(facts["fingerprint"], facts["data_fingerprint"], facts["dataset"], metrics)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -22,6 +22,11 @@ class Objective(NamedTuple):
     losses: dict[str, Tensor]
     accuracies: dict[str, Tensor]
 
+    def named(self) -> dict[str, Tensor]:
+        """All of them under the names of the history: `loss/sdm`, `accuracy/mlm`."""
+        losses = {f"loss/{name}": value for name, value in self.losses.items()}
+        return losses | {f"accuracy/{name}": value for name, value in self.accuracies.items()}
+
 
 def compute_losses(
     model: nn.Module,

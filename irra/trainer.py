@@ -110,16 +110,16 @@ class Trainer:
         config = self.config
         self.model.train()
         with autocast(self.device, config.precision):
-            losses, accuracies = objective(
+            result = objective(
                 self.model, batch, config.losses, config.loss_weights, config.mask_global_text, config.soft_labels
             )
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(losses["total"]).backward()  # type: ignore[no-untyped-call]
-        self.check_finite(losses)
+        self.scaler.scale(result.losses["total"]).backward()  # type: ignore[no-untyped-call]
+        self.check_finite(result.losses)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.state.step += 1
-        self.averager.add(losses, accuracies, len(batch["images"]))
+        self.averager.add(result.named(), len(batch["images"]))
 
     def check_finite(self, losses: Mapping[str, Tensor]) -> None:
         """Stop before the optimizer moves where a loss is not finite.
@@ -169,7 +169,7 @@ class Trainer:
 
 
 class MetricAverager:
-    """Running sums of losses and accuracies on the device: one transfer a window instead of one a step."""
+    """Running sums of named scalars on the device: one transfer a window instead of one a step."""
 
     def __init__(self, device: torch.device, sums: dict[str, float]) -> None:
         self._sums: dict[str, Tensor] = {
@@ -177,13 +177,11 @@ class MetricAverager:
         }
         self._images, self._start = 0, time.monotonic()
 
-    def add(self, losses: Mapping[str, Tensor], accuracies: Mapping[str, Tensor], images: int) -> None:
+    def add(self, values: Mapping[str, Tensor], images: int) -> None:
         """Count one step of `images` samples."""
-        named = {f"loss/{name}": value for name, value in losses.items()}
-        named |= {f"accuracy/{name}": value for name, value in accuracies.items()}
-        for name, value in named.items():
+        for name, value in values.items():
             self._sums[name] = self._sums.get(name, torch.zeros_like(value.detach())) + value.detach()
-        one = torch.ones((), device=next(iter(named.values())).device)
+        one = torch.ones((), device=next(iter(values.values())).device)
         self._sums["steps"] = self._sums.get("steps", torch.zeros_like(one)) + one
         self._images += images
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from irra.backbones import read_config
 from irra.checkpoint import StateFolder, save_model
 from irra.config import TrainConfig, check_image_size
 from irra.data.loader import TrainingData
@@ -85,17 +84,8 @@ def model_spec(store: PreparedStore, tokens: TokenStore, config: TrainConfig) ->
         check_image_size(config.backbone, store.image_size)
     except ValueError as error:
         raise UserError(str(error)) from None
-    predicts_captions_alone = "mlm" in config.losses and config.mlm_vocabulary == "captions"
-    return ModelSpec(
-        architecture=read_config(config.backbone),
-        image_size=store.image_size,
-        stride_size=config.stride_size,
-        text_length=tokens.text_length,
-        temperature=config.temperature,
-        num_classes=store.num_classes if "id" in config.losses else None,
-        cmt_depth=config.cmt_depth if "mlm" in config.losses else None,
-        mlm_ids=tokens.vocabulary(store.caption_ids("train")) if predicts_captions_alone else None,
-    )
+    used = tokens.vocabulary(store.caption_ids("train"))
+    return ModelSpec.for_training(config, store.image_size, tokens.text_length, store.num_classes, used)
 
 
 def fingerprint(config: TrainConfig, store: PreparedStore, tokens: TokenStore) -> dict[str, Any]:

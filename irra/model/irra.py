@@ -9,6 +9,8 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
+from irra.backbones import read_config
+from irra.config import TrainConfig
 from irra.model.clip import create_clip, image_tokens, text_tokens
 from irra.model.cross_modal import CrossModalEncoder
 
@@ -35,6 +37,28 @@ class ModelSpec:
     num_classes: int | None
     cmt_depth: int | None
     mlm_ids: list[int] | None = None
+
+    @classmethod
+    def for_training(
+        cls, config: TrainConfig, image_size: tuple[int, int], text_length: int, people: int, used_ids: list[int]
+    ) -> "ModelSpec":
+        """The model that the losses of `config` need, on data of these sizes.
+
+        Args:
+            people: identities of the training split.
+            used_ids: token ids of its captions, ascending from padding 0.
+        """
+        mlm = "mlm" in config.losses
+        return cls(
+            architecture=read_config(config.backbone),
+            image_size=image_size,
+            stride_size=config.stride_size,
+            text_length=text_length,
+            temperature=config.temperature,
+            num_classes=people if "id" in config.losses else None,
+            cmt_depth=config.cmt_depth if mlm else None,
+            mlm_ids=used_ids if mlm and config.mlm_vocabulary == "captions" else None,
+        )
 
     @property
     def mlm_classes(self) -> int:
