@@ -89,17 +89,14 @@ def is_harmless(name: str) -> bool:
 
 def is_docstring_alone(path: Path) -> bool:
     """Whether a file, such as most `__init__.py`, holds nothing that runs."""
-    return all(
-        isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in ast.parse(path.read_text()).body
-    )
+    statements = ast.parse(path.read_text()).body
+    return all(isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant) for one in statements)
 
 
 def files_of(dependency: str) -> set[str]:
-    """The code that a dependency in dvc.yaml stands for: a file, or all in a folder, but files that run nothing."""
+    """The code that a dependency in dvc.yaml stands for: a file, or all in a folder, but modules that run nothing."""
     path = ROOT / dependency
-    files = path.rglob("*") if path.is_dir() else [path]
-    return {
-        str(file.relative_to(ROOT))
-        for file in files
-        if file.suffix in (".py", ".json") and not (file.suffix == ".py" and is_docstring_alone(file))
-    }
+    if not path.is_dir():
+        return {dependency}
+    modules = {file for file in path.rglob("*.py") if not is_docstring_alone(file)}
+    return {str(file.relative_to(ROOT)) for file in modules | set(path.rglob("*.json"))}

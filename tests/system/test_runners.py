@@ -35,6 +35,12 @@ def runs_of_kubeflow(project: Project) -> list[Any]:
     return [run for run in runs if "kfp.run_id" in run.data.tags]
 
 
+def pictures(run: Any) -> dict[str, bytes]:
+    """The pictures among a run's artifacts."""
+    folder = Path(run.info.artifact_uri.removeprefix("file://"))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.png")}
+
+
 def metrics(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "metrics.json").read_text())
 
@@ -51,15 +57,11 @@ def test_one_mlflow_run_is_shared_by_the_tasks_of_a_model(project: Project, firs
 
 
 def test_the_mlflow_run_has_the_pictures_of_dvc(project: Project, first_run: Path) -> None:
-    artifacts = project.folder / "mlartifacts"
-    pictures = {
-        "kubeflow" if folder.name == runs_of_kubeflow(project)[0].info.run_id else "dvc": {
-            str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.png")
-        }
-        for folder in artifacts.iterdir()
-    }
-    assert len(pictures["dvc"]) == 7
-    assert pictures["kubeflow"] == pictures["dvc"]
+    (run,) = runs_of_kubeflow(project)
+    others = client(project).search_runs([run.info.experiment_id])
+    (of_dvc,) = [other for other in others if other.info.run_id != run.info.run_id]
+    assert len(pictures(run)) == 7
+    assert pictures(run) == pictures(of_dvc)
 
 
 def test_a_model_that_passes_the_gate_becomes_the_champion(project: Project, first_run: Path) -> None:
