@@ -9,12 +9,16 @@ from components.layout import PARAMS
 from components.s3.client import is_remote
 from components.stage import guarded
 from irra.config import load_params
+from irra.config.reader import missing_sections
 from irra.data.datasets import find_annotations
+from irra.utils.errors import UserError
 
 
 def check(path: Path) -> None:
     """UserError for a mistake in the parameter file, or a dataset without annotations or folder of images."""
     config = load_params(path).prepare
+    if missing := missing_sections(path):
+        raise UserError(f"{path}: no section {', '.join(missing)}; `make params` writes it, with its defaults")
     if config.source and not is_remote(config.root_dir):
         find_annotations(Path(config.source), config.dataset_name)
 

@@ -11,6 +11,7 @@ import yaml
 
 from irra.config.messages import SectionT, nearest, validate
 from irra.config.params import Params
+from irra.config.prepare import SYNTHETIC
 from irra.config.section import ConfigSection, section_of
 from irra.config.values import read_yaml, write_yaml
 from irra.utils.errors import UserError
@@ -38,6 +39,12 @@ def load_params(path: Path) -> Params:
     params = validate(Params, data, str(path))
     _warn_of_gaps(Params, data, str(path))
     return params
+
+
+def missing_sections(path: Path) -> list[str]:
+    """Sections that a whole parameter file lacks: `load_params` does without them, DVC does not."""
+    data = _read_mapping(path)
+    return [] if BASE in data else [name for name in Params.model_fields if name not in data]
 
 
 def load_section(kind: type[SectionT], path: Path) -> SectionT:
@@ -122,7 +129,11 @@ def _on_its_base(path: Path, data: Data, above: tuple[Path, ...] = ()) -> Data:
     if not below.is_file():
         known = [PUBLISHED, *sorted(other.stem for other in path.parent.glob("*.yaml") if other not in above)]
         raise UserError(f"{path}: {BASE}: no preset {base!r}{nearest(str(base), known)}")
-    return _merge(_on_its_base(below, _read_mapping(below), above), data)
+    merged = _merge(_on_its_base(below, _read_mapping(below), above), data)
+    if "dataset_name" in data.get("prepare", {}):  # and not what the base says of the people that it renders
+        merged["prepare"] = {name: merged["prepare"][name] for name in merged["prepare"] if name != SYNTHETIC}
+        merged["prepare"] |= {name: data["prepare"][name] for name in data["prepare"] if name == SYNTHETIC}
+    return merged
 
 
 def _merge(below: Data, above: Data) -> Data:

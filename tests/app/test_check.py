@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from app.check import check
 from irra.utils.errors import UserError
@@ -28,3 +29,15 @@ def test_a_dataset_that_is_there_passes(tmp_path: Path) -> None:
 
 def test_a_synthetic_dataset_is_not_looked_for(tmp_path: Path) -> None:
     check(params(tmp_path, "tiny"))
+
+
+def test_a_section_that_dvc_would_miss_in_the_end_is_named_at_the_start(tmp_path: Path) -> None:
+    path = params(tmp_path, "tiny")
+    data = yaml.safe_load(path.read_text())
+    del data["report"]
+    path.write_text(yaml.safe_dump(data))
+    with (
+        pytest.warns(UserWarning, match=r"report\.sheet_queries: 5"),
+        pytest.raises(UserError, match="no section report; `make params` writes it"),
+    ):
+        check(path)

@@ -1,6 +1,7 @@
 """params.yaml: presets load, and each mistake gets a message that names key and cure."""
 
 import re
+import shutil
 import warnings
 from itertools import takewhile
 from pathlib import Path
@@ -342,3 +343,11 @@ def test_sections_are_frozen(params: Params) -> None:
 def test_geometry_of_a_named_backbone() -> None:
     backbone = read_backbone("ViT-L-14-quickgelu")
     assert (backbone.patch_size, backbone.embed_dim) == (14, 768)
+
+
+def test_a_preset_of_another_dataset_does_not_inherit_what_is_rendered(tmp_path: Path) -> None:
+    for name in ("tiny", "synthetic"):
+        shutil.copy(ROOT / "presets" / f"{name}.yaml", tmp_path)
+    (tmp_path / "mine.yaml").write_text("base: tiny\nprepare: {dataset_name: mine}\n")
+    prepare = load_params(tmp_path / "mine.yaml").prepare
+    assert (prepare.source, prepare.image_size) == ("data/raw/mine", [96, 32])
