@@ -130,9 +130,9 @@ def _on_its_base(path: Path, data: Data, above: tuple[Path, ...] = ()) -> Data:
         known = [PUBLISHED, *sorted(other.stem for other in path.parent.glob("*.yaml") if other not in above)]
         raise UserError(f"{path}: {BASE}: no preset {base!r}{nearest(str(base), known)}")
     merged = _merge(_on_its_base(below, _read_mapping(below), above), data)
-    if "dataset_name" in data.get("prepare", {}):  # and not what the base says of the people that it renders
-        merged["prepare"] = {name: merged["prepare"][name] for name in merged["prepare"] if name != SYNTHETIC}
-        merged["prepare"] |= {name: data["prepare"][name] for name in data["prepare"] if name == SYNTHETIC}
+    prepare = data.get("prepare")
+    if isinstance(prepare, dict) and prepare.get("dataset_name", SYNTHETIC) != SYNTHETIC and SYNTHETIC not in prepare:
+        merged["prepare"].pop(SYNTHETIC, None)  # the people whom the base renders are not of this dataset
     return merged
 
 
