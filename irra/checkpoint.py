@@ -1,4 +1,4 @@
-"""Weights on disk: the model that training hands on, and the state from which it resumes."""
+"""Weights on disk: the model folder that training produces, and the state that training resumes from."""
 
 import json
 import shutil
@@ -24,14 +24,18 @@ BEST_WEIGHTS = "best-*.safetensors"
 
 
 def save_model(folder: Path, weights: Path, spec: ModelSpec, metadata: dict[str, Any]) -> None:
-    """Write a model folder: the weights file, and its sizes and origin as config.json."""
+    """Write a model folder: a copy of the weights file, and config.json with the model's sizes and `metadata`."""
     with replace_folder(folder) as target:
         shutil.copyfile(weights, target / WEIGHTS)
         write_json(target / CONFIG, {"model": spec.as_dict(), **metadata})
 
 
 def load_model(folder: Path) -> IRRA:
-    """Read a model folder; UserError names what is missing or does not fit."""
+    """Load the model in a model folder.
+
+    Raises:
+        UserError: A file is missing or damaged, or the weights do not fit the model; the message names them.
+    """
     spec = ModelSpec.from_dict(read_model_metadata(folder)["model"])
     model = build_model(spec)
     load_strictly(model, read_tensors(folder / WEIGHTS), folder / WEIGHTS)
@@ -39,34 +43,40 @@ def load_model(folder: Path) -> IRRA:
 
 
 def read_model_metadata(folder: Path) -> dict[str, Any]:
-    """What a model folder says of its sizes, configuration, data and selection."""
+    """Read config.json of a model folder: sizes, training configuration, data and selected epoch.
+
+    Raises:
+        UserError: The file is missing or not valid JSON.
+    """
     try:
         metadata: dict[str, Any] = json.loads((folder / CONFIG).read_text())
     except FileNotFoundError:
-        raise UserError(f"{folder / CONFIG}: missing; {folder} is no model folder of the train stage") from None
+        raise UserError(
+            f"{folder / CONFIG}: missing; {folder} is not a model folder written by the train stage"
+        ) from None
     except json.JSONDecodeError as error:
         raise UserError(f"{folder / CONFIG}: not valid JSON ({error})") from None
     return metadata
 
 
 def model_fingerprint(folder: Path) -> str:
-    """sha256 of a model folder's weights."""
+    """SHA-256 of a model folder's weights file."""
     return hash_file(folder / WEIGHTS)
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Write all weights of `model` as one safetensors file, at once or not at all."""
+    """Write all weights of `model` to one safetensors file, atomically."""
     with replace_file(path) as temporary:
         save_file(_contiguous(model.state_dict()), temporary)
 
 
 @dataclass
 class TrainState:
-    """Where training stands, beside its weights: all that is needed to go on as if it had never stopped."""
+    """Training progress apart from the tensors: what resuming needs to continue as if it had never stopped."""
 
     epoch: int = 1
-    step: int = 0  # next step of the epoch, from 0
-    history: list[dict[str, float]] = field(default_factory=list)  # a row per window: losses, accuracies, rates
+    step: int = 0  # the next step of the epoch, counted from 0
+    history: list[dict[str, float]] = field(default_factory=list)  # one row per window: losses, accuracies, rates
     validation: list[dict[str, float]] = field(default_factory=list)
     window: dict[str, float] = field(default_factory=dict)  # sums since the last row of `history`
     best_epoch: int = 0
@@ -74,18 +84,18 @@ class TrainState:
 
 
 class StateFolder:
-    """A folder with the state of one training: resumable state, and the best weights so far."""
+    """A folder that holds the resumable state of one training run and its best weights so far."""
 
     def __init__(self, folder: Path, fingerprint: dict[str, Any]) -> None:
         self.folder = folder
         self.fingerprint = fingerprint
 
     def best_weights(self, epoch: int) -> Path:
-        """Where the weights of a best `epoch` are kept."""
+        """Path of the weights kept when `epoch` is the best so far."""
         return self.folder / f"best-{epoch:04d}.safetensors"
 
     def save(self, state: TrainState, model: nn.Module, optimizer: Optimizer, scaler: dict[str, Any]) -> None:
-        """Write the state at once or not at all, then drop best weights that it no longer names."""
+        """Write the state atomically, then delete best weights that it no longer refers to."""
         tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
         for index, values in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in values.items() if value is not None}
@@ -98,9 +108,13 @@ class StateFolder:
                 path.unlink()
 
     def load(self, model: nn.Module, optimizer: Optimizer, scaler: torch.amp.GradScaler) -> TrainState | None:
-        """Restore a saved state into model, optimizer and scaler, or None where there is none.
+        """Restore the saved state into model, optimizer and scaler.
 
-        UserError when the state is damaged, or was made with another configuration or other data.
+        Returns:
+            The saved progress, or None if nothing was saved.
+
+        Raises:
+            UserError: The state is damaged, or belongs to another configuration or other data.
         """
         for unfinished in self._unfinished():
             unfinished.unlink()
@@ -108,7 +122,7 @@ class StateFolder:
         if not path.exists():
             return None
         metadata = self.read_metadata()
-        self._refuse_another(metadata["fingerprint"])
+        self._check_fingerprint(metadata["fingerprint"])
         tensors = read_tensors(path)
         weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
         load_strictly(model, weights, path)
@@ -122,9 +136,9 @@ class StateFolder:
         return TrainState(**metadata["state"])
 
     def clear(self) -> None:
-        """Remove the state of a finished training, and the folder if nothing else is in it.
+        """Delete the state of a finished training, and the folder if it is then empty.
 
-        The state goes first: weights alone mean nothing, but a state must find the weights that it names.
+        The state goes first: leftover weights are harmless, but a state must find the weights that it refers to.
         """
         (self.folder / STATE).unlink(missing_ok=True)
         for path in [*self.folder.glob(BEST_WEIGHTS), *self._unfinished()]:
@@ -133,11 +147,15 @@ class StateFolder:
             self.folder.rmdir()
 
     def _unfinished(self) -> list[Path]:
-        """What saves that were killed have left behind."""
+        """Temporary files left behind by saves that were killed."""
         return [path for name in (STATE, BEST_WEIGHTS) for path in self.folder.glob(f"{name}.tmp")]
 
     def read_metadata(self) -> dict[str, Any]:
-        """What the saved state says of itself: `fingerprint`, `state` and `scaler`; UserError when it is damaged."""
+        """Read `fingerprint`, `state` and `scaler` of the saved state.
+
+        Raises:
+            UserError: The file is damaged, or was written by another version.
+        """
         path = self.folder / STATE
         try:
             with safetensors.safe_open(path, framework="pt") as file:
@@ -145,10 +163,10 @@ class StateFolder:
                 return {name: metadata[name] for name in ("fingerprint", "state", "scaler")}
         except (safetensors.SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise UserError(
-                f"{path}: not a training state of this version ({error}); move {self.folder} away to start anew"
+                f"{path}: not a training state of this version ({error}); move {self.folder} away to start over"
             ) from None
 
-    def _refuse_another(self, saved: dict[str, Any]) -> None:
+    def _check_fingerprint(self, saved: dict[str, Any]) -> None:
         keys = sorted(saved.keys() | self.fingerprint.keys())
         changed = [
             f"{key}: {saved.get(key)} there, {self.fingerprint.get(key)} here"
@@ -158,7 +176,7 @@ class StateFolder:
         if changed:
             raise UserError(
                 f"{self.folder} holds an unfinished training of another configuration or other data "
-                f"({'; '.join(changed)}). Restore those values to go on with it, or delete {self.folder} to start anew"
+                f"({'; '.join(changed)}). Restore those values to resume it, or delete {self.folder} to start over"
             )
 
 

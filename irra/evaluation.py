@@ -1,4 +1,4 @@
-"""Measuring a model: encode the images and captions of a split once, rank both ways."""
+"""Evaluating a model: encode the images and captions of a split once, then rank in both directions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ SPLITS = ("val", "test")
 
 @dataclass(frozen=True)
 class SplitFeatures:
-    """Global features (N, D) of a split's images and captions on the device, with their ids and identities."""
+    """Global features (N, D) of a split's images and captions, on the device, with their ids and pids."""
 
     image_ids: NDArray[np.int64]
     caption_ids: NDArray[np.int64]
@@ -43,7 +43,8 @@ def encode_split(
 ) -> SplitFeatures:
     """Encode every image and caption of `split` with `model`, on the model's device.
 
-    UserError when a feature is not finite: nothing could be ranked by it.
+    Raises:
+        UserError: A feature is not finite, so nothing can be ranked by it.
     """
     device = next(model.parameters()).device
     image_ids, caption_ids = store.image_ids(split), store.caption_ids(split)
@@ -69,30 +70,32 @@ def encode_split(
 def _finite(features: Tensor, ids: NDArray[np.int64], what: str, precision: str) -> Tensor:
     bad = (~torch.isfinite(features)).any(dim=1).nonzero()[:, 0].tolist()
     if bad:
-        cure = (
-            "use precision: fp32 or bf16" if precision == "fp16" else "the weights of the model are damaged or diverged"
+        remedy = (
+            "use precision: fp32 or bf16"
+            if precision == "fp16"
+            else "the model's weights are damaged, or its training diverged"
         )
         raise UserError(
-            f"features of {len(bad)} of the {len(ids)} {what} are not finite, first of id {ids[bad[0]]}; {cure}"
+            f"features of {len(bad)} of the {len(ids)} {what} are not finite, starting with id {ids[bad[0]]}; {remedy}"
         )
     return features
 
 
 def text_to_image(features: SplitFeatures, top_k: int) -> Ranking:
-    """Every caption of the split queries every image of the split."""
+    """Query all images of the split with each of its captions."""
     captions, images = torch.from_numpy(features.caption_pids), torch.from_numpy(features.image_pids)
     return rank_gallery(features.captions, features.images, captions, images, top_k)
 
 
 def image_to_text(features: SplitFeatures, top_k: int) -> Ranking:
-    """Every image of the split queries every caption of the split."""
+    """Query all captions of the split with each of its images."""
     captions, images = torch.from_numpy(features.caption_pids), torch.from_numpy(features.image_pids)
     return rank_gallery(features.images, features.captions, images, captions, top_k)
 
 
 @dataclass(frozen=True)
 class Direction:
-    """One way of retrieval on one split: its ranking and the identities of its queries."""
+    """One retrieval direction on one split: its ranking and the pids of its queries."""
 
     ranking: Ranking
     query_pids: NDArray[np.int64]
@@ -100,35 +103,42 @@ class Direction:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model measured on val and test, where the data has them, text to image (t2i) and image to text (i2t).
+    """Results of a model on val and test, where the data has them: text to image (t2i) and image to text (i2t).
 
-    directions: by split and way. features: of the last split.
+    Attributes:
+        directions: By split, then `t2i` or `i2t`.
+        features: Those of the last split.
     """
 
     directions: dict[str, dict[str, Direction]]
     features: SplitFeatures
 
     def metrics(self) -> dict[str, dict[str, dict[str, float]]]:
-        """R1, R5, R10, mAP and mINP in percent by split and way."""
-        return self._each(lambda one: one.ranking.scores.metrics())
+        """R1, R5, R10, mAP and mINP in percent, by split and direction."""
+        return self._each(lambda direction: direction.ranking.scores.metrics())
 
     def intervals(self, samples: int, seed: int) -> dict[str, dict[str, dict[str, tuple[float, float]]]]:
-        """Their 95% intervals, from `samples` bootstrap samples of the identities."""
-        return self._each(lambda one: bootstrap_intervals(one.ranking.scores, one.query_pids, samples, seed))
+        """95% intervals of the metrics, from `samples` bootstrap samples of the identities."""
+        return self._each(
+            lambda direction: bootstrap_intervals(direction.ranking.scores, direction.query_pids, samples, seed)
+        )
 
     def cmc(self, ranks: int) -> dict[str, dict[str, list[float]]]:
-        """Recall in percent at ranks 1 to `ranks`, by split and way."""
-        return self._each(lambda one: one.ranking.scores.cmc(ranks))
+        """CMC, in percent, at ranks 1 to `ranks`, by split and direction."""
+        return self._each(lambda direction: direction.ranking.scores.cmc(ranks))
 
     def _each(self, value: Callable[[Direction], Any]) -> dict[str, dict[str, Any]]:
-        return {split: {way: value(one) for way, one in ways.items()} for split, ways in self.directions.items()}
+        return {
+            split: {name: value(direction) for name, direction in directions.items()}
+            for split, directions in self.directions.items()
+        }
 
 
 def evaluate(model: Path, prepared: Path, tokens: Path, config: EvaluateConfig) -> Evaluation:
-    """Measure the model in a folder on a prepared dataset and its tokens.
+    """Evaluate the model in a folder on a prepared dataset and its tokens.
 
     Raises:
-        UserError: One of them is missing or damaged, or they do not belong together.
+        UserError: One of the folders is missing or damaged, or they do not belong together.
     """
     store, token_store = PreparedStore.open(prepared), TokenStore.open(tokens)
     check_same_data(store, token_store)
@@ -145,16 +155,20 @@ def evaluate(model: Path, prepared: Path, tokens: Path, config: EvaluateConfig) 
 def check_same_sizes(
     folder: Path, image_size: tuple[int, int], text_length: int, store: PreparedStore, tokens: TokenStore
 ) -> None:
-    """UserError when the data does not have the sizes that the model was made for."""
+    """Check that the data has the image size and text length of the model.
+
+    Raises:
+        UserError: It does not.
+    """
     if image_size != store.image_size or text_length != tokens.text_length:
         raise UserError(
-            f"{folder} takes images of {image_size} and texts of {text_length} tokens, the data has {store.image_size} "
-            f"and {tokens.text_length}; train again, or prepare and tokenize with the model's sizes"
+            f"{folder} takes images of {image_size} and texts of {text_length} tokens, but the data has "
+            f"{store.image_size} and {tokens.text_length}; train again, or prepare and tokenize with the model's sizes"
         )
 
 
 def rank_both_ways(features: SplitFeatures, top_k: int) -> dict[str, Direction]:
-    """Text-to-image and image-to-text retrieval of a split."""
+    """Text-to-image and image-to-text retrieval on a split."""
     return {
         "t2i": Direction(text_to_image(features, top_k), features.caption_pids),
         "i2t": Direction(image_to_text(features, top_k), features.image_pids),

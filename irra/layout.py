@@ -1,4 +1,7 @@
-"""Names of the files that tell what a folder is; a module of its own, since the rest of a model needs torch."""
+"""File names that identify a model, index or export folder.
+
+They have a module of their own so that looking for them does not import torch.
+"""
 
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"  # of a model
 INDEX_INFO = "info.json"  # of an index

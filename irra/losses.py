@@ -1,7 +1,7 @@
 """The losses of IRRA and its baselines as pure functions of features, logits, labels and the inverse temperature.
 
-The objective gives a loss what its parameters name: `pids`, `image_ids`, and outputs of the model (`Outputs` in
-irra/model/irra.py).
+The objective passes arguments by parameter name: `pids` and `image_ids` come from the batch, all others from the
+model's outputs (`Outputs` in irra/model/irra.py).
 """
 
 from collections.abc import Callable
@@ -23,9 +23,9 @@ def sdm(
 
     Args:
         image_features, text_features: (B, D), of any norm.
-        pids: (B,) identities; equal ones match.
+        pids: (B,) identities; samples with equal ones match.
         logit_scale: 1 / temperature.
-        image_ids: (B,); when given, labels are soft: the same image weighs 1, another image of the person 0.3.
+        image_ids: (B,). If given, labels are soft: 1 for the same image, 0.3 for another image of the same person.
     """
     logits = logit_scale * F.normalize(text_features, dim=1) @ F.normalize(image_features, dim=1).T
     labels = matching_labels(pids, image_ids)
@@ -36,7 +36,7 @@ def sdm(
 def itc(image_features: Tensor, text_features: Tensor, logit_scale: float) -> Tensor:
     """Image-text contrast (InfoNCE, as in CLIP): each caption's only positive is its own image.
 
-    Features are (B, D), of any norm; the mean of both directions.
+    Features are (B, D), of any norm; the result is the mean over both directions.
     """
     logits = logit_scale * F.normalize(text_features, dim=1) @ F.normalize(image_features, dim=1).T
     positives = torch.arange(len(logits), device=logits.device)
@@ -44,9 +44,9 @@ def itc(image_features: Tensor, text_features: Tensor, logit_scale: float) -> Te
 
 
 def cmpm(image_features: Tensor, text_features: Tensor, pids: Tensor) -> Tensor:
-    """Cross-modal projection matching (Zhang and Lu, ECCV 2018): raw features projected on unit ones.
+    """Cross-modal projection matching (Zhang and Lu, ECCV 2018): raw features projected onto normalised ones.
 
-    Features are (B, D); the matching matrix is divided by the L2 norm of its rows, as in IRRA's code.
+    Features are (B, D). Rows of the matching matrix are divided by their L2 norm, as in IRRA's code.
     """
     labels = matching_labels(pids)
     target = labels / labels.norm(dim=1, keepdim=True)
@@ -56,9 +56,9 @@ def cmpm(image_features: Tensor, text_features: Tensor, pids: Tensor) -> Tensor:
 
 
 def id_loss(image_logits: Tensor, text_logits: Tensor, pids: Tensor) -> Tensor:
-    """Identity classification of both modalities by one classifier (Zheng et al., dual-path instance loss).
+    """Identity classification of both modalities with a shared classifier (Zheng et al., dual-path instance loss).
 
-    Logits are (B, classes), pids (B,) contiguous labels.
+    Logits are (B, classes); pids are (B,) contiguous labels.
     """
     return (F.cross_entropy(image_logits, pids) + F.cross_entropy(text_logits, pids)) / 2
 
@@ -66,17 +66,21 @@ def id_loss(image_logits: Tensor, text_logits: Tensor, pids: Tensor) -> Tensor:
 def mlm(token_logits: Tensor, token_labels: Tensor) -> Tensor:
     """Masked language modelling: mean cross-entropy over the chosen tokens of the batch.
 
-    token_logits (N, V) and token_labels (N,) hold chosen positions only, or all of them with label 0 where not chosen.
+    token_logits (N, V) and token_labels (N,) cover either the chosen positions only, or all positions, with label 0
+    where a position was not chosen.
     """
     return F.cross_entropy(token_logits, token_labels, ignore_index=0)
 
 
-# By the names of `train.loss_names`, in the order in which they are computed.
+# Keyed by the names of `train.loss_names`, in the order of computation.
 LOSSES: dict[str, Callable[..., Tensor]] = {"sdm": sdm, "itc": itc, "cmpm": cmpm, "id": id_loss, "mlm": mlm}
 
 
 def matching_labels(pids: Tensor, image_ids: Tensor | None = None) -> Tensor:
-    """(B, B) matrix: 1 where two samples match, 0 elsewhere; 0.3 for another image of a person with `image_ids`."""
+    """(B, B) matrix: 1 where two samples match, 0 elsewhere.
+
+    With `image_ids`, only the same image counts 1, and another image of the same person 0.3.
+    """
     labels = (pids[:, None] == pids[None, :]).float()
     if image_ids is None:
         return labels

@@ -1,4 +1,4 @@
-"""Parameter groups, optimizers and the schedules of IRRA's recipe."""
+"""Parameter groups, optimizers and schedules of IRRA's recipe."""
 
 import math
 from bisect import bisect_right
@@ -14,10 +14,10 @@ Group = dict[str, Any]
 
 
 def parameter_groups(model: IRRA, config: TrainConfig) -> list[Group]:
-    """One group for each distinct pair of learning rate and weight decay, with keys name, params, lr, weight_decay.
+    """One group per pair of learning rate and weight decay, with the keys name, params, lr and weight_decay.
 
-    `new`: cross-modal branch and heads; `new_bias`: biases of the heads; `bias`: all other biases, also inside the
-    cross-modal branch; `default`: the rest. Which parameter is of which part, the model says.
+    `new`: cross-modal branch and heads; `new_bias`: biases of the heads; `bias`: all other biases, including those
+    of the cross-modal branch; `default`: the rest. The model tells which part each parameter belongs to.
     """
     groups: dict[str, Group] = {
         name: {"name": name, "params": [], "lr": config.lr * factor, "weight_decay": decay}
@@ -31,7 +31,7 @@ def parameter_groups(model: IRRA, config: TrainConfig) -> list[Group]:
 
 
 def group_of(name: str, part: Part) -> str:
-    """The group of a parameter of the model's `part`; later rules of the recipe win over earlier ones."""
+    """Name of the group for a parameter called `name` in the model's `part`; the recipe's later rules win."""
     bias = name.endswith("bias")
     if part == "head":
         return "new_bias" if bias else "new"
@@ -41,20 +41,20 @@ def group_of(name: str, part: Part) -> str:
 
 
 def learning_rates(config: TrainConfig, epoch: int) -> dict[str, float]:
-    """Learning rate of every group in `epoch` (from 1): warm-up, then the schedule, stepped per epoch."""
+    """Learning rate of every group in `epoch` (from 1): warm-up, then the schedule, updated once per epoch."""
     return {name: _scheduled(config, config.lr * factor, epoch - 1) for name, (factor, _) in _rules(config).items()}
 
 
 def temperature(config: TrainConfig, epoch: int) -> float:
-    """Temperature of the similarities in `epoch` (from 1): geometric from temperature_start to temperature."""
+    """Temperature of the similarities in `epoch` (from 1), falling geometrically from temperature_start if set."""
     if config.temperature_start is None or config.num_epoch == 1:
         return config.temperature
-    done = (epoch - 1) / (config.num_epoch - 1)
-    return config.temperature_start * math.pow(config.temperature / config.temperature_start, done)
+    progress = (epoch - 1) / (config.num_epoch - 1)
+    return config.temperature_start * math.pow(config.temperature / config.temperature_start, progress)
 
 
 def build_optimizer(model: IRRA, config: TrainConfig) -> Optimizer:
-    """SGD, Adam (coupled L2) or AdamW over the parameter groups, fused."""
+    """Fused SGD, Adam (coupled L2) or AdamW over the parameter groups."""
     groups = parameter_groups(model, config)
     if config.optimizer == "SGD":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
@@ -72,7 +72,7 @@ def _rules(config: TrainConfig) -> dict[str, tuple[float, float]]:
 
 
 def _scheduled(config: TrainConfig, base: float, done: int) -> float:
-    """The rate after `done` epochs."""
+    """Learning rate after `done` epochs, for a group whose full rate is `base`."""
     if done < config.warmup_epochs:
         alpha = done / config.warmup_epochs if config.warmup_method == "linear" else 0.0
         return base * (config.warmup_factor * (1.0 - alpha) + alpha)

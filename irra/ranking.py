@@ -9,13 +9,14 @@ from torch import Tensor
 
 from irra.metrics import QueryScores, gallery_order, query_scores
 
-# of a float32 similarity block: 64 MB, which malloc maps and gives back; smaller blocks pile up in a fragmented heap
+# Size of a float32 similarity block: 64 MB. malloc maps a block of this size on its own and returns it to the system
+# when it is freed, while smaller ones fragment the heap.
 CHUNK_ELEMENTS = 16_000_000
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Scores of every query, and the `top_k` best gallery rows of each with their cosine similarity; (Q, K)."""
+    """Scores of every query, and its `top_k` best gallery rows with their cosine similarities, both (Q, K)."""
 
     scores: QueryScores
     top: NDArray[np.int64]
@@ -27,8 +28,10 @@ def rank_gallery(
 ) -> Ranking:
     """Rank all gallery rows (G, D) for each query (Q, D) by cosine similarity.
 
-    Needs memory for the similarities, the order and the matches of one chunk, about 0.6 GB, whatever Q x G is.
-    ValueError when a query has no match.
+    Memory holds the similarities, order and matches of one chunk, about 0.6 GB, however large Q x G is.
+
+    Raises:
+        ValueError: A query has no match in the gallery.
     """
     queries, gallery = F.normalize(query_features, dim=1), F.normalize(gallery_features, dim=1)
     rows = max(1, CHUNK_ELEMENTS // len(gallery))

@@ -1,4 +1,4 @@
-"""The training loop: epochs of steps, validation after each, best weights kept, resumable at every step."""
+"""The training loop: epochs of steps, periodic validation, best weights kept, resumable at every step."""
 
 import math
 import time
@@ -24,23 +24,23 @@ SELECTION_METRIC = "R1"
 
 
 class NonFiniteLoss(UserError):
-    """A loss became infinite or not a number; the optimizer has not moved since."""
+    """A loss became infinite or NaN; the optimizer has not stepped on it."""
 
 
 class Reporter(Protocol):
-    """What wants to hear of training as it goes."""
+    """Receives the metrics of a training run as it proceeds."""
 
     def step(self, row: Mapping[str, float], step: int) -> None:
-        """A row of mean losses, accuracies, learning rates and images per second at global `step`."""
+        """Take a row of mean losses, accuracies, learning rates and images per second at global `step`."""
 
     def epoch(self, row: Mapping[str, float], epoch: int) -> None:
-        """Validation metrics after `epoch`."""
+        """Take the validation metrics after `epoch`."""
 
 
 class Trainer:
-    """Trains a model from the state that `folder` holds, or else from the beginning.
+    """Trains a model, resuming from the state in `folder` if there is one.
 
-    `state` says how far it is; it is in `folder` at every interruption, together with the best weights so far.
+    `state` is the progress so far. It is saved to `folder`, next to the best weights, whenever training is interrupted.
     """
 
     def __init__(
@@ -59,8 +59,8 @@ class Trainer:
         """Train to the last epoch.
 
         Raises:
-            NonFiniteLoss: naming epoch, step and loss, before the optimizer moves.
-            Interrupted: on SIGTERM or SIGINT, after the state was saved.
+            NonFiniteLoss: A loss is not finite; the message names epoch, step and loss. The optimizer has not stepped.
+            Interrupted: SIGTERM or SIGINT arrived; the state has been saved.
         """
         state, config = self.state, self.config
         with stop_on_signals() as request:
@@ -73,11 +73,11 @@ class Trainer:
                     if stopped or time.monotonic() - self.saved_at > 60.0 * config.checkpoint_minutes:
                         self.save()
                     if stopped:
-                        request.stop(f"stopped in epoch {state.epoch} at step {state.step}; start again to go on")
+                        request.stop(f"stopped in epoch {state.epoch} at step {state.step}; run it again to resume")
                 if state.epoch % config.eval_period == 0 or state.epoch == config.num_epoch:
-                    self.save()  # a validation takes long, and nobody waits for its end
+                    self.save()  # a validation takes long, and a signal does not wait for its end
                     with request.at_once(
-                        f"stopped in the validation after epoch {state.epoch}; start again to go on with it"
+                        f"stopped in the validation after epoch {state.epoch}; run it again to resume"
                     ):
                         metrics = self.validate()
                     self.keep_if_best(metrics)
@@ -85,11 +85,11 @@ class Trainer:
                 state.epoch, state.step = state.epoch + 1, 0
                 self.save()
                 if request.signum is not None and state.epoch <= config.num_epoch:
-                    request.stop(f"stopped after epoch {state.epoch - 1}; start again to go on")
+                    request.stop(f"stopped after epoch {state.epoch - 1}; run it again to resume")
         return state
 
     def rest_of_epoch(self) -> Iterator[Batch]:
-        """Set the rates of the state's epoch, and yield its batches from the state's step on."""
+        """Set the learning rates of the current epoch, and yield its batches from the current step on."""
         state, config = self.state, self.config
         rates = learning_rates(config, state.epoch)
         for group in self.optimizer.param_groups:
@@ -100,13 +100,13 @@ class Trainer:
         self.steps = len(self.data.epoch(state.epoch))
         self.averager = MetricAverager(self.device, state.window)
         self.saved_at = time.monotonic()
-        if state.step < self.steps:  # else it was stopped in the validation that follows
+        if state.step < self.steps:  # otherwise it was stopped in the validation after the epoch
             batches = self.data.batches(state.epoch, state.step, self.device)
             title = f"epoch {state.epoch}/{config.num_epoch}"
             yield from progress(batches, title, self.steps - state.step, "steps")
 
     def step(self, batch: Batch) -> None:
-        """Forward, backward, and, if every loss is finite, one move of the optimizer."""
+        """Run forward and backward passes and, if every loss is finite, one optimizer step."""
         config = self.config
         self.model.train()
         with autocast(self.device, config.precision):
@@ -122,21 +122,24 @@ class Trainer:
         self.averager.add(result.named(), len(batch["images"]))
 
     def check_finite(self, losses: Mapping[str, Tensor]) -> None:
-        """Stop before the optimizer moves where a loss is not finite.
+        """Stop before the optimizer steps if a loss is not finite.
 
-        It is looked at after the backward pass, which a GPU computes while the CPU waits for the value.
+        Called after the backward pass has been queued, so that a GPU computes it while the CPU waits for the value.
+
+        Raises:
+            NonFiniteLoss: The message names epoch, step and losses.
         """
         if math.isfinite(losses["total"].item()):
             return
         bad = [name for name, value in losses.items() if not math.isfinite(value.item())]
         raise NonFiniteLoss(
             f"epoch {self.state.epoch}, step {self.state.step + 1}: {', '.join(bad)} is not finite; the last good "
-            "state is kept. Lower train.lr, or use train.precision: fp32 or bf16; that state goes on with equal "
-            "parameters alone, so delete the folder of --checkpoints (checkpoints) then"
+            "state is kept. Lower train.lr, or use train.precision: fp32 or bf16. The saved state resumes only with "
+            "unchanged parameters, so delete the folder of --checkpoints (checkpoints) when you change them"
         )
 
     def report(self, reporter: Reporter) -> None:
-        """Make a row of the history of the steps since the last one."""
+        """Add a row to the history for the steps since the last one, and pass it to the reporter."""
         state = self.state
         row = {"epoch": state.epoch - 1 + state.step / self.steps, **self.averager.means(), **self.schedule}
         state.history.append(row)
@@ -152,7 +155,7 @@ class Trainer:
         return text_to_image(features, top_k=1).scores.metrics()
 
     def keep_if_best(self, metrics: dict[str, float]) -> None:
-        """Note a validation, and keep the weights if they are the best so far."""
+        """Record a validation, and save the weights if they are the best so far."""
         state = self.state
         best = max((row[SELECTION_METRIC] for row in state.validation), default=-1.0)
         state.validation.append({"epoch": state.epoch, **metrics})
@@ -162,14 +165,14 @@ class Trainer:
             save_weights(self.model, self.folder.best_weights(state.epoch))
 
     def save(self) -> None:
-        """Write all that resuming needs."""
+        """Write everything that resuming needs."""
         self.state.window = self.averager.sums()
         self.folder.save(self.state, self.model, self.optimizer, self.scaler.state_dict())
         self.saved_at = time.monotonic()
 
 
 class MetricAverager:
-    """Running sums of named scalars on the device: one transfer a window instead of one a step."""
+    """Running sums of named scalars on the device, so that they are transferred once per window, not once per step."""
 
     def __init__(self, device: torch.device, sums: dict[str, float]) -> None:
         self._sums: dict[str, Tensor] = {
@@ -178,7 +181,7 @@ class MetricAverager:
         self._images, self._start = 0, time.monotonic()
 
     def add(self, values: Mapping[str, Tensor], images: int) -> None:
-        """Count one step of `images` samples."""
+        """Add the values of one step of `images` samples."""
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, torch.zeros_like(value.detach())) + value.detach()
         one = torch.ones((), device=next(iter(values.values())).device)
@@ -186,7 +189,7 @@ class MetricAverager:
         self._images += images
 
     def sums(self) -> dict[str, float]:
-        """The sums as numbers, in a form that a checkpoint keeps exactly."""
+        """The sums as plain numbers, which a checkpoint stores exactly."""
         if not self._sums:
             return {}
         return dict(zip(self._sums, torch.stack(list(self._sums.values())).tolist(), strict=True))
@@ -198,10 +201,10 @@ class MetricAverager:
         return {name: value / steps for name, value in sums.items()}
 
     def speed(self) -> float:
-        """Images per second since the window opened."""
+        """Images per second since the window started."""
         return self._images / max(time.monotonic() - self._start, 1e-9)
 
     def reset(self) -> None:
-        """Open the next window."""
+        """Start the next window."""
         self._sums.clear()
         self._images, self._start = 0, time.monotonic()

@@ -1,4 +1,4 @@
-"""A whole training: from a prepared store and its tokens to a model folder."""
+"""A whole training run: from a prepared store and its tokens to a model folder."""
 
 import csv
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from irra.utils.files import check_replaceable, replace_file
 
 HISTORY, VALIDATION = "history.csv", "validation.csv"
 
-# None of these changes what is learnt, so a training may go on with other values.
+# None of these affects what is learnt, so training can resume with other values.
 NOT_IN_FINGERPRINT = {"device", "log_period", "checkpoint_minutes", "test_batch_size"}
 
 
@@ -31,17 +31,24 @@ class EpochLines:
     """A reporter that prints a line after each epoch."""
 
     def step(self, row: Mapping[str, float], step: int) -> None:
-        """A window of training steps."""
+        """Ignore a window of training steps."""
 
     def epoch(self, row: Mapping[str, float], epoch: int) -> None:
-        """A validation on the split that selects the best epoch."""
+        """Print the validation metrics of an epoch."""
         print(f"epoch {epoch}: " + "  ".join(f"{name} {row[name]:.2f}" for name in METRIC_NAMES), flush=True)
 
 
 def train(prepared: Path, tokens: Path, config: TrainConfig, model: Path) -> dict[str, float]:
-    """Train on a prepared store and its tokens, and write the best model to the folder `model`; its validation metrics.
+    """Train on a prepared store and its tokens, and write the best model to the folder `model`.
 
-    The state of an unfinished training is in the folder `<model>.checkpoints`: called again, it goes on from there.
+    The state of an unfinished run is kept in the folder `<model>.checkpoints`; calling this again resumes from it.
+
+    Returns:
+        Validation metrics of the best model.
+
+    Raises:
+        UserError: `model` is in use for something else, or data, parameters, weights and saved state do not fit
+            together.
     """
     check_replaceable(model, WEIGHTS, "a model folder")
     store, token_store = PreparedStore.open(prepared), TokenStore.open(tokens)
@@ -54,10 +61,10 @@ def train(prepared: Path, tokens: Path, config: TrainConfig, model: Path) -> dic
 
 
 def build_trainer(store: PreparedStore, tokens: TokenStore, config: TrainConfig, states: StateFolder) -> Trainer:
-    """Everything that a training needs, and where it goes on.
+    """Build the trainer, with the model and optimizer restored from `states` if there is a saved state.
 
     Raises:
-        UserError: data, parameters, weights and saved state do not fit together.
+        UserError: Data, parameters, weights and saved state do not fit together.
     """
     data = TrainingData(store, tokens, config)
     check_selection(store, config)
@@ -68,7 +75,11 @@ def build_trainer(store: PreparedStore, tokens: TokenStore, config: TrainConfig,
 
 
 def check_selection(store: PreparedStore, config: TrainConfig) -> None:
-    """Say so when the best epoch is chosen on the test split; refuse a val split that is not there."""
+    """Check that the split that selects the best epoch exists, and print a note if it is the test split.
+
+    Raises:
+        UserError: The data has no such split.
+    """
     if config.select_on not in store.splits:
         raise UserError(
             f"train.select_on: {store.dataset_name} has no {config.select_on} split; hold out training identities by "
@@ -79,7 +90,11 @@ def check_selection(store: PreparedStore, config: TrainConfig) -> None:
 
 
 def model_spec(store: PreparedStore, tokens: TokenStore, config: TrainConfig) -> ModelSpec:
-    """The sizes of the model that `config` asks for on this data; UserError where its backbone cannot take it."""
+    """The sizes of the model that `config` describes, for this data.
+
+    Raises:
+        UserError: The backbone cannot take images of this size.
+    """
     try:
         check_image_size(config.backbone, store.image_size)
     except ValueError as error:
@@ -89,7 +104,7 @@ def model_spec(store: PreparedStore, tokens: TokenStore, config: TrainConfig) ->
 
 
 def fingerprint(config: TrainConfig, store: PreparedStore, tokens: TokenStore) -> dict[str, Any]:
-    """What must be equal for a training to be resumed."""
+    """What must be equal for training to be resumed."""
     settings = {f"train.{key}": value for key, value in config.model_dump().items() if key not in NOT_IN_FINGERPRINT}
     return settings | {"data": store.fingerprint, "tokens": tokens.fingerprint}
 
@@ -101,7 +116,7 @@ def best_metrics(trainer: Trainer) -> dict[str, float]:
 
 
 def save_best(trainer: Trainer, folder: Path) -> None:
-    """Write the best weights as a model folder that says how, and on what, they were trained."""
+    """Write the best weights as a model folder whose metadata records how and on which data they were trained."""
     config, store, epoch = trainer.config, trainer.data.store, trainer.state.best_epoch
     metadata = {
         "train": config.model_dump(),
@@ -113,7 +128,7 @@ def save_best(trainer: Trainer, folder: Path) -> None:
 
 
 def write_curves(trainer: Trainer, folder: Path) -> None:
-    """The history of the steps and the validations as CSV, a line per row, columns as in the first."""
+    """Write the step history and the validations as CSV, with the columns of their first rows."""
     for name, rows in ((HISTORY, trainer.state.history), (VALIDATION, trainer.state.validation)):
         with replace_file(folder / name) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))

@@ -1,12 +1,11 @@
 """Backbone configurations by name: open_clip's ViT CLIP models and the small ones of this project.
 
-Only JSON files are read here, so that a stage which needs no network never waits for torch to load.
+Only JSON files are read here, so a stage that needs no network does not wait for torch to load.
 """
 
 import difflib
 import importlib.util
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +13,25 @@ VOCABULARY = 49408
 OWN_CONFIGS = Path(__file__).parent
 
 
-@dataclass(frozen=True)
-class Backbone:
-    """Sizes of a ViT CLIP configuration: patch side in pixels and embedding width D."""
+def read_patch_size(name: str) -> int:
+    """The side, in pixels, of the patches of the backbone called `name`.
 
-    name: str
-    patch_size: int
-    embed_dim: int
-
-
-def read_backbone(name: str) -> Backbone:
-    """The sizes of the backbone called `name`; ValueError for an unknown name or one that is no plain ViT CLIP."""
-    config = read_config(name)
-    return Backbone(name, config["vision_cfg"]["patch_size"], config["embed_dim"])
+    Raises:
+        ValueError: As in `read_config`.
+    """
+    return int(read_config(name)["vision_cfg"]["patch_size"])
 
 
 def read_config(name: str) -> dict[str, Any]:
-    """The model configuration called `name`, in open_clip's form; ValueError as for read_backbone."""
+    """The model configuration called `name`, in open_clip's format.
+
+    Raises:
+        ValueError: The name is unknown, or is not that of a plain ViT CLIP.
+    """
     paths = {path.stem: path for folder in (_open_clip_configs(), OWN_CONFIGS) for path in folder.glob("*.json")}
     if name not in paths:
         close = difflib.get_close_matches(name, paths, n=3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else "; any ViT CLIP name of open_clip fits"
+        hint = f"; did you mean {' or '.join(close)}?" if close else "; any ViT CLIP name of open_clip works"
         raise ValueError(f"unknown backbone {name!r}{hint}")
     config: dict[str, Any] = json.loads(paths[name].read_text())
     if not _is_plain_vit_clip(config):

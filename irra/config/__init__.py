@@ -1,17 +1,17 @@
-"""params.yaml as typed, frozen objects: a module for every section, the only place where its keys are written down.
+"""params.yaml as typed, frozen objects, with one module per section.
 
-A key is one line there: its type and bounds, its default, and its comment. `irra.config.presets` writes params.yaml
-from them.
+A section's module is the only place that defines its keys. Each key is one line: type and bounds, default, and comment.
+`irra.config.presets` generates params.yaml from them.
 """
 
 from irra.config.evaluate import EvaluateConfig
 from irra.config.index import IndexConfig
-from irra.config.params import Params, check_image_size, check_masking
+from irra.config.params import Params, check_image_size
 from irra.config.prepare import PrepareConfig, SyntheticConfig
 from irra.config.reader import change, load_params, load_section, parse_section
 from irra.config.registry import RegistryConfig
 from irra.config.report import ReportConfig
-from irra.config.section import ConfigSection, Count, Device, NonNegative, Positive, Precision, Seed, Share, Split
+from irra.config.section import ConfigSection, Count
 from irra.config.tokenize import TokenizeConfig
 from irra.config.train import LOSSES, TrainConfig
 
@@ -19,25 +19,17 @@ __all__ = [
     "LOSSES",
     "ConfigSection",
     "Count",
-    "Device",
     "EvaluateConfig",
     "IndexConfig",
-    "NonNegative",
     "Params",
-    "Positive",
-    "Precision",
     "PrepareConfig",
     "RegistryConfig",
     "ReportConfig",
-    "Seed",
-    "Share",
-    "Split",
     "SyntheticConfig",
     "TokenizeConfig",
     "TrainConfig",
     "change",
     "check_image_size",
-    "check_masking",
     "load_params",
     "load_section",
     "parse_section",

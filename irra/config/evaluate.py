@@ -14,7 +14,7 @@ class EvaluateConfig(ConfigSection):
 
     test_batch_size: Count = param(512, "images or captions encoded at once")
     precision: Precision = param("fp16", "of the forward pass; features are fp32")
-    device: Device = param("auto", "auto: the first of the others that is there")
-    bootstrap_samples: Samples = param(1000, "resampled sets of queries, for the confidence intervals")
-    top_k: Count = param(10, "ranks kept of every query")
+    device: Device = param("auto", "auto: the first of the others that is available")
+    bootstrap_samples: Samples = param(1000, "bootstrap samples for the confidence intervals")
+    top_k: Count = param(10, "ranks kept per query")
     seed: Seed = param(0, "of the resampling")

@@ -1,4 +1,4 @@
-"""What is wrong with a parameter, in words that name its key and what would be right."""
+"""Error messages about parameters, which name the key and what would be right."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -13,10 +13,10 @@ SectionT = TypeVar("SectionT", bound=ConfigSection)
 
 
 def validate(kind: type[SectionT], data: dict[str, Any], source: str) -> SectionT:
-    """`data` as a section of this kind.
+    """Check `data` and return it as a section of this kind.
 
     Raises:
-        UserError: One line for every mistake, each beginning with `source`.
+        UserError: Something is wrong; the message has one line per mistake, each starting with `source`.
     """
     try:
         return kind.model_validate(data)
@@ -26,7 +26,7 @@ def validate(kind: type[SectionT], data: dict[str, Any], source: str) -> Section
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown `word`: the known one that it resembles, or else all."""
+    """The end of a message about an unknown `word`: the known word closest to it, or else all known words."""
     known = list(known)
     close = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(known)}"

@@ -1,10 +1,10 @@
-"""The whole of params.yaml, and what its sections demand of each other."""
+"""All of params.yaml, and the checks that concern several sections."""
 
 from collections.abc import Sequence
 
 from pydantic import Field, model_validator
 
-from irra.backbones import read_backbone
+from irra.backbones import read_patch_size
 from irra.config.evaluate import EvaluateConfig
 from irra.config.index import IndexConfig
 from irra.config.prepare import PrepareConfig
@@ -16,7 +16,7 @@ from irra.config.train import TrainConfig
 
 
 class Params(ConfigSection):
-    """All sections; the defaults are the recipe that was published for CUHK-PEDES."""
+    """All sections; the defaults are the recipe published for CUHK-PEDES."""
 
     prepare: PrepareConfig = Field(default_factory=PrepareConfig)
     tokenize: TokenizeConfig = Field(default_factory=TokenizeConfig)
@@ -36,14 +36,22 @@ class Params(ConfigSection):
 
 
 def check_masking(train: TrainConfig, tokenize: TokenizeConfig) -> None:
-    """Raise ValueError where `mlm` is to be trained without a masking cache."""
+    """Check that there is a masking cache if the model is trained with `mlm`.
+
+    Raises:
+        ValueError: There is none.
+    """
     if "mlm" in train.losses and tokenize.mask_draws == 0:
         raise ValueError("train.loss_names has mlm, which needs masked tokens: set tokenize.mask_draws to 1 or more")
 
 
 def check_image_size(backbone: str, image_size: Sequence[int]) -> None:
-    """Raise ValueError where a side of `image_size` is not a multiple of the backbone's patch."""
-    patch = read_backbone(backbone).patch_size
+    """Check that both sides of `image_size` are multiples of the backbone's patch size.
+
+    Raises:
+        ValueError: They are not.
+    """
+    patch = read_patch_size(backbone)
     if any(side % patch for side in image_size):
         raise ValueError(
             f"prepare.image_size {list(image_size)} is not divisible by the patch size {patch} of {backbone}"

@@ -11,34 +11,38 @@ Size = Annotated[list[Count], Field(min_length=2, max_length=2)]
 
 
 class SyntheticConfig(ConfigSection):
-    """How many people, pictures and captions the synthetic dataset has."""
+    """The numbers of people, images and captions in the synthetic dataset."""
 
     train_ids: Count = param(1200, "people to train on")
-    val_ids: Count = param(100, "people to choose the best epoch by")
-    test_ids: Count = param(100, "people to measure on")
-    images_per_id: Count = param(4, "pictures of every person")
-    captions_per_image: Count = param(2, "sentences about every picture")
-    wrong_captions: Share = param(0.1, "of the training captions: they describe somebody else, as in real datasets")
+    val_ids: Count = param(100, "people to select the best epoch on")
+    test_ids: Count = param(100, "people to test on")
+    images_per_id: Count = param(4, "pictures of each person")
+    captions_per_image: Count = param(2, "sentences about each picture")
+    wrong_captions: Share = param(0.1, "share of training captions that describe somebody else, as in real data")
     seed: Seed = param(0, "of people, pictures and captions")
 
 
 class PrepareConfig(ConfigSection):
-    """Which dataset is read, and the size at which its images are stored."""
+    """Which dataset is read, and at which size its images are stored."""
 
     dataset_name: Name = param("CUHK-PEDES", "CUHK-PEDES, ICFG-PEDES, RSTPReid, synthetic or your own")
-    root_dir: Name = param("data/raw", "holds the folder <dataset_name>; here, or in S3: s3://bucket/folder")
+    root_dir: Name = param("data/raw", "holds the folder <dataset_name>; a path, or in S3: s3://bucket/folder")
     image_size: Size = param([384, 128], "height, width")
     on_bad_image: Literal["error", "skip"] = param("error", "skip: leave out and list")
-    val_share: Share = param(0.0, "of the training identities, held out where a dataset has no val split")
+    val_share: Share = param(0.0, "share of training identities held out if a dataset has no val split")
     synthetic: SyntheticConfig | None = None
 
     @property
     def source(self) -> str | None:
-        """Where the raw dataset lies, a folder or an address in S3; None for one that is rendered when it is read."""
+        """Location of the raw dataset, a folder or an S3 address; None for the synthetic one, which is rendered."""
         return None if self.synthetic else f"{self.root_dir.rstrip('/')}/{self.dataset_name}"
 
     def check_identities(self, needed: int) -> None:
-        """Raise ValueError where it is clear without the data that it has fewer than `needed` training identities."""
+        """Check that the dataset has `needed` training identities, as far as this is known without reading it.
+
+        Raises:
+            ValueError: It has fewer.
+        """
         if self.synthetic and self.synthetic.train_ids < needed:
             raise ValueError(
                 f"prepare.synthetic.train_ids {self.synthetic.train_ids} is fewer than the {needed} identities "

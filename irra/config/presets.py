@@ -1,4 +1,4 @@
-"""params.yaml as people read it: every key with its value, its comment, and the default where that is another."""
+"""Generating params.yaml: every key with its value, its comment, and the default where the value differs from it."""
 
 from collections.abc import Iterator
 from itertools import takewhile
@@ -16,21 +16,21 @@ NOTE = """
 
 
 def render_file(path: Path) -> str:
-    """The whole text that the preset or parameter file at `path` stands for, under the comment that it begins with.
+    """The complete params.yaml for the preset or parameter file at `path`, after the comment at the top of that file.
 
     Raises:
-        UserError: As `load_params` does.
+        UserError: As in `load_params`.
     """
     return render(load_params(path), header_of(path))
 
 
 def render(params: Params, header: str) -> str:
-    """The text of params.yaml with these values, which `load_params` reads back."""
+    """The text of params.yaml with these values, from which `load_params` reads them back."""
     return header + NOTE + "".join(f"{line}\n" for line in _lines(params))
 
 
 def header_of(path: Path) -> str:
-    """The comment that a parameter file begins with."""
+    """The comment at the top of a parameter file."""
     with path.open(encoding="utf-8") as file:
         return "".join(takewhile(lambda line: line.startswith("#"), file))
 
@@ -51,5 +51,5 @@ def _comment(annotation: Any, description: str, value: Any, default: Any) -> str
     if get_origin(annotation) is Literal:
         *others, last = get_args(annotation)
         parts.insert(0, f"{', '.join(others)} or {last}")
-    other = f" (default: {write_yaml(default)})" if value != default else ""
-    return "; ".join(parts) + other
+    suffix = f" (default: {write_yaml(default)})" if value != default else ""
+    return "; ".join(parts) + suffix

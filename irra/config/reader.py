@@ -1,4 +1,4 @@
-"""Parameter files, whole ones and presets, read into checked sections."""
+"""Reading parameter files, both complete ones and presets, into checked sections."""
 
 import difflib
 import json
@@ -17,25 +17,26 @@ from irra.config.values import read_yaml, write_yaml
 from irra.utils.errors import UserError
 
 Data = dict[str, Any]
-BASE = "base"  # the key by which a preset says on what it builds: another one beside it, or
+BASE = "base"  # the key in which a preset names what it is based on: another preset in its folder, or
 PUBLISHED = "published"  # the defaults
 RENAMED = {"tokenize.variants": "tokenize.mask_draws", "evaluate.sheet_queries": "report.sheet_queries"}
-MEND = "`make params` brings params.yaml up to date"
+UPDATE_HINT = "`make params` brings params.yaml up to date"
 
 
 def load_params(path: Path) -> Params:
     """Read and check a parameter file.
 
-    A file with the key `base` says only what differs from the preset of that name beside it, or from the defaults where
-    that is `published`. Any other one is whole: a key that it lacks has its default, with a warning.
+    A file with the key `base` lists only what differs from the preset of that name in the same folder, or from the
+    defaults if the base is `published`. Any other file should be complete: keys that it lacks get their defaults, with
+    a warning.
 
     Raises:
-        UserError: It cannot be read, or a value cannot be used; the message names file, key and what would be right.
+        UserError: It cannot be read, or a value is invalid; the message names file, key and what would be right.
     """
     data = _read_mapping(path, hint="; `make preset NAME=synthetic` writes one")
     if BASE in data:
-        return validate(Params, _on_its_base(path, data), str(path))
-    _take_over(data, str(path))
+        return validate(Params, _with_base(path, data), str(path))
+    _rename_old_keys(data, str(path))
     params = validate(Params, data, str(path))
     _warn_of_gaps(Params, data, str(path))
     return params
@@ -51,16 +52,16 @@ def load_section(kind: type[SectionT], path: Path) -> SectionT:
     """Read a YAML file as `kind`.
 
     Raises:
-        UserError: It cannot be read, or a value cannot be used; the message names file, key and what would be right.
+        UserError: It cannot be read, or a value is invalid; the message names file, key and what would be right.
     """
     return validate(kind, _read_mapping(path), str(path))
 
 
 def parse_section(kind: type[SectionT], text: str) -> SectionT:
-    """Read one section from a JSON string, the form in which sections travel between containers.
+    """Read one section from a JSON string, the form in which sections are passed between containers.
 
     Raises:
-        UserError: It is no JSON, or a value cannot be used.
+        UserError: It is not valid JSON, or a value is invalid.
     """
     try:
         data = _mapping(json.loads(text), kind.__name__)
@@ -72,10 +73,10 @@ def parse_section(kind: type[SectionT], text: str) -> SectionT:
 
 
 def change(params: Params, assignments: Sequence[str]) -> Params:
-    """`params` with `assignments` such as `train.lr=1e-4`.
+    """A copy of `params` with `assignments` such as `train.lr=1e-4` applied.
 
     Raises:
-        UserError: One is no assignment, or has a key or a value that cannot be.
+        UserError: One of them is not an assignment, or its key or value is invalid.
     """
     data = params.model_dump()
     for assignment in assignments:
@@ -95,9 +96,11 @@ def change(params: Params, assignments: Sequence[str]) -> Params:
 
 
 def _read_mapping(path: Path, hint: str = "") -> Data:
-    """What a YAML file says.
+    """Read a YAML file that holds a mapping.
 
-    Where there is no such file, the error ends in the name of one beside it that is nearly the same, or in `hint`.
+    Raises:
+        UserError: The file is missing or not such a YAML file. If it is missing, the message ends with a similar file
+            name in the same folder, or else with `hint`.
     """
     try:
         data = read_yaml(path.read_text(encoding="utf-8"))
@@ -117,19 +120,22 @@ def _mapping(data: Any, source: str) -> Data:
     return data
 
 
-def _on_its_base(path: Path, data: Data, above: tuple[Path, ...] = ()) -> Data:
-    """The values of a preset and of all below it."""
-    _take_over(data, str(path))
+def _with_base(path: Path, data: Data, above: tuple[Path, ...] = ()) -> Data:
+    """The values of a preset, merged with those of the presets that it is based on.
+
+    `above` are the presets that led here, to detect cycles.
+    """
+    _rename_old_keys(data, str(path))
     base = data.pop(BASE, PUBLISHED)
     if base == PUBLISHED:
         return data
     below, above = path.with_name(f"{base}.yaml"), (*above, path)
     if below in above:
-        raise UserError(f"{path}: {BASE}: {base!r} builds on this file")
+        raise UserError(f"{path}: {BASE}: {base!r} is itself based on this file")
     if not below.is_file():
         known = [PUBLISHED, *sorted(other.stem for other in path.parent.glob("*.yaml") if other not in above)]
         raise UserError(f"{path}: {BASE}: no preset {base!r}{nearest(str(base), known)}")
-    merged = _merge(_on_its_base(below, _read_mapping(below), above), data)
+    merged = _merge(_with_base(below, _read_mapping(below), above), data)
     prepare = data.get("prepare")
     if isinstance(prepare, dict) and prepare.get("dataset_name", SYNTHETIC) != SYNTHETIC and SYNTHETIC not in prepare:
         merged["prepare"].pop(SYNTHETIC, None)  # the people whom the base renders are not of this dataset
@@ -137,7 +143,7 @@ def _on_its_base(path: Path, data: Data, above: tuple[Path, ...] = ()) -> Data:
 
 
 def _merge(below: Data, above: Data) -> Data:
-    """`below` with the values of `above`, section by section."""
+    """`below`, overridden by the values of `above`, section by section."""
     merged = dict(below)
     for key, value in above.items():
         inner = merged.get(key)
@@ -145,30 +151,34 @@ def _merge(below: Data, above: Data) -> Data:
     return merged
 
 
-def _take_over(data: Data, source: str) -> None:
-    """Give values under keys of earlier versions their names of today."""
-    found = []
+def _rename_old_keys(data: Data, source: str) -> None:
+    """Rename keys of earlier versions to their current names, with a warning.
+
+    Raises:
+        UserError: Both the old and the new key are set.
+    """
+    renamed = []
     for old, new in RENAMED.items():
         (old_section, old_name), (section, name) = old.split("."), new.split(".")
         if not isinstance(data.get(old_section), dict) or old_name not in data[old_section]:
             continue
         target = data.setdefault(section, {})
         if not isinstance(target, dict) or name in target:
-            raise UserError(f"{source}: {old} is now {new}, and both are there; remove {old}")
+            raise UserError(f"{source}: {old} is now {new}, but both are set; remove {old}")
         target[name] = data[old_section].pop(old_name)
-        found.append(f"{old} is now {new}")
-    if found:
-        warnings.warn(f"{source}: {', '.join(found)}; {MEND}", stacklevel=3)
+        renamed.append(f"{old} is now {new}")
+    if renamed:
+        warnings.warn(f"{source}: {', '.join(renamed)}; {UPDATE_HINT}", stacklevel=3)
 
 
 def _warn_of_gaps(kind: type[ConfigSection], data: Data, source: str) -> None:
     gaps = [f"{key}: {write_yaml(value)}" for key, value in _gaps(kind, data)]
     if gaps:
-        warnings.warn(f"{source}: lacks keys, which have their defaults: {', '.join(gaps)}; {MEND}", stacklevel=3)
+        warnings.warn(f"{source}: lacks keys, which get their defaults: {', '.join(gaps)}; {UPDATE_HINT}", stacklevel=3)
 
 
 def _gaps(kind: type[ConfigSection], data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Keys that `data` lacks and their defaults; a section that need not be there is no gap."""
+    """Yield the keys that `data` lacks, with their defaults; optional sections do not count."""
     for name, field in kind.model_fields.items():
         section, value = section_of(field.annotation), data.get(name, {})
         if section is None:

@@ -11,7 +11,7 @@ Percent = Annotated[float, Field(ge=0.0, le=100.0)]
 
 
 class RegistryConfig(ConfigSection):
-    """When a model becomes the champion of MLflow's registry."""
+    """When a model becomes the champion in MLflow's registry."""
 
     model_name: Name = param("irra", "in MLflow's registry; one name per dataset")
     metric: Metric = param("val/t2i/R1", "the champion is the model that is best at this")

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from irra.backbones import read_backbone
+from irra.backbones import read_config, read_patch_size
 from irra.config.messages import nearest
 from irra.config.section import (
     ConfigSection,
@@ -24,7 +24,7 @@ WarmupFactor = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
 class TrainConfig(ConfigSection):
-    """The model, its losses and its optimisation. Names follow IRRA's released options where those exist."""
+    """The model, its losses and its optimisation; keys are named after IRRA's released options where those exist."""
 
     backbone: str = param("ViT-B-16-quickgelu", "any ViT CLIP of open_clip, or irra-small, irra-tiny")
     pretrained: str | None = param("openai", "a weight tag of open_clip, a local file, or null: from scratch")
@@ -33,7 +33,7 @@ class TrainConfig(ConfigSection):
     mlm_vocabulary: Literal["all", "captions"] = param("all", "MLM predicts any token, or those of training captions")
     loss_names: str = param("sdm+mlm+id", f"any of {', '.join(LOSSES)} joined by +")
     temperature: Positive = param(0.02, "of SDM and ITC; the lower, the more the nearest rivals count")
-    temperature_start: Positive | None = param(None, "of the first epoch, from which it falls; null: constant")
+    temperature_start: Positive | None = param(None, "in the first epoch, falling to temperature; null: constant")
     soft_labels: bool = param(False, "SDM: another image of the person counts 0.3 instead of 1")
     mask_global_text: bool = param(True, "true: SDM and ID see the masked caption too, as in the released code")
     id_loss_weight: NonNegative = param(1.0, "of ID in the sum of the losses")
@@ -42,11 +42,11 @@ class TrainConfig(ConfigSection):
     sampler: Literal["random", "identity"] = param("random", "identity: num_instance samples of each person in a batch")
     batch_size: Count = param(64, "captions, each with its image")
     num_instance: Count = param(4, "identity sampler: samples of a person; batch_size / num_instance people")
-    num_epoch: Count = param(60, "times that every training caption is seen")
+    num_epoch: Count = param(60, "passes over the training captions")
     optimizer: Literal["Adam", "AdamW", "SGD"] = param("Adam", "Adam adds weight decay to the gradient, AdamW does not")
     lr: Positive = param(1e-5, "of the backbone, after the warm-up")
-    lr_factor: Positive = param(5.0, "times lr: for the cross-modal branch and the heads")
-    bias_lr_factor: Positive = param(2.0, "times lr: for biases, those of the heads excepted")
+    lr_factor: Positive = param(5.0, "multiplies lr for the cross-modal branch and the heads")
+    bias_lr_factor: Positive = param(2.0, "multiplies lr for biases, except those of the heads")
     weight_decay: NonNegative = param(4e-5, "of all but biases")
     weight_decay_bias: NonNegative = param(0.0, "of biases")
     alpha: Share = param(0.9, "Adam's beta1")
@@ -56,28 +56,28 @@ class TrainConfig(ConfigSection):
     lrscheduler: Literal["cosine", "step", "exp", "poly", "linear"] = param("cosine", "after the warm-up")
     warmup_method: Literal["linear", "constant"] = param("linear", "linear: rises to lr; constant: stays at its start")
     warmup_epochs: CountOrZero = param(5, "before the schedule")
-    warmup_factor: WarmupFactor = param(0.1, "times lr: where the warm-up starts")
+    warmup_factor: WarmupFactor = param(0.1, "multiplies lr at the start of the warm-up")
     milestones: list[int] = param([20, 50], "step: epochs after which the rate falls")
-    gamma: Positive = param(0.1, "step: times the rate, at each milestone")
+    gamma: Positive = param(0.1, "step: multiplies the rate at each milestone")
     power: Positive = param(0.9, "exp, poly: the base of the power")
-    target_lr: NonNegative = param(0.0, "cosine, poly: where the rate ends")
+    target_lr: NonNegative = param(0.0, "cosine, poly: the final rate")
     precision: Precision = param("fp16", "of the forward pass; weights are fp32")
-    device: Device = param("auto", "auto: the first of the others that is there")
-    select_on: Literal["val", "test"] = param("val", "the split that picks the best epoch; test repeats the paper")
-    eval_period: Count = param(1, "epochs from one measurement on that split to the next")
+    device: Device = param("auto", "auto: the first of the others that is available")
+    select_on: Literal["val", "test"] = param("val", "the split that selects the best epoch; test: as in the paper")
+    eval_period: Count = param(1, "epochs between two evaluations on that split")
     test_batch_size: Count = param(512, "images or captions encoded at once")
     log_period: Count = param(50, "steps between two logged losses")
-    checkpoint_minutes: Positive = param(10.0, "between two saved states, from which a stopped training goes on")
-    seed: Seed = param(1, "of first weights, batches and augmentation")
+    checkpoint_minutes: Positive = param(10.0, "between two saved states, from which stopped training resumes")
+    seed: Seed = param(1, "of initial weights, batches and augmentation")
 
     @property
     def losses(self) -> tuple[str, ...]:
-        """The named losses, in the order in which they were written."""
+        """The losses, in the order of `loss_names`."""
         return tuple(self.loss_names.split("+"))
 
     @property
     def loss_weights(self) -> dict[str, float]:
-        """The weight of each named loss: of loss `x` it is the parameter `x_loss_weight`, or 1 without one."""
+        """The weight of each loss: for loss `x` the parameter `x_loss_weight`, or 1 if there is none."""
         return {name: getattr(self, f"{name}_loss_weight", 1.0) for name in self.losses}
 
     @field_validator("loss_names")
@@ -94,7 +94,7 @@ class TrainConfig(ConfigSection):
     @field_validator("backbone")
     @classmethod
     def _backbone_is_known(cls, value: str) -> str:
-        read_backbone(value)
+        read_config(value)
         return value
 
     @model_validator(mode="after")
@@ -108,7 +108,7 @@ class TrainConfig(ConfigSection):
             raise ValueError(f"warmup_epochs {self.warmup_epochs} must be below num_epoch {self.num_epoch}")
         if self.milestones != sorted(set(self.milestones)):
             raise ValueError(f"milestones {self.milestones} must increase")
-        patch = read_backbone(self.backbone).patch_size
+        patch = read_patch_size(self.backbone)
         if self.stride_size > patch:
             raise ValueError(f"stride_size {self.stride_size} exceeds the backbone's patch size {patch}")
         return self

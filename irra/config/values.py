@@ -1,4 +1,4 @@
-"""Values as they stand in YAML files, read and written so that DVC, PyYAML and people see the same in them."""
+"""Reading and writing YAML values so that DVC, PyYAML and people all understand them in the same way."""
 
 import re
 import sys
@@ -8,15 +8,15 @@ from typing import Any
 import yaml
 
 FLOAT = "tag:yaml.org,2002:float"
-PLAIN = range(-2, 15)  # the powers of ten between which numbers are written without an exponent
+PLAIN = range(-2, 15)  # powers of ten for which numbers are written without an exponent
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML follows YAML 1.1, where `1e-5` is a string; DVC and everybody else read a number."""
+    """Reads `1e-5` as a number, as DVC and others do; PyYAML follows YAML 1.1, where it is a string."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts quotes around a string that `_Loader` would take for a number."""
+    """Quotes strings that `_Loader` would read as numbers."""
 
     def represent_number(self, value: float) -> yaml.ScalarNode:
         return self.represent_scalar(FLOAT, _number(value))
@@ -28,7 +28,11 @@ _Dumper.add_representer(float, _Dumper.represent_number)
 
 
 def read_yaml(text: str) -> Any:
-    """What a YAML text says; yaml.YAMLError where it says nothing that can be understood."""
+    """Parse a YAML text.
+
+    Raises:
+        yaml.YAMLError: It is not valid YAML.
+    """
     return yaml.load(text, Loader=_Loader)
 
 
@@ -43,4 +47,4 @@ def _number(value: float) -> str:
     if exact.adjusted() in PLAIN or not exact:
         return repr(value)
     mantissa, exponent = f"{exact:e}".split("e")
-    return f"{mantissa if '.' in mantissa else f'{mantissa}.0'}e{exponent}"  # YAML 1.1 wants the point
+    return f"{mantissa if '.' in mantissa else f'{mantissa}.0'}e{exponent}"  # YAML 1.1 requires the point

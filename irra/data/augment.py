@@ -1,7 +1,8 @@
 """Image augmentation of whole batches on the training device, with the distribution of IRRA's torchvision pipeline.
 
-Resizing is done once, when the data is prepared. Here: horizontal flip, zero padding and random crop, normalisation,
-random erasing. All random choices are drawn on the CPU, so that a seed means the same on every device.
+Resizing happens once, when the data is prepared. Here follow horizontal flip, zero padding and random crop,
+normalisation, and random erasing. All random choices are drawn on the CPU, so that a seed gives the same ones on every
+device.
 """
 
 import math
@@ -25,8 +26,10 @@ ERASE_ATTEMPTS = 10
 class Choices:
     """The random choices for a batch of B images.
 
-    flip (B,) bool; top, left (B,) offsets of the crop in the padded image; erase (B, 4) top, left, height, width of the
-    erased rectangle, height 0 for none.
+    Attributes:
+        flip: (B,) bool.
+        top, left: (B,) offsets of the crop in the padded image.
+        erase: (B, 4) top, left, height and width of the erased rectangle; height 0 means none.
     """
 
     flip: Tensor
@@ -36,7 +39,7 @@ class Choices:
 
 
 def draw_choices(batch: int, height: int, width: int, generator: torch.Generator) -> Choices:
-    """Draw choices for `batch` images as torchvision's RandomHorizontalFlip, RandomCrop and RandomErasing do."""
+    """Draw choices for `batch` images, as torchvision's RandomHorizontalFlip, RandomCrop and RandomErasing do."""
     flip = torch.rand(batch, generator=generator) < FLIP_PROBABILITY
     top = torch.randint(0, 2 * PADDING + 1, (batch,), generator=generator)
     left = torch.randint(0, 2 * PADDING + 1, (batch,), generator=generator)
@@ -44,7 +47,10 @@ def draw_choices(batch: int, height: int, width: int, generator: torch.Generator
 
 
 def _draw_rectangles(batch: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-    """Torchvision tries up to ten rectangles and takes the first that fits; here all ten are drawn at once."""
+    """Draw (B, 4) rectangles as torchvision does: up to ten tries each, of which the first that fits is taken.
+
+    All ten tries are drawn at once.
+    """
     shape = (batch, ERASE_ATTEMPTS)
     area = height * width * torch.empty(shape).uniform_(*ERASE_AREA, generator=generator)
     log_ratio = torch.empty(shape).uniform_(math.log(ERASE_RATIO[0]), math.log(ERASE_RATIO[1]), generator=generator)
@@ -60,12 +66,12 @@ def _draw_rectangles(batch: int, height: int, width: int, generator: torch.Gener
 
 
 def augment(pixels: Tensor, choices: Choices) -> Tensor:
-    """(B, H, W, 3) uint8 to augmented, normalised (B, 3, H, W) float32 on the device of `pixels`."""
+    """Augment and normalise (B, H, W, 3) uint8 to (B, 3, H, W) float32, on the device of `pixels`."""
     device = pixels.device
     height, width = pixels.shape[1:3]
     rows = torch.arange(height, device=device) + choices.top.to(device)[:, None]
     columns = torch.arange(width, device=device) + choices.left.to(device)[:, None]
-    # the crop follows the flip, and padding is symmetric: mirror the column in the padded image
+    # the flip precedes the crop, and the padding is symmetric, so mirroring columns of the padded image flips it
     columns = torch.where(choices.flip.to(device)[:, None], width + 2 * PADDING - 1 - columns, columns)
     padded = F.pad(pixels, (0, 0, PADDING, PADDING, PADDING, PADDING))
     batch = torch.arange(len(pixels), device=device)[:, None, None]
@@ -79,7 +85,7 @@ def augment(pixels: Tensor, choices: Choices) -> Tensor:
 
 
 def normalise(pixels: Tensor) -> Tensor:
-    """(B, H, W, 3) uint8 to (B, 3, H, W) float32 with CLIP's mean and standard deviation, contiguous."""
+    """Normalise (B, H, W, 3) uint8 to contiguous (B, 3, H, W) float32, with CLIP's mean and standard deviation."""
     mean = torch.tensor(CLIP_MEAN, device=pixels.device)
     std = torch.tensor(CLIP_STD, device=pixels.device)
     return ((pixels.float() / 255.0 - mean) / std).permute(0, 3, 1, 2).contiguous()

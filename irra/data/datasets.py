@@ -1,7 +1,7 @@
-"""One reader for CUHK-PEDES, ICFG-PEDES, RSTPReid and users' own data in the same layout.
+"""Reader for CUHK-PEDES, ICFG-PEDES, RSTPReid and users' own data in the same layout.
 
-`<root>/<dataset>/<annotation file>` is a JSON list of objects with `id`, `captions`, `split` and an image key, which
-holds a path inside `<root>/<dataset>/imgs/`.
+`<root>/<dataset>/<annotation file>` is a JSON list of objects with the keys `id`, `captions`, `split` and an image key,
+whose value is a path inside `<root>/<dataset>/imgs/`.
 """
 
 import difflib
@@ -32,7 +32,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Size:
-    """How much a split holds."""
+    """Number of identities, images and captions of a split."""
 
     identities: int
     images: int
@@ -44,12 +44,12 @@ class Size:
 
 @dataclass(frozen=True)
 class DatasetFormat:
-    """File names and keys of a dataset, and the published size of each of its splits (none for users' own data)."""
+    """File names and keys of a dataset, and the published sizes of its splits (empty for users' own data)."""
 
     annotation_files: tuple[str, ...]
     image_keys: tuple[str, ...]
     sizes: Mapping[str, Size] = field(default_factory=dict)
-    ids_restart: bool = False  # equal ids in two splits are two people
+    ids_restart: bool = False  # the same id in two splits means two people
 
 
 FORMATS = {
@@ -62,7 +62,7 @@ FORMATS = {
         ("ICFG-PEDES.json", "ICFG_PEDES.json"),
         ("file_path",),
         {"train": Size(3102, 34674, 34674), "test": Size(1000, 19848, 19848)},
-        ids_restart=True,  # its splits are not documented to share one numbering, so nothing is concluded from it
+        ids_restart=True,  # it is not documented whether its splits share one numbering, so equal ids prove nothing
     ),
     "RSTPReid": DatasetFormat(
         ("data_captions.json",),
@@ -77,10 +77,16 @@ OWN_DATA = DatasetFormat(
 
 
 def read_annotations(dataset_root: Path, dataset_name: str | None = None) -> list[Record]:
-    """All images of the dataset in the folder `dataset_root`, in the order of its annotation file.
+    """Read the records of all images of a dataset, in the order of its annotation file.
 
-    `dataset_name` (default: the folder's name) tells which format is expected. Warns when a public dataset has other
-    than its published numbers; UserError, naming file, entry and key, for anything that cannot be used.
+    Warns if the sizes of a public dataset differ from the published ones.
+
+    Args:
+        dataset_root: Folder of the dataset.
+        dataset_name: Name that decides the expected format; by default the name of the folder.
+
+    Raises:
+        UserError: Something cannot be used; the message names file, entry and key.
     """
     name = dataset_name or dataset_root.name
     expected = FORMATS.get(name, OWN_DATA)
@@ -95,7 +101,7 @@ def read_annotations(dataset_root: Path, dataset_name: str | None = None) -> lis
 
 
 def split_sizes(records: Iterable[Record]) -> dict[str, Size]:
-    """Identities, images and captions of each split that is present, in the order of SPLITS."""
+    """The size of each split that has images, in the order of SPLITS."""
     groups: dict[str, list[Record]] = {split: [] for split in SPLITS}
     for record in records:
         groups[record.split].append(record)
@@ -107,17 +113,23 @@ def split_sizes(records: Iterable[Record]) -> dict[str, Size]:
 
 
 def find_annotations(dataset_root: Path, dataset_name: str) -> Path:
-    """The annotation file of a dataset; UserError where it, its folder or that of the images is missing."""
+    """Find the annotation file of a dataset.
+
+    Raises:
+        UserError: The file, the dataset's folder or the folder of the images is missing.
+    """
     expected = FORMATS.get(dataset_name, OWN_DATA)
     if not dataset_root.parent.is_dir():
-        raise UserError(f"{dataset_root.parent}: no such folder; prepare.root_dir names the folder of the datasets")
+        raise UserError(
+            f"{dataset_root.parent}: no such folder; prepare.root_dir must name the folder that holds the datasets"
+        )
     if not dataset_root.is_dir():
         raise UserError(f"{dataset_root}: no such folder{_nearest_folder(dataset_root)}")
     found = [dataset_root / name for name in expected.annotation_files if (dataset_root / name).is_file()]
     if not found:
         present = sorted(path.name for path in dataset_root.glob("*.json"))
-        held = f"; it holds {', '.join(present)}" if present else ""
-        raise UserError(f"{dataset_root}: no annotation file {' or '.join(expected.annotation_files)}{held}")
+        hint = f"; it holds {', '.join(present)}" if present else ""
+        raise UserError(f"{dataset_root}: no annotation file {' or '.join(expected.annotation_files)}{hint}")
     if not (dataset_root / "imgs").is_dir():
         raise UserError(f"{dataset_root / 'imgs'}: no such folder; the images of {found[0].name} belong there")
     return found[0]
@@ -147,15 +159,15 @@ def _load_entries(path: Path) -> list[Any]:
 
 
 def _parse(entries: list[Any], image_keys: tuple[str, ...]) -> tuple[list[Record], list[str]]:
-    """The records of the sound entries, and what is wrong with the others."""
+    """The records of the valid entries, and the problems of the others."""
     records: list[Record] = []
     problems: list[str] = []
     first_entry: dict[str, int] = {}
     for number, entry in enumerate(entries):
         image_key = next((key for key in image_keys if isinstance(entry, dict) and key in entry), image_keys[0])
-        found = [f"entry {number}: {problem}" for problem in _entry_problems(entry, image_key, image_keys)]
-        problems += found
-        if found:
+        entry_problems = [f"entry {number}: {problem}" for problem in _entry_problems(entry, image_key, image_keys)]
+        problems += entry_problems
+        if entry_problems:
             continue
         path = PurePosixPath(entry[image_key]).as_posix()
         if path in first_entry:
@@ -206,17 +218,17 @@ def _path_problem(value: Any) -> str | None:
 
 
 def _is_caption(value: str) -> bool:
-    """Whether there are words left once HTML's entities, such as `&nbsp;`, are taken for what they mean.
+    """Whether any text is left after HTML entities such as `&nbsp;` are decoded.
 
-    CLIP's tokenizer does that twice, since `&amp;nbsp;` occurs too.
+    They are decoded twice, as in CLIP's tokenizer, since `&amp;nbsp;` occurs too.
     """
     return _is_text(html.unescape(html.unescape(value)))
 
 
 def _is_text(value: str) -> bool:
-    """Whether there is something to read, in characters that UTF-8 can hold (JSON may carry half a surrogate pair).
+    """Whether there is readable text that UTF-8 can encode (JSON may contain half a surrogate pair).
 
-    Controls alone are nothing: the tokenizer cleans them away.
+    Control characters alone do not count, since the tokenizer removes them.
     """
     readable = any(character.isprintable() and not character.isspace() for character in value)
     return readable and not any("\ud800" <= character <= "\udfff" for character in value)
@@ -256,6 +268,6 @@ def _warn_of_other_sizes(name: str, published: Mapping[str, Size], records: list
     if differing:
         warnings.warn(
             f"{name}: identities / images / captions differ from the published split: {'; '.join(differing)}. "
-            "Results on this copy do not compare with published ones.",
+            "Results on this copy are not comparable with published ones.",
             stacklevel=3,
         )

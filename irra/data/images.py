@@ -1,4 +1,4 @@
-"""From an image file to resized RGB pixels, whatever its format and colour mode."""
+"""Loading image files of any common format and colour mode as resized RGB pixels."""
 
 import multiprocessing
 import os
@@ -17,19 +17,19 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from irra.utils.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
-MAX_PIXELS = 50_000_000  # a person crop is far smaller; a file of a few bytes may claim far more
+MAX_PIXELS = 50_000_000  # far above any person crop; a file of a few bytes may claim far more
 CHUNK_IMAGES = 8
-IMAGES_PER_WORKER = 32  # fewer are decoded sooner than another process starts
+IMAGES_PER_WORKER = 32  # fewer are decoded faster than another process starts
 CHUNKS_PER_WORKER = 3  # in flight: enough to keep a worker busy, few enough to keep memory flat
 
 Pixels = NDArray[np.uint8]
 
 
 class BadImage(UserError):
-    """An image file that cannot be used, and why."""
+    """An image file that cannot be used, with the reason."""
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(path, reason)  # both, so that the exception survives pickling
+        super().__init__(path, reason)  # both arguments, so that the exception can be pickled
         self.path = path
         self.reason = reason
 
@@ -38,10 +38,15 @@ class BadImage(UserError):
 
 
 def load_image(path: Path, size: tuple[int, int]) -> Pixels:
-    """The first frame of an image, upright, in RGB (over white where transparent), resized to `size` = (H, W).
+    """Load the first frame of an image, upright, in RGB (on white where transparent), resized to `size` = (H, W).
 
-    Returns uint8 (H, W, 3). The resize is Pillow's antialiased bilinear one, as in `torchvision.transforms.Resize`
-    applied to a PIL image. BadImage for a file that is missing, damaged, too large or no image.
+    Resizing is bilinear with Pillow's antialiasing, as `torchvision.transforms.Resize` does for PIL images.
+
+    Returns:
+        uint8 (H, W, 3).
+
+    Raises:
+        BadImage: The file is missing, damaged, too large or not an image.
     """
     try:
         if path.stat().st_size == 0:
@@ -49,24 +54,27 @@ def load_image(path: Path, size: tuple[int, int]) -> Pixels:
         with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise BadImage(path, f"{image.width} x {image.height} pixels, more than the {MAX_PIXELS} allowed")
-            rgb = _to_rgb(ImageOps.exif_transpose(image))
+            rgb = to_rgb(ImageOps.exif_transpose(image))
     except (BadImage, MemoryError):
         raise
     except FileNotFoundError:
         raise BadImage(path, "no such file") from None
-    except Image.DecompressionBombError:  # Pillow's own limit, far above, refused while opening
+    except Image.DecompressionBombError:  # Pillow's own limit is far higher and raises while opening
         raise BadImage(path, f"more than the {MAX_PIXELS} pixels allowed") from None
     except UnidentifiedImageError:
         raise BadImage(path, f"not a {', '.join(FORMATS)} image") from None
-    except Exception as error:  # on malformed data Pillow's plugins raise nearly everything there is
+    except Exception as error:  # on malformed data, Pillow's plugins raise nearly any exception
         raise BadImage(path, f"cannot be read: {error or type(error).__name__}") from None
     return np.array(rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
 def load_images(paths: list[Path], size: tuple[int, int], workers: int) -> Generator[Pixels | BadImage, None, None]:
-    """Yield, in the order of `paths`, the pixels of each image or what is wrong with it.
+    """Yield, in the order of `paths`, the pixels of each image or the error of one that cannot be used.
 
-    Closing the generator cancels what has not begun. A pool is started only where there is work for two.
+    Closing the generator cancels pending work. A process pool is started only if there is enough work for two.
+
+    Raises:
+        UserError: A decoding process was killed.
     """
     chunks = [paths[start : start + CHUNK_IMAGES] for start in range(0, len(paths), CHUNK_IMAGES)]
     workers = min(workers, len(paths) // IMAGES_PER_WORKER)
@@ -74,7 +82,7 @@ def load_images(paths: list[Path], size: tuple[int, int], workers: int) -> Gener
         for path in paths:
             yield _load(path, size)
         return
-    # Spawned, not forked: the calling process may run threads, whose locks a fork would copy in any state.
+    # Spawned, not forked: the calling process may run threads, and a fork would copy their locks in whatever state.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
         pending: deque[Future[list[Pixels | BadImage]]] = deque()
@@ -91,11 +99,16 @@ def load_images(paths: list[Path], size: tuple[int, int], workers: int) -> Gener
             pool.shutdown(cancel_futures=True)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An opened image in RGB, on white where it is transparent; 16-bit grey is scaled.
+
+    Raises:
+        ValueError: The pixels have 32 bits.
+    """
     if image.mode.startswith("I;16"):
         return Image.fromarray(_high_bytes(image)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise ValueError(f"pixels of mode {image.mode} (32 bits) have no known range; save it with 8 or 16 bits")
+        raise ValueError(f"pixels of mode {image.mode} (32 bits) have no known range; save the image with 8 or 16 bits")
     if image.has_transparency_data:
         rgba = image if image.mode == "RGBA" else image.convert("RGBA")  # each copy of a large picture is 200 MB
         opaque = Image.new("RGB", rgba.size, "white")
@@ -105,7 +118,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _high_bytes(image: Image.Image) -> Pixels:
-    """16-bit grey as 8-bit: Pillow's own conversion clips at 255 instead of scaling."""
+    """16-bit grey scaled to 8 bits; Pillow's own conversion clips at 255 instead."""
     return (np.asarray(image).astype(np.float32) / 257.0).round().astype(np.uint8)
 
 
@@ -121,7 +134,7 @@ def _load(path: Path, size: tuple[int, int]) -> Pixels | BadImage:
 
 
 def _start_worker() -> None:
-    """An interrupt is the parent's to handle, and a killed parent must not leave its workers waiting for ever."""
+    """Leave interrupts to the parent process, and exit when it dies rather than wait for it for ever."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 

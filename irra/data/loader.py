@@ -1,4 +1,4 @@
-"""Batches from the stores: training batches by epoch and step, and evaluation batches in order."""
+"""Batches from the stores: training batches by epoch and step, evaluation batches in order."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +25,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Deterministic training batches: a function of seed, epoch and step alone, so that training resumes anywhere."""
+    """Deterministic training batches, which depend only on seed, epoch and step, so training can resume anywhere.
+
+    Raises:
+        UserError: The tokens belong to other data, or lack the masking cache that `mlm` needs.
+    """
 
     store: PreparedStore
     tokens: TokenStore
@@ -37,7 +41,11 @@ class TrainingData:
             raise UserError(f"{self.tokens.root}: no masking cache for mlm; set tokenize.mask_draws to 1 or more")
 
     def epoch(self, epoch: int) -> list[NDArray[np.int64]]:
-        """Caption ids of every batch of `epoch` (from 1)."""
+        """Caption ids of every batch of `epoch` (from 1).
+
+        Raises:
+            UserError: There are too few identities for the identity sampler.
+        """
         captions = self.store.caption_ids("train")
         rng = np.random.default_rng([self.config.seed, epoch])
         if self.config.sampler == "random":
@@ -51,9 +59,9 @@ class TrainingData:
         return [captions[rows] for rows in chosen]
 
     def batches(self, epoch: int, first_step: int, device: torch.device) -> Iterator[Batch]:
-        """Batches of `epoch` from `first_step` (from 0) on `device`, read ahead in a thread."""
-        todo = list(enumerate(self.epoch(epoch)))[first_step:]
-        for step, host in _read_ahead(todo, lambda item: _pinned(self._read(item[1], epoch), device), PREFETCH):
+        """Yield the batches of `epoch` from `first_step` (counted from 0) on, on `device`; a thread reads ahead."""
+        remaining = list(enumerate(self.epoch(epoch)))[first_step:]
+        for step, host in _read_ahead(remaining, lambda item: _pinned(self._read(item[1], epoch), device), PREFETCH):
             yield self._to_device(host, epoch, step, device)
 
     def _read(self, caption_ids: NDArray[np.int64], epoch: int) -> Batch:
@@ -65,7 +73,7 @@ class TrainingData:
             "image_ids": torch.from_numpy(image_ids),
         }
         if "mlm" in self.config.losses:
-            # the cross-modal branch attends to padding as well, so its rows keep their full length
+            # the cross-modal branch also attends to padding, so its rows keep their full length
             masked = self.tokens.masked(caption_ids, epoch)
             batch["mlm_ids"] = torch.from_numpy(masked.mlm_ids.astype(np.int64))
             batch["mlm_labels"] = torch.from_numpy(masked.mlm_labels.astype(np.int64))
@@ -84,7 +92,7 @@ class TrainingData:
 def image_batches(
     store: PreparedStore, image_ids: NDArray[np.int64], size: int, device: torch.device
 ) -> Iterator[Tensor]:
-    """Normalised (B, 3, H, W) images in the order of `image_ids`, without augmentation."""
+    """Yield normalised (B, 3, H, W) images in the order of `image_ids`, without augmentation."""
     chunks = [image_ids[start : start + size] for start in range(0, len(image_ids), size)]
     for _, pixels in _read_ahead(
         list(enumerate(chunks)), lambda item: torch.from_numpy(store.pixels(item[1])), PREFETCH
@@ -95,22 +103,26 @@ def image_batches(
 def caption_batches(
     tokens: TokenStore, caption_ids: NDArray[np.int64], size: int, device: torch.device
 ) -> Iterator[Tensor]:
-    """(B, L) token ids in the order of `caption_ids`, each batch cut behind its longest caption."""
+    """Yield (B, L) token ids in the order of `caption_ids`, each batch trimmed to its longest caption."""
     for start in range(0, len(caption_ids), size):
         yield torch.from_numpy(trimmed(tokens.caption_ids[caption_ids[start : start + size]])).to(device)
 
 
 def check_same_data(store: PreparedStore, tokens: TokenStore) -> None:
-    """UserError when `tokens` were made from another prepared dataset."""
+    """Check that `tokens` were made from the prepared dataset in `store`.
+
+    Raises:
+        UserError: They were made from another one.
+    """
     if tokens.data_fingerprint != store.fingerprint:
         raise UserError(
-            f"{tokens.root} was made from data {tokens.data_fingerprint[:12]}, {store.root} holds "
+            f"{tokens.root} was made from data {tokens.data_fingerprint[:12]}, but {store.root} holds "
             f"{store.fingerprint[:12]}; run the tokenize stage again"
         )
 
 
 def _pinned(batch: Batch, device: torch.device) -> Batch:
-    """In page-locked memory, from which a copy to a GPU does not block."""
+    """The batch in page-locked memory, from which copies to a GPU do not block; unchanged for other devices."""
     return {name: value.pin_memory() for name, value in batch.items()} if device.type == "cuda" else batch
 
 
@@ -122,7 +134,7 @@ Item = tuple[int, NDArray[np.int64]]
 
 
 def _read_ahead(items: list[Item], read: Callable[[Item], T], depth: int) -> Iterator[tuple[int, T]]:
-    """Yield (number, read(item)) in order, with up to `depth` items being read by a thread meanwhile."""
+    """Yield (number, read(item)) in order, while a thread reads up to `depth` items ahead."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         pending = [pool.submit(read, item) for item in items[:depth]]
         for position, item in enumerate(items):

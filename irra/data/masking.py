@@ -1,4 +1,4 @@
-"""Masking of caption tokens for MLM, as BERT does it and IRRA took over."""
+"""Masking of caption tokens for MLM, as in BERT and IRRA."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ FALLBACK_POSITION = 1
 
 
 class Masked(NamedTuple):
-    """Token rows after masking, and which of their positions were chosen; both (N, L)."""
+    """Token rows after masking, and the mask of chosen positions; both (N, L)."""
 
     mlm_ids: NDArray[np.uint16]
     chosen: NDArray[np.bool_]
@@ -25,12 +25,16 @@ def mask_tokens(
     masked_token_rate: float,
     masked_token_unchanged_rate: float,
 ) -> Masked:
-    """Choose tokens and replace most of them (IRRA, section 3.2: 15% chosen; 80% mask, 10% random, 10% kept).
+    """Choose tokens and replace most of them (IRRA, section 3.2: 15% chosen; of these 80% mask, 10% random, 10% kept).
 
-    Ids 1..49404 are eligible. A row without a chosen token gets position 1 masked, if there is a word.
+    Ids 1..49404 are eligible. If no token of a row was chosen, position 1 is masked, provided that it holds a word.
 
     Args:
         caption_ids: (N, L) uint16 rows of start, words, end and padding 0.
+        rng: Source of all random choices.
+        mask_probability: Probability that a token is chosen.
+        masked_token_rate: Share of the chosen tokens that become the mask.
+        masked_token_unchanged_rate: Share of the chosen tokens that stay; the rest become random tokens.
     """
     draw = rng.random(caption_ids.shape, dtype=np.float32)
     chosen = (caption_ids > 0) & (caption_ids < MASK_ID) & (draw < mask_probability)

@@ -1,4 +1,4 @@
-"""The prepare stage: read the annotations, hold out a val split, decode the images on all cores, write the store."""
+"""Preparing a dataset: read annotations, hold out a val split, decode images on all cores, write the store."""
 
 import hashlib
 import os
@@ -21,33 +21,49 @@ from irra.utils.progress import progress
 
 
 def prepare_dataset(config: PrepareConfig, target: Path) -> dict[str, Any]:
-    """Prepare the dataset that `config` names; the stats of the store."""
+    """Prepare the dataset that `config` names, rendering it first if it is synthetic; returns the store's stats.
+
+    Raises:
+        UserError: As in `prepare`.
+    """
     with open_dataset(config, target.with_name(target.name + ".raw.tmp")) as source:
         return prepare(config, source, target)
 
 
 @contextmanager
 def open_dataset(config: PrepareConfig, scratch: Path) -> Iterator[Path]:
-    """The folder of the raw dataset, to read from.
+    """Yield the folder of the raw dataset.
 
-    A dataset that lies nowhere is rendered into the folder `scratch`, which is removed afterwards.
+    A synthetic dataset is rendered into the folder `scratch`, which is removed afterwards.
     """
     if config.source:
         yield Path(config.source)
         return
     from irra.synthetic import write_dataset
 
-    assert config.synthetic, "a dataset that lies nowhere is rendered"
+    assert config.synthetic, "only a synthetic dataset has no source"
     with _scratch_folder(scratch) as folder:
         write_dataset(folder, config.synthetic)
         yield folder
 
 
 def prepare(config: PrepareConfig, source: Path, target: Path, workers: int | None = None) -> dict[str, Any]:
-    """Write the prepared form of the dataset in the folder `source` to the folder `target`; the stats of the store.
+    """Write the prepared form of the dataset in the folder `source` to the folder `target`.
 
-    `workers` processes decode (default: one per core that this process may use); the result does not depend on their
-    number. On any error, UserError for the user's, `target` stays as it was.
+    On any error, `target` stays as it was.
+
+    Args:
+        config: Parameters.
+        source: Folder of the raw dataset.
+        target: Folder to write.
+        workers: Processes that decode images, by default one per core that this process may use. The result does not
+            depend on it.
+
+    Returns:
+        The stats of the store.
+
+    Raises:
+        UserError: `target` is in use for something else, or the annotations or images cannot be used.
     """
     check_replaceable(target, "stats.json", "a prepared dataset")
     records = hold_out_val(read_annotations(source, config.dataset_name), config.val_share)
@@ -64,8 +80,8 @@ def prepare(config: PrepareConfig, source: Path, target: Path, workers: int | No
             elif config.on_bad_image == "skip":
                 writer.skip(record, image.reason)
             else:
-                raise UserError(f"{image}; mend it, or set prepare.on_bad_image: skip") from image
-        stats = writer.finish(config.model_dump(exclude={"root_dir"}))  # the same data elsewhere is the same data
+                raise UserError(f"{image}; repair it, or set prepare.on_bad_image: skip") from image
+        stats = writer.finish(config.model_dump(exclude={"root_dir"}))  # the location does not matter
         _check_splits(records, stats)
     if stats["skipped"]:
         warnings.warn(f"{target}: {_list_skipped(stats['skipped'])}", stacklevel=2)
@@ -73,10 +89,10 @@ def prepare(config: PrepareConfig, source: Path, target: Path, workers: int | No
 
 
 def hold_out_val(records: list[Record], share: float) -> list[Record]:
-    """A copy in which `share` of the training identities is the `val` split, where the data has none.
+    """A copy of `records` in which a `share` of the training identities forms the val split, if the data has none.
 
-    The identities with the smallest hashes go, so the choice depends neither on order nor on a random state. At least
-    one goes when `share` is above 0, and at least one stays.
+    The identities with the smallest hashes are held out, so the choice depends neither on order nor on a random state.
+    If `share` is above 0, at least one identity is held out, and at least one stays.
     """
     pids = {record.pid for record in records if record.split == "train"}
     if share == 0 or len(pids) < 2 or any(record.split == "val" for record in records):
@@ -91,7 +107,7 @@ def hold_out_val(records: list[Record], share: float) -> list[Record]:
 
 @contextmanager
 def _scratch_folder(folder: Path) -> Iterator[Path]:
-    """`folder`, new and removed afterwards; what a killed run left there is removed first."""
+    """Yield `folder`, newly created, and remove it afterwards; leftovers of a killed run are removed first."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
@@ -101,7 +117,11 @@ def _scratch_folder(folder: Path) -> Iterator[Path]:
 
 
 def _check_present(paths: list[Path]) -> None:
-    """Find files that are named but absent before minutes of decoding, not in their midst."""
+    """Look for missing images before decoding, which takes minutes, rather than in the middle of it.
+
+    Raises:
+        UserError: Images are missing.
+    """
     missing = [str(path) for path in paths if not os.path.isfile(path)]
     if missing:
         raise UserError(

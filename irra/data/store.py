@@ -1,4 +1,4 @@
-"""The prepared dataset on disk: Parquet manifests beside memory-mapped shards of resized uint8 pixels.
+"""The prepared dataset on disk: Parquet manifests and memory-mapped shards of resized uint8 pixels.
 
 images.parquet    image_id, pid, label, split, path     one row per image: train, then val, then test
 captions.parquet  caption_id, image_id, text            one row per caption, in the order of the images
@@ -35,7 +35,7 @@ Pixels = NDArray[np.uint8]
 
 
 class StoreWriter:
-    """Writes a store into an empty folder, image after image, with one shard of pixels in memory."""
+    """Writes a store into an empty folder, image by image, holding one shard of pixels in memory."""
 
     def __init__(self, folder: Path, dataset_name: str, image_size: tuple[int, int]) -> None:
         self._folder = folder
@@ -48,7 +48,7 @@ class StoreWriter:
         self._hash = hashlib.sha256(repr((FORMAT_VERSION, *image_size)).encode())
 
     def add(self, record: Record, pixels: Pixels) -> None:
-        """Append an image, `pixels` (H, W, 3); splits must come in the order of SPLITS."""
+        """Append an image with `pixels` (H, W, 3); splits must come in the order of SPLITS."""
         if self._records and self._records[-1].split != record.split:
             assert SPLITS.index(self._records[-1].split) < SPLITS.index(record.split), "splits out of order"
             self._flush()
@@ -61,11 +61,11 @@ class StoreWriter:
             self._flush()
 
     def skip(self, record: Record, reason: str) -> None:
-        """Leave an image and its captions out, and note why."""
+        """Leave out an image and its captions, and record the reason."""
         self._skipped.append({"path": record.path, "reason": reason})
 
     def finish(self, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Write what is left and the manifests; the contents of stats.json, where `settings` made it so."""
+        """Write the last shard, the manifests and stats.json, which also records `settings`; returns the stats."""
         self._flush()
         images, captions = _image_table(self._records), _caption_table(self._records)
         for table in (images, captions):
@@ -96,16 +96,20 @@ class StoreWriter:
 
 
 def training_labels(records: list[Record]) -> list[int]:
-    """Labels contiguous from 0 over the sorted training pids; NO_LABEL outside the training split."""
+    """Labels of the records: training pids, sorted, numbered from 0; NO_LABEL outside the training split."""
     pids = sorted({record.pid for record in records if record.split == "train"})
     labels = {pid: label for label, pid in enumerate(pids)}
     return [labels[record.pid] if record.split == "train" else NO_LABEL for record in records]
 
 
 class PreparedStore:
-    """Read access to a prepared dataset: manifests in memory, pixels memory-mapped as they are asked for.
+    """Read access to a prepared dataset: manifests in memory, pixels memory-mapped on demand.
 
-    image_pids, image_labels: int64 (n,); caption_image_ids: int64 (m,); num_classes: the training identities.
+    Attributes:
+        image_pids, image_labels: int64 (n,).
+        caption_image_ids: int64 (m,), the image of each caption.
+        num_classes: Number of training identities.
+        settings: Parameters of the stage that wrote it.
     """
 
     def __init__(self, root: Path, stats: dict[str, Any], images: pa.Table, captions: pa.Table) -> None:
@@ -113,7 +117,7 @@ class PreparedStore:
         self.image_size: tuple[int, int] = (stats["image_size"][0], stats["image_size"][1])
         self.fingerprint: str = stats["fingerprint"]
         self.dataset_name: str = stats["dataset_name"]
-        self.settings: dict[str, Any] = stats.get("settings", {})  # the parameters of the stage that wrote it
+        self.settings: dict[str, Any] = stats.get("settings", {})
         self.splits = tuple(split for split in SPLITS if split in stats["splits"])
         self.image_pids = _int_column(images, "pid")
         self.image_labels = _int_column(images, "label")
@@ -128,7 +132,11 @@ class PreparedStore:
 
     @classmethod
     def open(cls, root: Path) -> "PreparedStore":
-        """Open the store in `root`; UserError when it is missing, incomplete, damaged or of another format version."""
+        """Open the store in `root`.
+
+        Raises:
+            UserError: It is missing, incomplete, damaged or of another format version.
+        """
         stats = _read_stats(root)
         images, captions = (_read_table(root / name) for name in ("images.parquet", "captions.parquet"))
         store = cls(root, stats, images, captions)
@@ -136,17 +144,25 @@ class PreparedStore:
         return store
 
     def image_ids(self, split: str) -> Ints:
-        """Ids of the images of `split`, ascending; UserError when the data has no such split."""
+        """Ids of the images of `split`, ascending.
+
+        Raises:
+            UserError: The data has no such split.
+        """
         self._check_split(split)
         return np.flatnonzero(self._image_splits == split)
 
     def caption_ids(self, split: str) -> Ints:
-        """Ids of the captions of `split`, ascending; UserError when the data has no such split."""
+        """Ids of the captions of `split`, ascending.
+
+        Raises:
+            UserError: The data has no such split.
+        """
         self._check_split(split)
         return np.flatnonzero(self._image_splits[self.caption_image_ids] == split)
 
     def pixels(self, image_ids: Ints) -> Pixels:
-        """uint8 (n, H, W, 3) of the images in the order asked for; repeats allowed. Reads each shard front to back."""
+        """Pixels uint8 (n, H, W, 3) in the order of `image_ids`, which may repeat; each shard is read front to back."""
         ids = np.asarray(image_ids, dtype=np.int64)
         assert ids.ndim == 1
         assert ((ids >= 0) & (ids < len(self.image_pids))).all(), "image ids out of range"
@@ -159,7 +175,7 @@ class PreparedStore:
 
     def _shard(self, index: int) -> Pixels:
         if index not in self._shards:
-            # A plain array over the map: slicing np.memmap itself costs several microseconds more each time.
+            # A plain array over the map: slicing np.memmap itself takes several microseconds longer each time.
             self._shards[index] = np.asarray(np.load(_shard_path(self.root, index), mmap_mode="r"))
         return self._shards[index]
 
@@ -180,7 +196,7 @@ class PreparedStore:
                 )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_shards": {}}  # a pickled map would carry its pixels along
+        return {**self.__dict__, "_shards": {}}  # a pickled map would include its pixels
 
 
 def _shard_path(root: Path, index: int) -> Path:
@@ -188,7 +204,7 @@ def _shard_path(root: Path, index: int) -> Path:
 
 
 def _shard_paths(root: Path) -> list[Path]:
-    """The shards that follow each other from 0; a gap in the numbers ends them."""
+    """Paths of the shards, numbered from 0 up to the first gap."""
     paths: list[Path] = []
     while (path := _shard_path(root, len(paths))).is_file():
         paths.append(path)
@@ -216,8 +232,8 @@ def _caption_table(records: list[Record]) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=CAPTION_SCHEMA)
 
 
-# pa.array, pa.table, pq.read_table and to_numpy all load pandas, which takes longer than preparing a small dataset; by
-# design, since https://github.com/apache/arrow/pull/3893.
+# pa.array, pa.table, pq.read_table and to_numpy all import pandas, which takes longer than preparing a small dataset;
+# this is by design: https://github.com/apache/arrow/pull/3893.
 
 
 def _int_array(values: Sequence[int]) -> pa.Array:
@@ -260,7 +276,11 @@ def _read_table(path: Path) -> pa.Table:
 
 
 def _shard_length(path: Path, image_size: tuple[int, int]) -> int:
-    """Images in a shard, from its header; UserError unless header, image size and file size agree."""
+    """Number of images in a shard, from its header.
+
+    Raises:
+        UserError: Header, image size and file size do not agree.
+    """
     try:
         with path.open("rb") as file:
             dtype, shape = read_npy_header(file)

@@ -1,7 +1,9 @@
 """Caption token ids and the MLM masking cache, on disk and memory-mapped.
 
-Folder layout: `caption_ids.npy` uint16 (captions, L); `mlm_ids.npy` uint16 (mask_draws, training captions, L) and
-`mlm_chosen.npy`, the chosen positions as packed bits (mask_draws, training captions, ceil(L / 8)); `tokens.json`.
+caption_ids.npy   uint16 (captions, L)
+mlm_ids.npy       uint16 (mask_draws, training captions, L)             masked rows
+mlm_chosen.npy    uint8 (mask_draws, training captions, ceil(L / 8))    chosen positions as packed bits
+tokens.json       sizes, counts, settings, fingerprints
 """
 
 import hashlib
@@ -27,56 +29,60 @@ STOLEN_WORD = "jekyll</w>"
 
 
 class Tokenizer:
-    """CLIP's byte-pair tokenizer with id 49405 set free for `<|mask|>`.
+    """CLIP's byte-pair tokenizer, with id 49405 freed for `<|mask|>`.
 
-    That id belongs to the last merge, the word "jekyll"; here the word falls back to its smaller pieces.
+    In CLIP, that id belongs to the last merge, the word "jekyll", which here is split into smaller pieces.
     """
 
     def __init__(self) -> None:
-        from open_clip.tokenizer import SimpleTokenizer  # pulls in torch
+        from open_clip.tokenizer import SimpleTokenizer  # imports torch
 
         self._bpe: Any = SimpleTokenizer()
         assert self._bpe.decoder[MASK_ID] == STOLEN_WORD, "CLIP's vocabulary has changed"
         self._bpe.bpe_ranks.pop(max(self._bpe.bpe_ranks, key=self._bpe.bpe_ranks.get))
-        self._bpe.cache.clear()  # start and end, written out in a caption, are words like others
+        self._bpe.cache.clear()  # "<start_of_text>" and the like in a caption are ordinary text
 
     def words(self, caption: str) -> list[int]:
-        """Ids of a caption's pieces, without start and end."""
+        """Token ids of a caption, without start and end."""
         return list(self._bpe.encode(caption))
 
     def cut(self, caption: str, text_length: int) -> tuple[list[tuple[str, list[int]]], str]:
-        """The caption's words as far as `encode` keeps them, each with the ids of its pieces, and the rest as text."""
-        words, room = caption.split(), text_length - 2
+        """Split a caption where `encode` cuts it.
+
+        Returns:
+            The words that are kept, each with its token ids, and the rest as text.
+        """
+        words, remaining = caption.split(), text_length - 2
         pieces = []
         for word in words:
-            pieces.append(self.words(word)[:room])
-            room -= len(pieces[-1])
+            pieces.append(self.words(word)[:remaining])
+            remaining -= len(pieces[-1])
         kept = [(word, ids) for word, ids in zip(words, pieces, strict=True) if ids]
         return kept, " ".join(word for word, ids in zip(words, pieces, strict=True) if not ids)
 
     def encode(self, captions: Iterable[str], text_length: int) -> NDArray[np.uint16]:
-        """(N, text_length) rows of start, pieces, end and padding 0; a longer caption is cut and still ends in end."""
+        """(N, text_length) rows of start, tokens, end and padding 0; longer captions are cut before the end token."""
         return token_rows([self.words(caption) for caption in captions], text_length)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of token ids, without start, end and padding; the mask shows as `[mask]`."""
+        """Text of token ids, without start, end and padding; the mask token becomes `[mask]`."""
         pieces = ["[mask] " if i == MASK_ID else self._bpe.decode([int(i)]) for i in ids if 0 < i < START_ID]
         return "".join(pieces).strip()
 
 
 def token_rows(words: Sequence[list[int]], text_length: int) -> NDArray[np.uint16]:
-    """(N, text_length) rows of start, `words`, end and padding 0; too many words are cut."""
+    """(N, text_length) rows of start, `words`, end and padding 0; longer ones are cut."""
     ids = ([START_ID, *row[: text_length - 2], END_ID] for row in words)
     return np.array([row + [0] * (text_length - len(row)) for row in ids], dtype=np.uint16)
 
 
 def longest(ids: NDArray[np.uint16]) -> int:
-    """Length of the longest of some rows (N, L), start and end included."""
+    """Length of the longest of the rows (N, L), including start and end."""
     return int((ids == END_ID).argmax(axis=1).max()) + 1
 
 
 def trimmed(ids: NDArray[np.uint16]) -> NDArray[np.int64]:
-    """Rows (N, L) as torch takes them, cut behind the longest: to the text encoder, which is causal, no difference."""
+    """Rows (N, L) as int64, trimmed to the longest; the text encoder is causal, so its features do not change."""
     return ids[:, : longest(ids)].astype(np.int64)
 
 
@@ -89,7 +95,7 @@ class MaskedRows(NamedTuple):
 
 @dataclass(frozen=True)
 class TokenStore:
-    """Reader of a tokens folder."""
+    """Read access to a tokens folder; `settings` are the parameters of the stage that wrote it."""
 
     root: Path
     text_length: int
@@ -97,14 +103,18 @@ class TokenStore:
     fingerprint: str
     data_fingerprint: str
     first_training_row: int
-    settings: dict[str, Any]  # the parameters of the stage that wrote it
+    settings: dict[str, Any]
     caption_ids: NDArray[np.uint16]
     _mlm_ids: NDArray[np.uint16] | None
     _mlm_chosen: NDArray[np.uint8] | None
 
     @classmethod
     def open(cls, root: Path) -> "TokenStore":
-        """Open what the tokenize stage wrote; UserError when it is missing, damaged or of another version."""
+        """Open the tokens in the folder `root`.
+
+        Raises:
+            UserError: They are missing, damaged or of another format version.
+        """
         try:
             info = json.loads((root / "tokens.json").read_text())
             if info["version"] != FORMAT_VERSION:
@@ -131,7 +141,7 @@ class TokenStore:
         )
 
     def masked(self, caption_ids: NDArray[np.int64], epoch: int) -> MaskedRows:
-        """Masked rows of training captions in `epoch` (from 1): draw (epoch - 1) mod mask_draws of the cache."""
+        """Masked rows of training captions for `epoch` (from 1): draw (epoch - 1) mod mask_draws of the cache."""
         assert self._mlm_ids is not None, "no masking cache"
         assert self._mlm_chosen is not None
         draw = (epoch - 1) % self.mask_draws
@@ -141,20 +151,28 @@ class TokenStore:
         return MaskedRows(self._mlm_ids[draw, rows], labels)
 
     def vocabulary(self, caption_ids: NDArray[np.int64]) -> list[int]:
-        """Token ids that occur in some captions, ascending: padding 0 first, start and end left out."""
+        """Token ids that occur in these captions, ascending, after padding 0; start and end are left out."""
         used = np.unique(self.caption_ids[caption_ids])
         return [0, *(int(i) for i in used if 0 < i < MASK_ID)]
 
 
 def tokenize_dataset(prepared: Path, config: TokenizeConfig, target: Path) -> dict[str, Any]:
-    """`write_tokens` of the prepared dataset in a folder."""
+    """Tokenize the prepared dataset in a folder, as in `write_tokens`.
+
+    Raises:
+        UserError: The dataset is missing or damaged, or `target` is in use for something else.
+    """
     return write_tokens(PreparedStore.open(prepared), config, target)
 
 
 def write_tokens(store: PreparedStore, config: TokenizeConfig, target: Path) -> dict[str, Any]:
-    """Tokenize all captions and draw the masking cache of the training ones; returns what tokens.json says.
+    """Tokenize all captions, and draw the masking cache for those of the training split.
 
-    UserError when `target` is something else than tokens.
+    Returns:
+        The contents of tokens.json.
+
+    Raises:
+        UserError: `target` is in use for something else.
     """
     check_replaceable(target, "tokens.json", "a folder of tokens")
     tokenizer = Tokenizer()
@@ -163,7 +181,7 @@ def write_tokens(store: PreparedStore, config: TokenizeConfig, target: Path) -> 
     caption_ids = token_rows(words, config.text_length)
     training = store.caption_ids("train")
     first, last = int(training[0]), int(training[-1]) + 1
-    assert last - first == len(training), "training captions lie side by side"
+    assert last - first == len(training), "training captions are contiguous"
     with replace_folder(target) as folder:
         with (folder / "caption_ids.npy").open("wb") as file:
             write_npy_header(file, caption_ids.dtype, caption_ids.shape)

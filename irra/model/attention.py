@@ -1,7 +1,7 @@
-"""Transformer blocks of open_clip run through fused attention kernels.
+"""open_clip's transformer blocks, run through fused attention kernels.
 
-The modules and their weights stay open_clip's. Only the call differs: a causal flag in place of a float mask, which
-would keep attention off the fast kernels, and no mask where there is none.
+The modules and their weights are open_clip's. Only the call differs: a causal flag replaces the float mask, which would
+rule out the fast kernels, and attention without a mask gets none.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 def attend(attention: nn.MultiheadAttention, query: Tensor, memory: Tensor, causal: bool = False) -> Tensor:
-    """Attention of `query` (B, N, D) over `memory` (B, M, D) with the weights of torch's module; (B, N, D)."""
+    """Attention (B, N, D) of `query` (B, N, D) over `memory` (B, M, D), with the weights of torch's module."""
     weight, bias = attention.in_proj_weight, attention.in_proj_bias
     width, heads = attention.embed_dim, attention.num_heads
     if query is memory:
@@ -29,9 +29,12 @@ def attend(attention: nn.MultiheadAttention, query: Tensor, memory: Tensor, caus
 
 
 def run_blocks_at(transformer: Transformer, x: Tensor, chosen: Tensor) -> Tensor:
-    """All residual blocks of `transformer` over `x` (B, N, D), read out at `chosen` (B, N) bool: (chosen, D).
+    """Run all residual blocks of `transformer` on `x` (B, N, D), and return the (chosen, D) outputs at `chosen`.
 
-    The last block computes those positions alone, row by row; the others serve it as keys and values.
+    The last block computes outputs only at the chosen positions; the other positions serve as keys and values.
+
+    Args:
+        chosen: (B, N) bool.
     """
     blocks: list[Any] = list(transformer.resblocks)
     *first, last = blocks
@@ -46,7 +49,10 @@ def run_blocks_at(transformer: Transformer, x: Tensor, chosen: Tensor) -> Tensor
 
 
 def _packed(chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """The chosen columns of each row moved to its front (B, M), M the longest row, and where there are any (B, M)."""
+    """Column indices (B, M) with each row's chosen ones first, and the mask (B, M) of those.
+
+    M is the largest number of chosen columns in a row.
+    """
     counts = chosen.sum(dim=1)
     longest = int(counts.max())
     columns = chosen.long().argsort(dim=1, descending=True, stable=True)[:, :longest]
@@ -54,7 +60,7 @@ def _packed(chosen: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def run_blocks(transformer: Transformer, x: Tensor, causal: bool = False) -> Tensor:
-    """All residual blocks of `transformer` over `x` (B, N, D)."""
+    """Run all residual blocks of `transformer` on `x` (B, N, D)."""
     return _run(transformer.resblocks, x, causal)
 
 

@@ -1,4 +1,4 @@
-"""The CLIP backbone from open_clip, adapted to the size of person images, read out at every token."""
+"""The CLIP backbone from open_clip, adapted to the size of person images, with features for every token."""
 
 import zipfile
 from pathlib import Path
@@ -26,26 +26,36 @@ def create_clip(
     """A CLIP for images of `image_size` (height, width) and texts of up to `text_length` tokens.
 
     Args:
-        architecture: an open_clip model configuration (embed_dim, vision_cfg, text_cfg, quick_gelu).
-        stride: step between patches in pixels; below the patch size, patches overlap.
-        weights: a file with pretrained weights of this architecture; None for random ones.
+        architecture: An open_clip model configuration (embed_dim, vision_cfg, text_cfg, quick_gelu).
+        image_size: Height and width in pixels.
+        stride: Step between patches in pixels; below the patch size, patches overlap.
+        text_length: Tokens of a text, including start and end.
+        weights: A file with pretrained weights of this architecture; None for random weights.
 
     Raises:
-        UserError: the weights do not fit the architecture.
+        UserError: The weights do not fit the architecture.
     """
     clip = open_clip.CLIP(**architecture)
-    assert isinstance(clip.visual, VisionTransformer), "the configuration is no ViT"
+    assert isinstance(clip.visual, VisionTransformer), "the configuration is not a ViT"
     if weights is not None:
         load_weights(clip, weights)
-    del clip.logit_scale  # the temperature is a constant here, and no weight
-    clip.attn_mask = None  # the causal flag of the attention kernel stands in for it
+    del clip.logit_scale  # the temperature is a constant here, not a weight
+    clip.attn_mask = None  # replaced by the causal flag of the attention kernel
     adapt_image_size(clip.visual, image_size, stride)
     clip.positional_embedding = nn.Parameter(clip.positional_embedding.detach()[:text_length].clone())
     return clip
 
 
 def find_weights(backbone: str, pretrained: str | None) -> Path | None:
-    """The file of pretrained weights: `pretrained` is a path, or a tag that open_clip downloads, or None for none."""
+    """The file of pretrained weights, downloaded if need be.
+
+    Args:
+        backbone: Name of the backbone.
+        pretrained: A path, a tag of weights that open_clip can download, or None for no pretrained weights.
+
+    Raises:
+        UserError: There is no such file or tag, the weights belong to another network, or the download failed.
+    """
     if pretrained is None or Path(pretrained).is_file():
         return None if pretrained is None else Path(pretrained)
     tags = open_clip.list_pretrained_tags_by_model(backbone)
@@ -54,10 +64,10 @@ def find_weights(backbone: str, pretrained: str | None) -> Path | None:
         raise UserError(
             f"train.pretrained: {pretrained!r} is neither a file nor weights of {backbone} (known: {known})"
         )
-    facts = open_clip.get_pretrained_cfg(backbone, pretrained)
-    _check_same_network(backbone, pretrained, facts)
+    metadata = open_clip.get_pretrained_cfg(backbone, pretrained)
+    _check_same_network(backbone, pretrained, metadata)
     try:
-        return Path(open_clip.download_pretrained(facts))
+        return Path(open_clip.download_pretrained(metadata))
     except (OSError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
@@ -66,25 +76,33 @@ def find_weights(backbone: str, pretrained: str | None) -> Path | None:
         ) from None
 
 
-def _check_same_network(backbone: str, pretrained: str, facts: dict[str, Any]) -> None:
-    """UserError for weights that would load, but were trained with another activation or other colours."""
-    quick = bool(facts.get("quick_gelu"))
+def _check_same_network(backbone: str, pretrained: str, metadata: dict[str, Any]) -> None:
+    """Refuse weights that would load but were trained with another activation or another normalisation of colours.
+
+    Raises:
+        UserError: They were.
+    """
+    quick = bool(metadata.get("quick_gelu"))
     if quick != bool(read_config(backbone).get("quick_gelu")):
         other = f"{backbone}-quickgelu" if quick else backbone.removesuffix("-quickgelu")
         raise UserError(
             f"train.pretrained: {pretrained!r} was trained with{'' if quick else 'out'} QuickGELU, unlike {backbone}; "
             f"set train.backbone: {other}"
         )
-    mean, std = facts.get("mean") or OPENAI_DATASET_MEAN, facts.get("std") or OPENAI_DATASET_STD
+    mean, std = metadata.get("mean") or OPENAI_DATASET_MEAN, metadata.get("std") or OPENAI_DATASET_STD
     if (tuple(mean), tuple(std)) != (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD):
         raise UserError(
-            f"train.pretrained: {pretrained!r} of {backbone} expects colours of mean {mean} and deviation {std}; "
-            "images have CLIP's here, so choose weights with those"
+            f"train.pretrained: {pretrained!r} of {backbone} expects colours of mean {mean} and standard "
+            f"deviation {std}, but images are normalised with CLIP's here; choose weights that use those"
         )
 
 
 def load_weights(clip: nn.Module, path: Path) -> None:
-    """Load every weight of `clip`, strictly, from pickled or safetensors weights or OpenAI's TorchScript archive."""
+    """Load all weights of `clip`, strictly, from a pickled or safetensors file or OpenAI's TorchScript archive.
+
+    Raises:
+        UserError: The file cannot be read, or its weights do not fit.
+    """
     try:
         if _is_torchscript(path):
             weights = torch.jit.load(str(path), map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
@@ -92,7 +110,7 @@ def load_weights(clip: nn.Module, path: Path) -> None:
             clip.load_state_dict({key: value.float() for key, value in weights.items() if key not in extra})
         else:
             open_clip.load_checkpoint(clip, str(path), weights_only=True)
-    except Exception as error:  # unpickling, missing keys and wrong shapes raise whatever they like
+    except Exception as error:  # unpickling, missing keys and wrong shapes raise all kinds of exceptions
         raise UserError(f"train.pretrained: {path} holds no weights of this backbone: {error}") from None
 
 
@@ -103,7 +121,7 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def adapt_image_size(visual: VisionTransformer, image_size: tuple[int, int], stride: int) -> None:
-    """Give the image encoder another input size and patch stride; positions are resized, the class position kept."""
+    """Change the image encoder's input size and patch stride; position embeddings are resized, except the class one."""
     height, width = image_size
     patch_height, patch_width = visual.patch_size
     grid = ((height - patch_height) // stride + 1, (width - patch_width) // stride + 1)
@@ -114,7 +132,7 @@ def adapt_image_size(visual: VisionTransformer, image_size: tuple[int, int], str
 
 
 def resize_positions(embedding: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """(1 + old grid, D) to (1 + new grid, D), bilinear, align_corners False, without antialiasing."""
+    """Resize positions (1 + old grid, D) to (1 + new grid, D): bilinear, align_corners False, no antialiasing."""
     if old == new:
         return embedding.clone()
     grid = embedding[1:].T.reshape(1, -1, *old)
@@ -123,9 +141,9 @@ def resize_positions(embedding: Tensor, old: tuple[int, int], new: tuple[int, in
 
 
 def image_tokens(visual: Any, images: Tensor) -> Tensor:
-    """(B, 3, H, W) to (B, 1 + patches, D): final layer norm and projection on every token, class token first."""
+    """(B, 3, H, W) to (B, 1 + patches, D), class token first; final layer norm and projection act on every token."""
     patches = visual.conv1(images).flatten(2).transpose(1, 2)
-    # len() would be a constant in an export: https://github.com/pytorch/pytorch/pull/55151
+    # not len(), which an export would record as a constant: https://github.com/pytorch/pytorch/pull/55151
     start = visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
     x = torch.cat([start, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
     x = run_blocks(visual.transformer, visual.ln_pre(x))
@@ -134,9 +152,9 @@ def image_tokens(visual: Any, images: Tensor) -> Tensor:
 
 
 def text_tokens(clip: Any, caption_ids: Tensor) -> Tensor:
-    """(B, L) token ids to (B, L, D): final layer norm and projection on every token.
+    """(B, L) token ids to (B, L, D); final layer norm and projection act on every token.
 
-    The encoder is causal, so cutting `caption_ids` behind the longest caption changes no feature before the cut.
+    The encoder is causal, so trimming `caption_ids` to the longest caption does not change the remaining features.
     """
     x = clip.token_embedding(caption_ids) + clip.positional_embedding[: caption_ids.shape[1]]
     x = run_blocks(clip.transformer, x, causal=True)

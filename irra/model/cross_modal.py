@@ -1,4 +1,4 @@
-"""The cross-modal branch: predicts masked words from the picture (IRRA, section 3.2); used in training only."""
+"""The cross-modal branch, which predicts masked words from the image (IRRA, section 3.2); used in training only."""
 
 from collections import OrderedDict
 
@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from irra.model.attention import attend, run_blocks_at
 
-HEADS, HEAD_WIDTH = 8, 64  # of attention: as in the paper at width 512; wider models have more heads, none has fewer
+HEADS, HEAD_WIDTH = 8, 64  # of attention, as in the paper at width 512; wider models get more heads, never fewer
 
 
 class CrossModalEncoder(nn.Module):
-    """One cross-attention from text to image tokens, `depth` transformer blocks, a head over `vocabulary` tokens."""
+    """Cross-attention from text to image tokens, `depth` transformer blocks, and a head over `vocabulary` tokens."""
 
     def __init__(self, width: int, depth: int, vocabulary: int) -> None:
         super().__init__()
@@ -37,9 +37,9 @@ class CrossModalEncoder(nn.Module):
             nn.init.normal_(block.mlp.c_proj.weight, std=output_std)
 
     def forward(self, text_tokens: Tensor, image_tokens: Tensor, chosen: Tensor) -> Tensor:
-        """Text tokens (B, L, D) that have looked at image tokens (B, P, D), at `chosen` (B, L) bool; (chosen, D).
+        """Fuse text tokens (B, L, D) with image tokens (B, P, D); features (chosen, D) at `chosen` (B, L) bool.
 
-        All L positions attend to each other, padding included, so that L must not be trimmed.
+        All L positions attend to each other, including padding, so L must not be trimmed.
         """
         x = attend(self.cross_attn, self.ln_pre_t(text_tokens), self.ln_pre_i(image_tokens))
         fused: Tensor = self.ln_post(run_blocks_at(self.cross_modal_transformer, x, chosen))

@@ -16,17 +16,23 @@ from irra.model.cross_modal import CrossModalEncoder
 
 CLASSIFIER_STD = 0.001
 
-# Who trains at which rate: the pretrained backbone, the new cross-modal branch, the new heads.
+# Parts that train at different rates: the pretrained backbone, the new cross-modal branch, the new heads.
 Part = Literal["backbone", "branch", "head"]
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """All sizes of a model, enough to build it again; its weights are kept elsewhere.
+    """All sizes of a model, enough to rebuild it; the weights are stored separately.
 
-    architecture is an open_clip model configuration; image_size is (height, width) in pixels.
-    num_classes and cmt_depth are None for a model without ID classifier or cross-modal branch. mlm_ids are the token
-    ids that the latter predicts, ascending from padding 0; None for the whole vocabulary.
+    Attributes:
+        architecture: An open_clip model configuration.
+        image_size: Height and width in pixels.
+        stride_size: Step between patches in pixels.
+        text_length: Tokens of a text, including start and end.
+        temperature: Temperature of the similarities.
+        num_classes: Classes of the ID classifier; None if there is none.
+        cmt_depth: Transformer blocks of the cross-modal branch; None if there is none.
+        mlm_ids: Token ids that the branch predicts, ascending from padding 0; None for the whole vocabulary.
     """
 
     architecture: dict[str, Any]
@@ -42,11 +48,11 @@ class ModelSpec:
     def for_training(
         cls, config: TrainConfig, image_size: tuple[int, int], text_length: int, people: int, used_ids: list[int]
     ) -> "ModelSpec":
-        """The model that the losses of `config` need, on data of these sizes.
+        """The sizes of the model that the losses of `config` need, for data of these sizes.
 
         Args:
-            people: identities of the training split.
-            used_ids: token ids of its captions, ascending from padding 0.
+            people: Number of identities in the training split.
+            used_ids: Token ids that occur in its captions, ascending from padding 0.
         """
         mlm = "mlm" in config.losses
         return cls(
@@ -62,16 +68,16 @@ class ModelSpec:
 
     @property
     def mlm_classes(self) -> int:
-        """How many tokens MLM tells apart."""
+        """Number of tokens that MLM can predict."""
         return self.architecture["text_cfg"]["vocab_size"] if self.mlm_ids is None else len(self.mlm_ids)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """A dictionary that can be written as JSON."""
         return asdict(self) | {"image_size": list(self.image_size)}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "ModelSpec":
-        """The inverse of as_dict."""
+        """The inverse of `as_dict`."""
         return cls(**data | {"image_size": tuple(data["image_size"])})
 
 
@@ -86,7 +92,7 @@ class IRRA(nn.Module):
         self.logit_scale = 1.0 / spec.temperature
         self.clip = clip
         width = clip.text_projection.shape[1]
-        # the name under which its weights are saved
+        # saved weights use this attribute name
         self.interaction = (
             None if spec.cmt_depth is None else CrossModalEncoder(width, spec.cmt_depth, spec.mlm_classes)
         )
@@ -94,12 +100,12 @@ class IRRA(nn.Module):
         self.classifier = None if spec.num_classes is None else _classifier(width, spec.num_classes)
 
     def forward(self, batch: dict[str, Tensor]) -> "Outputs":
-        """What the losses look at.
+        """Compute the outputs that the losses use.
 
         Args:
-            batch: `images` (B, 3, H, W) and `caption_ids` (B, L); for the prediction of masked words also `mlm_ids` and
-                `mlm_labels` (B, L), rows of full length. Where `caption_ids` is the very tensor `mlm_ids`, one pass of
-                the text encoder serves both.
+            batch: `images` (B, 3, H, W) and `caption_ids` (B, L); for masked language modelling also `mlm_ids` and
+                `mlm_labels` (B, L), rows of full length. If `caption_ids` and `mlm_ids` are the same tensor object, one
+                pass of the text encoder serves both.
         """
         image_tokens = self.image_tokens(batch["images"])
         mlm_tokens = self.text_tokens(batch["mlm_ids"]) if "mlm_ids" in batch else None
@@ -110,7 +116,7 @@ class IRRA(nn.Module):
         return Outputs(self, image_tokens, text_features, mlm_tokens, batch.get("mlm_labels"))
 
     def part_of_parameters(self) -> dict[str, Part]:
-        """The part of the recipe that trains each parameter, by the parameter's name."""
+        """The part of the model that each parameter belongs to, by parameter name."""
         owner = {
             id(parameter): part
             for part, modules in self._parts().items()
@@ -122,11 +128,15 @@ class IRRA(nn.Module):
         return {name: owner[id(parameter)] for name, parameter in self.named_parameters()}
 
     def _parts(self) -> dict[Part, list[nn.Module]]:
-        """Every module with weights by its part; a new module belongs to one of them."""
+        """All modules with weights, by part; a new module must be added to one of them."""
         parts: dict[Part, list[nn.Module]] = {"backbone": [self.clip], "branch": [], "head": []}
         if self.interaction is not None:
             cross = self.interaction
-            parts["backbone"] += [cross.ln_pre_t, cross.ln_pre_i, cross.ln_post]  # at its rate, as in the released code
+            parts["backbone"] += [
+                cross.ln_pre_t,
+                cross.ln_pre_i,
+                cross.ln_post,
+            ]  # at the backbone's rate, as in the released code
             parts["branch"] += [cross.cross_attn, cross.cross_modal_transformer]
             parts["head"].append(cross.mlm_head)
         if self.classifier is not None:
@@ -151,10 +161,13 @@ class IRRA(nn.Module):
 
 
 class Outputs:
-    """What the losses look at, under the names of their parameters.
+    """Model outputs for the losses; attribute names are the parameter names of the loss functions.
 
-    image_features, text_features: (B, D) global features, un-normalised, float32. logit_scale: the inverse temperature.
-    The heads run when they are first asked for, so that a loss which is not named costs nothing.
+    A head runs when its output is first read, so losses that are not used cost nothing.
+
+    Attributes:
+        image_features, text_features: (B, D) global features, un-normalised, float32.
+        logit_scale: The inverse temperature.
     """
 
     def __init__(
@@ -168,26 +181,24 @@ class Outputs:
         self.image_features = image_tokens[:, 0].float()
         self.text_features = text_features
         self.logit_scale = model.logit_scale
-        self._model, self._image_tokens, self._mlm_tokens, self._mlm_labels = (
-            model,
-            image_tokens,
-            mlm_tokens,
-            mlm_labels,
-        )
+        self._model = model
+        self._image_tokens = image_tokens
+        self._mlm_tokens = mlm_tokens
+        self._mlm_labels = mlm_labels
 
     @cached_property
     def image_logits(self) -> Tensor:
-        """(B, classes) of the ID classifier, float32."""
+        """(B, classes) logits of the ID classifier for the images, float32."""
         return self._classify(self.image_features)
 
     @cached_property
     def text_logits(self) -> Tensor:
-        """(B, classes) of the same classifier, float32."""
+        """(B, classes) logits of the same classifier for the texts, float32."""
         return self._classify(self.text_features)
 
     @cached_property
     def token_logits(self) -> Tensor:
-        """(N, tokens) of the cross-modal branch at the N chosen positions alone, float32."""
+        """(N, tokens) logits of the cross-modal branch at the N chosen positions only, float32."""
         cross = self._model.interaction
         assert cross is not None, "the model has no cross-modal branch"
         assert self._mlm_tokens is not None, "the batch has no masked words"
@@ -197,7 +208,7 @@ class Outputs:
 
     @cached_property
     def token_labels(self) -> Tensor:
-        """(N,) labels of the chosen positions, among the tokens that MLM predicts."""
+        """(N,) labels of the chosen positions, as indices into the tokens that MLM predicts."""
         assert self._mlm_labels is not None, "the batch has no masked words"
         labels, class_of = self._mlm_labels[self._chosen], self._model.mlm_class_of
         return labels if class_of is None else class_of[labels]
@@ -214,19 +225,25 @@ class Outputs:
 
 
 def end_features(tokens: Tensor, caption_ids: Tensor) -> Tensor:
-    """(B, D) float32 features at each row's end token, which has the highest id of the row."""
+    """(B, D) float32 features at each row's end token, which has the highest id in the row."""
     rows = torch.arange(len(tokens), device=tokens.device)
     return tokens[rows, caption_ids.argmax(dim=1)].float()
 
 
 def build_model(spec: ModelSpec, clip_weights: Path | None = None) -> IRRA:
-    """A model with random new parts and, where given, pretrained CLIP weights; seed torch before for equal weights."""
+    """Build a model with pretrained CLIP weights if given, and random new parts.
+
+    Seed torch beforehand to get the same weights again.
+
+    Raises:
+        UserError: The CLIP weights do not fit the architecture.
+    """
     clip = create_clip(spec.architecture, spec.image_size, spec.stride_size, spec.text_length, clip_weights)
     return IRRA(clip, spec)
 
 
 def _mlm_class_of(spec: ModelSpec) -> Tensor | None:
-    """The class of each token id (V,) for MLM, 0 for one that it never predicts; None where they are the same."""
+    """The MLM class (V,) of each token id, 0 for ids that are never predicted; None if classes are the token ids."""
     if spec.mlm_ids is None:
         return None
     class_of = torch.zeros(spec.architecture["text_cfg"]["vocab_size"], dtype=torch.long)

@@ -1,4 +1,4 @@
-"""Checkpoints that IRRA's authors released, read into this project's model."""
+"""Importing the checkpoints released by IRRA's authors."""
 
 from pathlib import Path
 
@@ -13,12 +13,16 @@ OFFICIAL_TEMPERATURE = 0.02
 
 
 def import_official(path: Path, image_size: tuple[int, int] = (384, 128)) -> IRRA:
-    """Read a checkpoint that IRRA's authors released (`best.pth`); all sizes are inferred from its weights.
+    """Import a checkpoint that IRRA's authors released (`best.pth`); sizes are inferred from its weights.
 
-    Heads of the encoders are 64 wide, as in every CLIP; the temperature is the constant 0.02.
+    Attention heads of the encoders are 64 wide, as in every CLIP; the temperature is the constant 0.02.
+
+    Args:
+        path: The checkpoint.
+        image_size: Height and width in pixels of the images that it was trained on.
 
     Raises:
-        UserError: no such checkpoint, or a weight that is missing, extra or misshapen, by name.
+        UserError: There is no such checkpoint, or a weight is missing, unexpected or of the wrong shape.
     """
     weights = _read_official(path)
     try:
@@ -36,7 +40,7 @@ def _read_official(path: Path) -> dict[str, Tensor]:
         data = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except Exception as error:  # unpickling raises whatever it likes
+    except Exception as error:  # unpickling raises all kinds of exceptions
         raise UserError(f"{path}: not a PyTorch checkpoint of plain weights ({error})") from None
     if not isinstance(data, dict) or not isinstance(data.get("model"), dict):
         raise UserError(f"{path}: expected a checkpoint with the weights under the key 'model'")
@@ -93,4 +97,4 @@ def _infer_stride(patches: int, image_size: tuple[int, int], patch: int) -> int:
     for stride in range(patch, 0, -1):
         if ((height - patch) // stride + 1) * ((width - patch) // stride + 1) == patches:
             return stride
-    raise UserError(f"{patches} image positions fit no stride at image size {height}x{width} and patch {patch}")
+    raise UserError(f"no stride gives {patches} image positions at image size {height}x{width} and patch size {patch}")

@@ -1,4 +1,4 @@
-"""Tensors by name: read from safetensors files, and fitted to a model strictly."""
+"""Named tensors: read from safetensors files, and loaded strictly into a model."""
 
 from pathlib import Path
 
@@ -10,7 +10,11 @@ from irra.utils.errors import UserError
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file; UserError when it is missing or damaged."""
+    """Read all tensors of a safetensors file.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
     try:
         tensors: dict[str, Tensor] = load_file(path)
         return tensors
@@ -21,13 +25,21 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def load_strictly(model: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
-    """Load `weights` into `model`; UserError names the missing, extra and misshapen ones."""
+    """Load `weights` from `source` into `model`.
+
+    Raises:
+        UserError: Names or shapes differ from those of the model, as in `check_fit`.
+    """
     check_fit(model.state_dict(), weights, source)
     model.load_state_dict(weights)
 
 
 def check_fit(own: dict[str, Tensor], weights: dict[str, Tensor], source: Path) -> None:
-    """UserError unless `weights` has the names and shapes of `own`."""
+    """Check that `weights` from `source` have the names and shapes of the model's `own`.
+
+    Raises:
+        UserError: Weights are missing, unexpected or of the wrong shape; the message names the first of them.
+    """
     problems = [f"missing {name}" for name in own.keys() - weights.keys()]
     problems += [f"unexpected {name}" for name in weights.keys() - own.keys()]
     problems += [

@@ -1,1 +1,1 @@
-"""Searching a gallery of pictures with a sentence: the index folder and the engine on top of it."""
+"""Searching a gallery of pictures with a sentence: the index folder, and the engine that uses it."""

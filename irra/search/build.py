@@ -1,4 +1,4 @@
-"""Making an index: from a split of a prepared dataset, or from any folder of pictures."""
+"""Building an index from a split of a prepared dataset, or from any folder of pictures."""
 
 import fcntl
 import os
@@ -33,7 +33,7 @@ COMPARED = ("file_bytes", "modified_ns", "sha256")
 
 @dataclass(frozen=True)
 class Update:
-    """What making an index of a folder did: pictures encoded, kept as they were, removed, and left out."""
+    """What updating an index did: the numbers of pictures encoded, kept and removed, and the pictures skipped."""
 
     info: Info
     added: int
@@ -43,7 +43,11 @@ class Update:
 
 
 def index_dataset(prepared: Path, model: Path, config: IndexConfig, target: Path) -> Info:
-    """Write an index of a split of a prepared dataset, encoded by the model in a folder, to the folder `target`."""
+    """Write an index of a split of a prepared dataset to the folder `target`, encoded by the model in a folder.
+
+    Raises:
+        UserError: A folder is missing or damaged, or as in `index_split`.
+    """
     encoder = Encoder(load_model(model).to(choose_device(config.device)), config.precision)
     store, fingerprint = PreparedStore.open(prepared), model_fingerprint(model)
     return index_split(store, config.split, encoder, fingerprint, target, config.dtype, config.test_batch_size)
@@ -52,9 +56,10 @@ def index_dataset(prepared: Path, model: Path, config: IndexConfig, target: Path
 def index_split(
     store: PreparedStore, split: str, encoder: Encoder, fingerprint: str, target: Path, dtype: str, batch_size: int
 ) -> Info:
-    """Write an index of a split's images and captions to the folder `target`; equal captions are kept once.
+    """Write an index of a split's images and captions to the folder `target`; equal captions are stored once.
 
-    UserError when the model takes images of another size, or `target` is something else than an index.
+    Raises:
+        UserError: The model takes images of another size, the data has no such split, or `target` is not an index.
     """
     check_target(target)
     size = encoder.model.spec.image_size
@@ -90,11 +95,24 @@ def index_folder(
     source: str = "",
     replace: bool = False,
 ) -> Update:
-    """Make the index `target` hold exactly the pictures below a folder; `source` is another name for it to be kept.
+    """Make the index `target` hold exactly the pictures in a folder and its subfolders.
 
-    Where `target` is an index of the same model, pictures that it holds already, by path and content, are not encoded
-    again. Captions are not kept: they belong to a split. UserError when there is no picture, `target` is something else
-    than an index or, unless `replace`, an index of another model or folder, or another process is writing it.
+    If `target` is already an index by the same model, pictures in it with the same path and content are not encoded
+    again. Captions are dropped, since they belong to a split.
+
+    Args:
+        pictures: Folder of pictures.
+        encoder: The model.
+        fingerprint: SHA-256 of the model's weights.
+        target: Index folder to create or update.
+        dtype: Type of the stored embeddings.
+        batch_size: Pictures encoded at once.
+        source: Name recorded for the folder of pictures, by default its absolute path.
+        replace: Discard an existing index of another model or folder.
+
+    Raises:
+        UserError: There are no usable pictures, another process is writing the index, or `target` is not an index or,
+            unless `replace`, one of another model or folder.
     """
     with _locked(target):
         check_target(target)
@@ -106,8 +124,8 @@ def index_folder(
         rows, new = _compare(previous, pictures, files)
         size = encoder.model.spec.image_size
         batches = _decode(pictures, new, size, batch_size, skipped)
-        first = next(batches, None)  # none where all that is new is broken: then nothing may have to be written
-        if previous is not None and first is None and _says(previous.info, source, len(rows), skipped):
+        first = next(batches, None)  # None if no new picture is usable: then there may be nothing to write
+        if previous is not None and first is None and _is_current(previous.info, source, len(rows), skipped):
             return Update(previous.info, 0, len(rows), 0, skipped)
         with replace_folder(target) as folder:
             writer = GalleryWriter(folder, fingerprint, size, dtype)
@@ -121,15 +139,23 @@ def index_folder(
 
 
 def check_target(target: Path) -> None:
-    """UserError rather than replacing a folder that holds anything else than the files of an index."""
+    """Check that `target` is new, empty, or holds only the files of an index, so that it may be replaced.
+
+    Raises:
+        UserError: It holds something else.
+    """
     found = {path.name for path in target.iterdir()} if target.is_dir() else set()
     if target.is_file() or (found and not {INDEX_INFO} <= found <= set(FILES)):
-        raise UserError(f"{target}: exists and is no index of pictures; name another folder, or remove it first")
+        raise UserError(f"{target}: exists and is not an index of pictures; name another folder, or remove it first")
 
 
 @contextmanager
 def _locked(target: Path) -> Iterator[None]:
-    """Keep other processes from making the same index meanwhile; UserError where one is at it."""
+    """Keep other processes from writing the same index at the same time.
+
+    Raises:
+        UserError: Another process is writing it.
+    """
     target = target.resolve()
     path = target.with_name(f".{target.name}.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,8 +163,8 @@ def _locked(target: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"{target}: another irra index is writing it; wait for its end") from None
-        if os.fstat(file.fileno()).st_nlink == 0:  # it ended between these two lines, and took its file along
+            raise UserError(f"{target}: another irra index is writing it; wait until it has finished") from None
+        if os.fstat(file.fileno()).st_nlink == 0:  # the other process ended between open and lock, and deleted the file
             raise UserError(f"{target}: another irra index was writing it; try again")
         try:
             yield
@@ -146,26 +172,28 @@ def _locked(target: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def _says(info: Info, source: str, size: int, skipped: list[dict[str, str]]) -> bool:
+def _is_current(info: Info, source: str, size: int, skipped: list[dict[str, str]]) -> bool:
     return (info.source, info.size, info.skipped) == (source, size, skipped)
 
 
 def _previous(target: Path, fingerprint: str, dtype: str, source: str, replace: bool) -> Gallery | None:
-    """The index that can be continued; a damaged one, or one of another model or type, is made from the start.
+    """The existing index if it can be updated; None if it must be built from scratch.
 
-    UserError for a sound one of another model or source, unless `replace`.
+    That is the case if it is missing or damaged, or its embeddings are of another model or type.
+
+    Raises:
+        UserError: It is intact but has another model or source, and `replace` is not set.
     """
     try:
         gallery = Gallery.open(target)
         gallery.check_thumbnails()
     except UserError:
         return None
-    there, new = (gallery.info.source, gallery.model_fingerprint), (source, fingerprint)
-    if there != new and not replace:
-        (old_source, old_model), (new_source, new_model) = there, new
+    old_source, old_model = gallery.info.source, gallery.model_fingerprint
+    if (old_source, old_model) != (source, fingerprint) and not replace:
         raise UserError(
-            f"{target}: is an index of {old_source} by model {old_model[:12]}, not of {new_source} by model "
-            f"{new_model[:12]}; name another folder, or give --replace to lose it"
+            f"{target}: is an index of {old_source} by model {old_model[:12]}, not of {source} by model "
+            f"{fingerprint[:12]}; name another folder, or give --replace to discard it"
         )
     return gallery if (gallery.model_fingerprint, gallery.info.dtype) == (fingerprint, dtype) else None
 
@@ -173,7 +201,7 @@ def _previous(target: Path, fingerprint: str, dtype: str, source: str, replace: 
 def _compare(
     previous: Gallery | None, root: Path, files: list[PictureFile]
 ) -> tuple[NDArray[np.int64], list[PictureFile]]:
-    """Rows of the index whose files are as they were, ascending, and the files that have to be encoded."""
+    """Rows of the index whose files are unchanged, ascending, and the files that must be encoded."""
     entries = [] if previous is None else previous.entries.select(["path", *COMPARED]).to_pylist()
     known = {entry["path"]: (row, entry) for row, entry in enumerate(entries)}
     rows, new = [], []
@@ -187,7 +215,7 @@ def _compare(
 
 
 def _unchanged(entry: dict[str, Any], root: Path, file: PictureFile) -> bool:
-    """A file whose time alone has changed, as after a copy or a download, is compared by content."""
+    """Whether a file is unchanged; if only its time differs, as after a copy, its content is compared."""
     if entry["file_bytes"] != file.file_bytes:
         return False
     return file.modified_ns == entry["modified_ns"] or _sha256(root / file.path) == str(entry["sha256"])
@@ -203,7 +231,7 @@ def _sha256(path: Path) -> str | None:
 def _decode(
     root: Path, files: list[PictureFile], size: tuple[int, int], batch_size: int, skipped: list[dict[str, str]]
 ) -> Iterator[tuple[list[Picture], NDArray[np.uint8]]]:
-    """Batches of pictures and pixels (B, H, W, 3), decoded on all cores; unusable files are noted in `skipped`."""
+    """Yield batches of pictures and pixels (B, H, W, 3), decoded on all cores; unusable files go to `skipped`."""
     pictures: list[Picture] = []
     pixels: list[NDArray[np.uint8]] = []
     with closing(load_images([root / file.path for file in files], size, available_cores())) as images:

@@ -1,4 +1,4 @@
-"""A model as two functions: pictures to embeddings, sentences to embeddings."""
+"""A model as two functions: from pictures to embeddings, and from sentences to embeddings."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ class Encoder:
 
     @torch.inference_mode()
     def images(self, pixels: NDArray[np.uint8]) -> Floats:
-        """Un-normalised embeddings (B, D) of pixels (B, H, W, 3) at the model's image size."""
+        """Un-normalised embeddings (B, D) of pixels (B, H, W, 3), which must have the model's image size."""
         with autocast(self.device, self.precision):
             features = self.model.encode_image(normalise(torch.from_numpy(pixels).to(self.device)))
         return features.cpu().numpy()
@@ -38,9 +38,9 @@ class Encoder:
         return features.cpu().numpy()
 
     def unread(self, caption: str) -> str:
-        """The words of a caption behind the cut at the model's text length; "" where it is read to its end."""
+        """The words of a caption beyond the model's text length, which are cut off; "" if there are none."""
         return self._tokenizer.cut(caption, self.model.spec.text_length)[1]
 
     def tokenize(self, captions: Sequence[str]) -> NDArray[np.int64]:
-        """Token ids (B, L) as in training, cut behind the longest caption."""
+        """Token ids (B, L) as in training, trimmed to the longest caption."""
         return trimmed(self._tokenizer.encode(captions, self.model.spec.text_length))

@@ -1,4 +1,4 @@
-"""Free text in, ranked pictures out: a model and a gallery that belong together."""
+"""Searching with free text: a model and a gallery that belong together."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from irra.utils.device import choose_device
 from irra.utils.errors import UserError
 
 MAX_QUERY_CHARACTERS = 2000
-MAX_RESULTS = 1000  # that a service gives for a query
+MAX_RESULTS = 1000  # per query, in the services that use the engine
 BATCH = 64  # queries encoded at once
 SHOWN_CHARACTERS = 40
 BLANK = ("Cc", "Cs", "Zl", "Zp", "Zs")  # control characters, halves of surrogate pairs, separators
@@ -26,7 +26,7 @@ BLANK = ("Cc", "Cs", "Zl", "Zp", "Zs")  # control characters, halves of surrogat
 
 @dataclass(frozen=True)
 class Hit:
-    """A picture found for a query: rank from 1, cosine similarity, and the picture's row, path and person."""
+    """A picture found for a query: rank from 1, cosine similarity, and the picture's row, path and pid if known."""
 
     rank: int
     score: float
@@ -54,17 +54,22 @@ class SearchEngine:
 
     @classmethod
     def open(cls, model: Path, index: Path, device: str = "auto") -> "SearchEngine":
-        """Load a model folder and an index folder; UserError when either is unusable or they do not belong together."""
+        """Load a model folder and an index folder.
+
+        Raises:
+            UserError: One of them cannot be used, or they do not belong together.
+        """
         gallery, weights = Gallery.open(index), load_model(model)
         gallery.check_model(model_fingerprint(model))
-        # torch counts the host's cores, also where a container may use but few of them
+        # torch counts all cores of the host, even if a container may use only a few
         torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
         return cls(weights.to(choose_device(device)), gallery)
 
     def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
-        """The best `top_k` pictures for each query, best first; all of them where the gallery has fewer.
+        """The best `top_k` pictures for each query, best first; fewer if the gallery is smaller.
 
-        UserError for a query that is empty or too long, naming it, and for a top_k below 1.
+        Raises:
+            UserError: A query is empty or too long, or `top_k` is below 1; the message names the query.
         """
         check_top_k(top_k)
         texts = [clean_query(query, f"query {number}") for number, query in enumerate(queries, 1)]
@@ -75,11 +80,19 @@ class SearchEngine:
         return hits
 
     def unread(self, query: str) -> str:
-        """The end of a long query that the model does not read, so that it changes nothing; mostly ""."""
+        """The end of a query that is too long for the model and is ignored; usually "".
+
+        Raises:
+            UserError: The query is empty or too long.
+        """
         return self.encoder.unread(clean_query(query))
 
     def captions_of(self, image: Image.Image, top_k: int) -> list[CaptionHit]:
-        """The gallery's captions that fit `image` best; none where it was made without captions."""
+        """The gallery's captions that fit `image` best; none if it has no captions.
+
+        Raises:
+            UserError: The picture is damaged or too large, or `top_k` is below 1.
+        """
         check_top_k(top_k)
         pixels = to_pixels(image, self.model.spec.image_size)
         scores, rows = self.gallery.nearest_captions(self.encoder.images(pixels[None]), top_k)
@@ -97,9 +110,10 @@ class SearchEngine:
 
 
 def clean_query(text: str, name: str = "the query") -> str:
-    """`text` with every run of white space and control characters made one space, and none at its ends.
+    """`text` stripped, with every run of white space and control characters replaced by one space.
 
-    UserError when nothing is left, or more than MAX_QUERY_CHARACTERS; `name` says which query it was.
+    Raises:
+        UserError: Nothing is left, or more than MAX_QUERY_CHARACTERS; the message calls the query `name`.
     """
     cleaned = " ".join("".join(" " if unicodedata.category(c) in BLANK else c for c in text).split())
     if not any(character.isprintable() and character != " " for character in cleaned):
@@ -110,6 +124,10 @@ def clean_query(text: str, name: str = "the query") -> str:
 
 
 def check_top_k(top_k: int) -> None:
-    """UserError for a number of results below 1."""
+    """Check the number of results to return.
+
+    Raises:
+        UserError: It is below 1.
+    """
     if top_k < 1:
         raise UserError(f"top_k: {top_k}; ask for at least 1 result")

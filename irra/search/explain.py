@@ -1,7 +1,7 @@
-"""Why a picture was found: the caption's words and the picture's regions that carry its score.
+"""Why a picture was found: the words of the caption and the regions of the picture that contribute to its score.
 
-An aid to the eye, not a proof: it says what moves the cosine similarity of this caption and this picture, by methods
-that were chosen because hiding what they mark lowers the score most. It does not say what the model understood.
+This is a visual aid, not a proof. It shows what moves the cosine similarity of this caption and this picture, with
+methods chosen because hiding what they highlight lowers the score most. It does not show what the model understood.
 """
 
 from dataclasses import dataclass
@@ -19,14 +19,17 @@ from irra.data.masking import END_ID, START_ID
 from irra.data.tokens import Tokenizer
 from irra.model import IRRA
 
-STEPS = 4  # on the way from a picture without content to the picture
+STEPS = 4  # on the path from a blank picture to the picture
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """The caption's words in order with their importance, and the picture's heat (H, W); both 0..1, the largest 1.
+    """The importance of each word of a caption and of each pixel of a picture, both scaled to 0..1 with maximum 1.
 
-    `unread` is the end of a caption that is too long for the model.
+    Attributes:
+        words: The words that the model reads, in order, with their importance.
+        unread: The end of the caption, if it is too long for the model.
+        heat: (H, W) importance of the pixels.
     """
 
     words: list[tuple[str, float]]
@@ -35,11 +38,11 @@ class Explanation:
 
 
 def explain(model: IRRA, pixels: NDArray[np.uint8], caption: str) -> Explanation:
-    """Explain the cosine similarity of `caption` and `pixels` (H, W, 3), which have the model's image size.
+    """Explain the cosine similarity of `caption` and `pixels` (H, W, 3), which must have the model's image size.
 
-    What lowers the score counts 0. The model is only read, so that several threads may explain at once.
+    Whatever lowers the score counts as 0. The model is not modified, so several threads may call this at once.
     """
-    assert pixels.dtype == np.uint8, f"pixels are uint8, not {pixels.dtype}"
+    assert pixels.dtype == np.uint8, f"pixels must be uint8, not {pixels.dtype}"
     assert pixels.shape == (*model.spec.image_size, 3), f"pixels are {pixels.shape}, not of {model.spec.image_size}"
     kept, unread = tokenizer().cut(caption, model.spec.text_length)
     words, pieces = [word for word, _ in kept], [ids for _, ids in kept]
@@ -51,10 +54,10 @@ def explain(model: IRRA, pixels: NDArray[np.uint8], caption: str) -> Explanation
 
 
 def word_importance(model: IRRA, picture: Tensor, pieces: list[list[int]]) -> Tensor:
-    """The part (N,) of each word in the score of `picture` (1, H, W, 3).
+    """The contribution (N,) of each word to the score of `picture` (1, H, W, 3).
 
-    It is the mean of what the score loses without the word and of what the word alone brings: the word's first and
-    last place in the orders over which Shapley values average. The loss alone overlooks words that say the same.
+    It is the mean of what the score loses without the word and what it gains from the word alone. These are the last
+    and the first place in the orders over which Shapley values average. The loss alone would miss redundant words.
     """
     with torch.no_grad():
         image = model.encode_image(normalise(picture))
@@ -65,11 +68,12 @@ def word_importance(model: IRRA, picture: Tensor, pieces: list[list[int]]) -> Te
 
 
 def picture_heat(model: IRRA, picture: Tensor, pieces: list[list[int]]) -> Tensor:
-    """The part (H, W) of each pixel in the score of `picture` (1, H, W, 3), smoothed over a quarter of a patch.
+    """The contribution (H, W) of each pixel to the score of `picture` (1, H, W, 3), smoothed over a quarter patch.
 
-    Integrated gradients (Sundararajan et al., 2017): the mean gradient on the straight way from a picture without
-    content, times the difference to it. A colour hides what resembles it, so that three ways are averaged: from the
-    picture's mean colour, from black and from white. The parts sum up to the score's mean rise along them.
+    Integrated gradients (Sundararajan et al., 2017): the mean gradient on the straight path from a blank picture to
+    this one, times their difference. A blank of one colour hides whatever resembles it, so three paths are averaged:
+    from the picture's mean colour, from black and from white. Before smoothing, contributions sum to the score's mean
+    rise along these paths.
     """
     with torch.no_grad():
         text = encode(model, [pieces])
@@ -82,19 +86,19 @@ def picture_heat(model: IRRA, picture: Tensor, pieces: list[list[int]]) -> Tenso
             score = F.cosine_similarity(model.encode_image(points), text).sum()
         (gradient,) = torch.autograd.grad(score, points)
         total += gradient.mean(dim=0) * (image - blank) / 3
-    sigma = model.clip.visual.patch_size[0] / 4  # enough to take the grain away
+    sigma = model.clip.visual.patch_size[0] / 4  # enough to remove the grain
     smooth: Tensor = gaussian_blur(total.sum(dim=1), 2 * round(2 * sigma) + 1, sigma)
     return smooth[0]
 
 
 def scaled(values: Tensor) -> Tensor:
-    """`values` without the negative ones, the largest 1; all 0 where none is positive."""
+    """`values` with negative ones set to 0, scaled to a maximum of 1; all 0 if none is positive."""
     positive = values.clamp(min=0.0)
     return positive / positive.max() if positive.any() else positive
 
 
 def encode(model: IRRA, captions: list[list[list[int]]]) -> Tensor:
-    """Embeddings (B, D) of captions that are given as the token ids of their words."""
+    """Embeddings (B, D) of captions, each given as the token ids of its words."""
     rows = [torch.tensor([START_ID, *(i for word in caption for i in word), END_ID]) for caption in captions]
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     return model.encode_text(ids.to(next(model.parameters()).device))
@@ -102,5 +106,5 @@ def encode(model: IRRA, captions: list[list[list[int]]]) -> Tensor:
 
 @cache
 def tokenizer() -> Tokenizer:
-    """The tokenizer, made once: reading its vocabulary takes longer than explaining a picture."""
+    """The tokenizer, created once, since reading its vocabulary takes longer than explaining a picture."""
     return Tokenizer()

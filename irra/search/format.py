@@ -1,15 +1,15 @@
-"""The files of an index folder, and the facts about them in its info.json.
+"""The files of an index folder, and the metadata in its info.json.
 
-info.json              format version, the model's fingerprint, sizes, pictures left out, bytes of every other file
-embeddings.npy         float16 or float32 (N, D), unit norm, a row per picture
-entries.parquet        id, path, pid, file_bytes, modified_ns, sha256 (of the file), thumbnail_end: a row per picture
-thumbnails.bin         N JPEGs one behind the other, at the model's image size
-captions.parquet       text, a row per different caption                       (only of a gallery with captions)
-caption_embeddings.npy as embeddings.npy, a row per different caption          (only of a gallery with captions)
-neighbours.faiss       an approximate index of the embeddings by id            (only of a large gallery)
+info.json              format version, the model's fingerprint, sizes, skipped pictures, size of every other file
+embeddings.npy         float16 or float32 (N, D), unit norm, one row per picture
+entries.parquet        id, path, pid, file_bytes, modified_ns, sha256 (of the file), thumbnail_end: one row per picture
+thumbnails.bin         N concatenated JPEGs at the model's image size
+captions.parquet       text, one row per distinct caption                      (only in a gallery with captions)
+caption_embeddings.npy like embeddings.npy, one row per distinct caption       (only in a gallery with captions)
+neighbours.faiss       an approximate index of the embeddings by id            (only in a large gallery)
 
-A picture keeps its id for as long as it stays in the gallery, and no other one ever gets it; its row may change. Ids
-ascend with the rows.
+A picture keeps its id as long as it stays in the gallery, and the id is never reused; its row may change. Ids ascend
+with the rows.
 """
 
 import json
@@ -47,10 +47,19 @@ CAPTION_SCHEMA = pa.schema({"text": pa.string()})
 
 @dataclass(frozen=True)
 class Info:
-    """What info.json says.
+    """The contents of info.json.
 
-    kind: how pictures are searched, `exact` or, approximately, `hnsw`. source: the dataset or folder that was indexed.
-    skipped: path and reason of pictures that could not be used. file_bytes: size of every other file by name.
+    Attributes:
+        model_fingerprint: SHA-256 of the model's weights.
+        source: The dataset or folder that was indexed.
+        image_size: Height and width of the thumbnails in pixels.
+        size: Number of pictures.
+        dimension, dtype: Of the embeddings.
+        kind: How pictures are searched: `exact`, or approximately with `hnsw`.
+        captions: Number of captions.
+        next_id: Id of the next picture to be added.
+        skipped: Path and reason of pictures that could not be used.
+        file_bytes: Size of every other file, by name.
     """
 
     format_version: int
@@ -73,9 +82,10 @@ def write_info(folder: Path, info: Info) -> None:
 
 
 def read_info(folder: Path) -> Info:
-    """Read info.json and compare the other files' sizes with it.
+    """Read info.json, and check the sizes of the other files against it.
 
-    UserError when the folder is no index, of another format version, incomplete or truncated.
+    Raises:
+        UserError: The folder is not an index, has another format version, or is incomplete or truncated.
     """
     path = folder / INDEX_INFO
     if not path.is_file():
@@ -98,12 +108,16 @@ def read_info(folder: Path) -> Info:
 
 
 def _parse(text: str) -> Info:
-    """ValueError unless `text` is JSON of the fields of Info, and names exactly the files that such an index has."""
+    """Parse and check the text of info.json.
+
+    Raises:
+        ValueError: It does not have exactly the fields of Info, or does not list exactly the files of such an index.
+    """
     info = TypeAdapter(Info).validate_json(text, strict=True)
     captions = {CAPTIONS, CAPTION_EMBEDDINGS} if info.captions else set()
     graph = {NEIGHBOURS} if info.kind == HNSW else set()
     if info.file_bytes.keys() != {EMBEDDINGS, ENTRIES, THUMBNAILS} | captions | graph or len(info.image_size) != 2:
-        raise ValueError("not what an index says about itself")
+        raise ValueError("not the metadata of an index")
     return info
 
 

@@ -1,4 +1,4 @@
-"""An index folder opened for search: embeddings and thumbnails memory-mapped, entries in memory."""
+"""An index folder opened for searching: embeddings and thumbnails memory-mapped, entries in memory."""
 
 from dataclasses import dataclass
 from io import BytesIO
@@ -37,7 +37,7 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Entry:
-    """A picture of a gallery: its path, its person where known, and a JPEG of it at the model's image size."""
+    """A picture of a gallery: its path, its pid if known, and a JPEG at the model's image size."""
 
     path: str
     pid: int | None
@@ -47,7 +47,7 @@ class Entry:
 class Gallery:
     """Read access to an index folder; safe to use from several threads at once.
 
-    It goes on showing what it was opened with when the folder is replaced meanwhile.
+    If the folder is replaced meanwhile, it keeps showing the contents that it was opened with.
     """
 
     def __init__(self, folder: Path, info: Info) -> None:
@@ -72,7 +72,11 @@ class Gallery:
 
     @classmethod
     def open(cls, folder: Path) -> "Gallery":
-        """Open an index folder; UserError when it is missing, truncated, damaged or of another format version."""
+        """Open an index folder.
+
+        Raises:
+            UserError: It is missing, truncated, damaged or of another format version.
+        """
         while True:
             before = _identity(folder)
             try:
@@ -83,15 +87,19 @@ class Gallery:
             else:
                 if _identity(folder) == before:
                     return gallery
-            # the folder was replaced meanwhile: its files are of two indexes, or were missing for a moment
+            # The folder was replaced meanwhile, so its files are of two indexes or were missing for a moment; try again
 
     @property
     def ids(self) -> Rows:
-        """The id (N,) of the picture in each row, ascending: unlike rows, it stays when others are removed."""
+        """The id (N,) of the picture in each row, ascending; unlike rows, ids stay when other pictures are removed."""
         return np.frombuffer(self.entries["id"].chunk(0).buffers()[1], dtype=np.int64)
 
     def check_model(self, fingerprint: str) -> None:
-        """UserError unless the index was made with the model whose weights have this sha256."""
+        """Check that the index was made with the model whose weights have this SHA-256.
+
+        Raises:
+            UserError: It was made with another model.
+        """
         if fingerprint != self.model_fingerprint:
             raise UserError(
                 f"{self.folder} was made with model {self.model_fingerprint[:12]}, this one is {fingerprint[:12]}; "
@@ -99,9 +107,10 @@ class Gallery:
             )
 
     def search(self, embeddings: Scores, top_k: int) -> tuple[Scores, Rows]:
-        """Cosine similarities and rows (Q, k) of the pictures nearest to embeddings (Q, D) of any norm, best first.
+        """Find the pictures nearest to embeddings (Q, D) of any norm.
 
-        k = min(top_k, size). Equal scores rank by row.
+        Returns:
+            Cosine similarities and rows, both (Q, min(top_k, size)), best first; equal scores are ordered by row.
         """
         return self._neighbours.search(embeddings, top_k)
 
@@ -112,7 +121,11 @@ class Gallery:
         return Entry(*self.path_and_pid(row), self.thumbnails[start:end].tobytes())
 
     def pixels(self, row: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-        """The picture in `row`, decoded, (H, W, 3) at `size`; UserError when it is damaged."""
+        """The picture in `row`, decoded and resized to `size`: (H, W, 3).
+
+        Raises:
+            UserError: Its thumbnail is damaged.
+        """
         try:
             with Image.open(BytesIO(self.entry(row).thumbnail)) as picture:
                 return to_pixels(picture, size)
@@ -120,21 +133,25 @@ class Gallery:
             raise UserError(f"{self.folder / THUMBNAILS}: damaged (at picture {row}); {AGAIN}") from None
 
     def check_thumbnails(self) -> None:
-        """UserError unless every thumbnail is a whole JPEG by its first and last bytes."""
+        """Check by their first and last bytes that all thumbnails are complete JPEGs.
+
+        Raises:
+            UserError: One of them is not.
+        """
         ends = self.entries["thumbnail_end"].to_numpy()
         starts = np.concatenate([[0], ends[:-1]])
         whole = ends[-1] == len(self.thumbnails) and (ends - starts >= 4).all()
-        for places, marker in ((starts, JPEG_BEGINNING), (ends - 2, JPEG_END)):
-            whole = whole and (self.thumbnails[places[:, None] + [0, 1]] == marker).all()
+        for offsets, marker in ((starts, JPEG_BEGINNING), (ends - 2, JPEG_END)):
+            whole = whole and (self.thumbnails[offsets[:, None] + [0, 1]] == marker).all()
         if not whole:
             raise UserError(f"{self.folder / THUMBNAILS}: damaged; {AGAIN}")
 
     def path_and_pid(self, row: int) -> tuple[str, int | None]:
-        """The path and the person, where known, of the picture in `row`."""
+        """The path of the picture in `row`, and its pid if known."""
         return self.entries["path"][row].as_py(), self.entries["pid"][row].as_py()
 
     def nearest_captions(self, embeddings: Scores, top_k: int) -> tuple[Scores, Rows]:
-        """As `search`, among the captions; (Q, 0) for a gallery without captions."""
+        """Like `search`, but among the captions; results are (Q, 0) for a gallery without captions."""
         if self._captions is None:
             return np.empty((len(embeddings), 0), np.float32), np.empty((len(embeddings), 0), np.int64)
         return self._near_captions.search(embeddings, top_k)
@@ -147,7 +164,7 @@ class Gallery:
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
-    """What tells a folder from another one that takes its name later."""
+    """What distinguishes a folder from another one that later takes its name; None if there is no folder."""
     try:
         status = folder.stat()
     except OSError:

@@ -1,7 +1,8 @@
 """The approximate index of a large gallery: a graph of neighbours (HNSW, Malkov and Yashunin 2018) over 8-bit rows.
 
-Chosen by measurement (benchmarks/search.py): over a million vectors of 512 dimensions it finds 99.9% of the best ten
-in about a third of the time that inverted lists need for as many, and needs no training when pictures are added.
+It was chosen by measurement (benchmarks/search.py). Among a million vectors of 512 dimensions, it finds 99.9% of the
+best ten in about a third of the time that inverted lists need for the same recall, and it needs no training when
+pictures are added.
 """
 
 from pathlib import Path
@@ -15,16 +16,20 @@ from irra.utils.cores import available_cores
 from irra.utils.errors import UserError
 from irra.utils.progress import progress
 
-LINKS = 32  # of a row to its neighbours, twice as many on the lowest level
-EF_CONSTRUCTION = 160  # rows looked at to find a new row's neighbours: with 64, one of fifty is never found
-EF_SEARCH = 512  # rows looked at to answer a query
-TRAINING_ROWS = 65_536  # from which the range of every dimension's 8 bits is taken
+LINKS = 32  # from a row to its neighbours; twice as many on the lowest level
+EF_CONSTRUCTION = 160  # rows visited to find a new row's neighbours; with 64, one row in fifty is never found
+EF_SEARCH = 512  # rows visited to answer a query
+TRAINING_ROWS = 65_536  # that determine the range of each dimension's 8 bits
 ADD_ROWS = 16_384  # added at once: 33 MB as float32 at 512 dimensions
-MAX_STALE_SHARE = 0.2  # of rows in the graph that have left the gallery, above which it is made anew
+MAX_STALE_SHARE = 0.2  # of removed pictures among the graph's rows, above which it is rebuilt
 
 
 class GraphCandidates:
-    """A graph in a file, memory-mapped. It knows rows by id; `ids` (N,) ascending are those still in the gallery."""
+    """A graph file, memory-mapped. It stores ids instead of rows; `ids` (N,), ascending, are those in the gallery.
+
+    Raises:
+        UserError: The file is damaged.
+    """
 
     def __init__(self, path: Path, ids: Rows) -> None:
         self._faiss = load_faiss()
@@ -35,16 +40,16 @@ class GraphCandidates:
         self._ids = ids
 
     def __call__(self, queries: Floats, count: int) -> Rows:
-        """The best rows among `count` of the graph; -1 for those that have left the gallery."""
+        """Rows of the best `count` entries of the graph; -1 for pictures that are no longer in the gallery."""
         parameters = self._faiss.SearchParametersHNSW(efSearch=max(count, EF_SEARCH))
         found = self._index.search(queries, count, params=parameters)[1]
         return rows_of(found, self._ids)
 
 
 def write_graph(path: Path, embeddings: Embeddings, ids: Rows, previous: Path | None) -> None:
-    """Write the graph of embeddings (N, D) with ascending ids (N,), continuing a previous one where that is possible.
+    """Write the graph of embeddings (N, D) with ascending ids (N,), extending a `previous` one if possible.
 
-    With more than one thread, the graph differs a little from one time to the next.
+    With more than one thread, the graph differs slightly between runs.
     """
     faiss = load_faiss()
     faiss.omp_set_num_threads(min(faiss.omp_get_max_threads(), available_cores()))
@@ -59,13 +64,13 @@ def write_graph(path: Path, embeddings: Embeddings, ids: Rows, previous: Path | 
 
 
 def rows_of(found: Rows, ids: Rows) -> Rows:
-    """Positions of the ids `found` in ascending `ids`, -1 for those that are not there."""
+    """Positions of the ids `found` in the ascending `ids`; -1 for those that are not in it."""
     rows = np.searchsorted(ids, found).clip(max=len(ids) - 1)
     return np.where(ids[rows] == found, rows, -1)
 
 
 def _continued(previous: Path | None, ids: Rows) -> Any | None:
-    """The previous graph, unless too many of its rows are gone: they cost time and hide others."""
+    """The previous graph, or None if too many of its rows are stale, which cost time and hide others."""
     if previous is None:
         return None
     faiss = load_faiss()

@@ -1,4 +1,4 @@
-"""Nearest neighbours by cosine: FAISS proposes rows, their scores are then computed exactly and ordered."""
+"""Nearest neighbours by cosine similarity: FAISS proposes rows, whose exact scores are then computed and sorted."""
 
 from functools import cached_property
 from typing import Any, Protocol
@@ -11,13 +11,13 @@ Embeddings = NDArray[np.float16] | NDArray[np.float32]
 Rows = NDArray[np.int64]
 
 SPARE = 16  # candidates beyond twice top_k, so that rounding in the index loses none
-ROUNDING = 1e-5  # difference of two scores which the index may order either way
-SCAN_SHARE = 10  # with more than a tenth of all rows as candidates, scoring all of them is as fast
+ROUNDING = 1e-5  # scores that differ by less may be in either order in the index
+SCAN_SHARE = 10  # if candidates exceed a tenth of all rows, scoring all rows is as fast
 BLOCK = 8192  # rows whose scores are computed at once: 16 MB at 512 dimensions
 
 
 class Candidates(Protocol):
-    """An index of rows that finds nearly all of the best."""
+    """An index of rows that finds nearly all of the best ones."""
 
     def __call__(self, queries: Floats, count: int) -> Rows:
         """About `count` rows for each unit vector of `queries` (Q, D), in any order; -1 where there are fewer."""
@@ -26,7 +26,7 @@ class Candidates(Protocol):
 class Neighbours:
     """Searches the rows of `embeddings` (N, D), of unit norm, among those that `candidates` proposes.
 
-    Scores are those of the embeddings as they are stored, whatever the index. Equal ones rank by row, as in a stable
+    Scores are computed from the stored embeddings, whatever the index. Equal scores are ordered by row, as in a stable
     sort. Safe to use from several threads at once.
     """
 
@@ -48,9 +48,9 @@ class Neighbours:
         return scores, rows
 
     def _best(self, query: Floats, candidates: Rows, count: int, top_k: int) -> tuple[Floats, Rows]:
-        """The best of `candidates`, of which `count` were asked for.
+        """The best of `candidates`, of which `count` were requested.
 
-        More are asked for where those were too few, or where an equal of the last best row may be missing.
+        More are requested if there are too few, or if rows as good as the last result may be missing.
         """
         rows = candidates[candidates >= 0]
         scores = score(self._embeddings, rows, query)
@@ -72,13 +72,13 @@ class Neighbours:
 
 
 class ExactCandidates:
-    """Compares a query with every row. The copy in memory is made when first needed, at the rows' own precision."""
+    """Compares a query with every row of a copy in memory, which is made on first use at the precision of the rows."""
 
     def __init__(self, embeddings: Embeddings) -> None:
         self._embeddings = embeddings
 
     def __call__(self, queries: Floats, count: int) -> Rows:
-        """The best `count` rows, but for rounding."""
+        """The best `count` rows, up to rounding."""
         rows: Rows = self._index.search(queries, count)[1]
         return rows
 
@@ -96,7 +96,7 @@ class ExactCandidates:
 
 
 def load_faiss() -> Any:
-    """FAISS, imported when first needed; its type stubs do not know half of it."""
+    """FAISS, imported on first use, and untyped because its type stubs are incomplete."""
     import faiss
 
     return faiss
@@ -113,7 +113,7 @@ def normalised(vectors: Floats) -> Floats:
 def score(embeddings: Embeddings, rows: Rows, query: Floats) -> Floats:
     """Inner products (C,) of `rows` of `embeddings` with `query` (D,).
 
-    Summed row by row: a matrix product rounds equal rows differently, depending on where they stand.
+    They are summed row by row, since a matrix product may round equal rows differently, depending on their position.
     """
     blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
     products = [(embeddings[block].astype(np.float32) * query).sum(axis=1) for block in blocks]

@@ -1,9 +1,9 @@
-"""Both encoders as ONNX files, for search without PyTorch.
+"""Export of both encoders as ONNX files, for search without PyTorch.
 
-`image_encoder.onnx` takes `pixels`, uint8 (B, H, W, 3) in RGB; CLIP's normalisation is part of it, and must not be done
-before. `text_encoder.onnx` takes `caption_ids`, int64 (B, L): rows of start, pieces, end and padding 0, as the
-tokenizer gives them, with L up to the model's text length. Both give `embeddings`, float32 (B, D) of length 1, whose
-dot products are cosine similarities. `encoders.json` says these sizes and constants, and which model it was.
+`image_encoder.onnx` takes `pixels`, uint8 (B, H, W, 3) in RGB. It includes CLIP's normalisation, so do not normalise
+beforehand. `text_encoder.onnx` takes `caption_ids`, int64 (B, L): rows of start, tokens, end and padding 0, as the
+tokenizer produces them, with L up to the model's text length. Both return `embeddings`, float32 (B, D) of unit norm,
+whose dot products are cosine similarities. `encoders.json` records these sizes and constants, and the model.
 """
 
 import warnings
@@ -30,7 +30,7 @@ TOLERANCE = 1e-4
 
 
 class ImageEncoder(nn.Module):
-    """`IRRA.encode_image` from pixels to unit length."""
+    """`IRRA.encode_image` from pixels to embeddings of unit norm."""
 
     def __init__(self, model: IRRA) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class ImageEncoder(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """`IRRA.encode_text` to unit length, in operations whose export leaves batch size and text length open."""
+    """`IRRA.encode_text` to embeddings of unit norm, in operations that export with dynamic batch and text sizes."""
 
     def __init__(self, model: IRRA) -> None:
         super().__init__()
@@ -57,26 +57,35 @@ class TextEncoder(nn.Module):
 
 
 def export_onnx(model: IRRA, folder: Path, fingerprint: str | None = None) -> dict[str, Any]:
-    """Write both encoders of `model` and their facts, which are returned, in place of `folder`, checked, or nothing.
+    """Export both encoders of `model` and their metadata to `folder`, replacing it only after they were checked.
 
     Args:
-        fingerprint: of the model's weights, for whoever has to tell which embeddings belong together.
+        model: The model.
+        folder: Folder to write.
+        fingerprint: Of the model's weights; it tells which embeddings are comparable.
+
+    Returns:
+        The metadata, as in encoders.json.
 
     Raises:
-        RuntimeError: the written encoders differ from the model.
+        RuntimeError: The exported encoders differ from the model.
     """
     pixels, caption_ids = (torch.from_numpy(x).to(_device(model)) for x in random_inputs(model, 2, seed=0))
     with replace_folder(folder) as target:
         _write(ImageEncoder(model), pixels, target / IMAGE_ENCODER, "pixels", {0: "batch"})
         _write(TextEncoder(model), caption_ids, target / TEXT_ENCODER, "caption_ids", {0: "batch", 1: "length"})
         check_export(model, target)
-        facts = describe(model, fingerprint)
-        write_json(target / EXPORT_FACTS, facts)
-    return facts
+        metadata = describe(model, fingerprint)
+        write_json(target / EXPORT_FACTS, metadata)
+    return metadata
 
 
 def check_export(model: IRRA, folder: Path) -> None:
-    """RuntimeError when the encoders in `folder`, run by ONNX Runtime, differ from `model` by more than TOLERANCE."""
+    """Compare the encoders in `folder`, run by ONNX Runtime, with `model`.
+
+    Raises:
+        RuntimeError: Their embeddings differ by more than TOLERANCE.
+    """
     for index, name in enumerate((IMAGE_ENCODER, TEXT_ENCODER)):
         onnx.checker.check_model(str(folder / name), full_check=True)
         session = onnxruntime.InferenceSession(str(folder / name), providers=["CPUExecutionProvider"])
@@ -84,12 +93,12 @@ def check_export(model: IRRA, folder: Path) -> None:
             inputs = random_inputs(model, batch, seed=batch)
             (found,) = session.run(None, {session.get_inputs()[0].name: inputs[index]})
             worst = float(np.abs(found - _embeddings(model, *inputs)[index]).max())
-            if not worst <= TOLERANCE:  # so that NaN fails too
+            if not worst <= TOLERANCE:  # written so that NaN fails too
                 raise RuntimeError(f"{folder / name}: embeddings differ from the model's by {worst:.2g}")
 
 
 def describe(model: IRRA, fingerprint: str | None) -> dict[str, Any]:
-    """What a caller of the encoders has to know, for JSON."""
+    """What a user of the encoders must know, as JSON data."""
     return {
         "model_fingerprint": fingerprint,
         "embedding_dimension": model.clip.text_projection.shape[1],
@@ -111,7 +120,7 @@ def describe(model: IRRA, fingerprint: str | None) -> dict[str, Any]:
 
 
 def random_inputs(model: IRRA, batch: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Random pixels (B, H, W, 3) and caption ids (B, L); the rows of a larger batch are shorter, and end anywhere."""
+    """Random pixels (B, H, W, 3) and caption ids (B, L) with random ends; larger batches have a smaller L."""
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 256, (batch, *model.spec.image_size, 3), dtype=np.uint8)
     length = max(3, model.spec.text_length - batch + 1)
@@ -132,9 +141,9 @@ def _embeddings(
     return F.normalize(images, dim=1).cpu().numpy(), F.normalize(captions, dim=1).cpu().numpy()
 
 
-def _write(encoder: nn.Module, example: Tensor, path: Path, name: str, open_sizes: dict[int, str]) -> None:
-    """Export by tracing, which needs no package beside torch; its warnings are about constants that are constant."""
-    encoder.train(next(encoder.children()).training)  # the exporter puts this mode back on the model
+def _write(encoder: nn.Module, example: Tensor, path: Path, name: str, dynamic: dict[int, str]) -> None:
+    """Export by tracing, which needs only torch; its warnings are about values that really are constant."""
+    encoder.train(next(encoder.children()).training)  # the exporter restores this mode on the whole model
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -144,7 +153,7 @@ def _write(encoder: nn.Module, example: Tensor, path: Path, name: str, open_size
             dynamo=False,
             input_names=[name],
             output_names=["embeddings"],
-            dynamic_axes={name: open_sizes, "embeddings": {0: "batch"}},
+            dynamic_axes={name: dynamic, "embeddings": {0: "batch"}},
             opset_version=OPSET,
         )
 

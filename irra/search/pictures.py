@@ -1,4 +1,4 @@
-"""Pictures that come from elsewhere than a prepared dataset: folders of files, uploads, thumbnails."""
+"""Pictures from outside a prepared dataset: folders of files, uploads, thumbnails."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from irra.data.images import MAX_PIXELS, _to_rgb
+from irra.data.images import MAX_PIXELS, to_rgb
 from irra.utils.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
@@ -21,7 +21,7 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class PictureFile:
-    """A file below a folder: its path relative to it, with slashes, and what tells that it has changed."""
+    """A file in a folder: its relative path, with slashes, and the size and time that show whether it has changed."""
 
     path: str
     file_bytes: int
@@ -29,10 +29,15 @@ class PictureFile:
 
 
 def find_pictures(folder: Path) -> tuple[list[PictureFile], list[dict[str, str]]]:
-    """Files below `folder` that are named like pictures, by path; and those left out, as path and reason.
+    """Find the files in `folder` and its subfolders whose names end like those of pictures.
 
-    Hidden files and folders are not looked at. Links to folders are followed, each folder once.
-    UserError when there is no such folder.
+    Hidden files and folders are ignored. Links to folders are followed, but each folder is visited once.
+
+    Returns:
+        The files, sorted by path, and the path and reason of everything that was skipped.
+
+    Raises:
+        UserError: There is no such folder.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of pictures")
@@ -45,7 +50,9 @@ def find_pictures(folder: Path) -> tuple[list[PictureFile], list[dict[str, str]]
             path.encode()
             status = os.stat(folder / path)
         except UnicodeEncodeError:
-            skipped.append({"path": os.fsencode(path).decode(errors="replace"), "reason": "a name that is no UTF-8"})
+            skipped.append(
+                {"path": os.fsencode(path).decode(errors="replace"), "reason": "its name is not valid UTF-8"}
+            )
         except OSError as error:
             skipped.append({"path": path, "reason": error.strerror or type(error).__name__})
         else:
@@ -54,7 +61,7 @@ def find_pictures(folder: Path) -> tuple[list[PictureFile], list[dict[str, str]]
 
 
 def _walk(folder: Path, skipped: list[dict[str, str]]) -> Iterator[str]:
-    """Relative paths of all files; folders that cannot be read are noted in `skipped`."""
+    """Yield the relative paths of all files; folders that cannot be read are added to `skipped`."""
 
     def note(error: OSError) -> None:
         skipped.append({"path": os.path.relpath(error.filename, folder), "reason": error.strerror or "unreadable"})
@@ -62,7 +69,7 @@ def _walk(folder: Path, skipped: list[dict[str, str]]) -> Iterator[str]:
     seen: set[tuple[int, int]] = set()
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=note):
         status = os.stat(parent)
-        if (status.st_dev, status.st_ino) in seen:  # a link that leads back, or a second way to the same folder
+        if (status.st_dev, status.st_ino) in seen:  # a link to a parent folder, or a second path to the same folder
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
@@ -71,21 +78,22 @@ def _walk(folder: Path, skipped: list[dict[str, str]]) -> Iterator[str]:
 
 
 def to_pixels(image: Image.Image, size: tuple[int, int]) -> Pixels:
-    """uint8 (H, W, 3) of an opened image at `size` = (H, W), as irra.data.images.load_image gives for a file.
+    """Pixels uint8 (H, W, 3) of an opened image at `size` = (H, W), as `irra.data.images.load_image` loads a file.
 
-    UserError when it is too large or damaged.
+    Raises:
+        UserError: The image is too large or damaged.
     """
     if image.width * image.height > MAX_PIXELS:
         raise UserError(f"the picture has {image.width} x {image.height} pixels, more than the {MAX_PIXELS} allowed")
     try:
-        rgb = _to_rgb(ImageOps.exif_transpose(image))
-    except Exception as error:  # on malformed data Pillow's plugins raise nearly everything there is
+        rgb = to_rgb(ImageOps.exif_transpose(image))
+    except Exception as error:  # on malformed data, Pillow's plugins raise nearly any exception
         raise UserError(f"the picture cannot be read: {error or type(error).__name__}") from None
     return np.array(rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
 def jpeg(pixels: Pixels) -> bytes:
-    """JPEG of pixels (H, W, 3)."""
+    """Pixels (H, W, 3) encoded as JPEG."""
     buffer = BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=THUMBNAIL_QUALITY)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Writing an index folder, batch after batch: what is kept of an older one, then new pictures, then captions."""
+"""Writing an index folder batch by batch: pictures kept from a previous index, then new pictures, then captions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,15 +31,15 @@ from irra.search.knn import normalised
 from irra.utils.errors import UserError, first_of
 from irra.utils.npy import write_npy_header
 
-EXACT_LIMIT = 100_000  # pictures that are compared one by one: some 13 ms at 512 dimensions
-COPY_ROWS = 8192  # rows of an older index copied at once
+EXACT_LIMIT = 100_000  # largest gallery searched exactly: about 13 ms per query at 512 dimensions
+COPY_ROWS = 8192  # rows of a previous index copied at once
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture to be written: as Entry, and what tells its file from a later version of it, where it has one."""
+    """A picture to be written: like Entry, plus what shows whether its file has changed, if there is a file."""
 
     path: str
     thumbnail: bytes
@@ -59,7 +59,7 @@ class EmbeddingFile:
         self._file = path.open("wb")
 
     def append(self, vectors: NDArray[Any]) -> None:
-        """Write vectors (B, D) of unit norm behind the others."""
+        """Append vectors (B, D) of unit norm."""
         if self.rows == 0:
             self.dimension = vectors.shape[1]
             self._write_header()
@@ -68,7 +68,7 @@ class EmbeddingFile:
         self.rows += len(vectors)
 
     def close(self) -> None:
-        """Write the final number of rows into the header, which leaves room for it."""
+        """Write the final number of rows into the header, which has room for it."""
         self._file.seek(0)
         self._write_header()
         self._file.close()
@@ -78,7 +78,7 @@ class EmbeddingFile:
 
 
 class GalleryWriter:
-    """Writes an index into an empty folder with one batch in memory; `keep` comes first, `finish` last.
+    """Writes an index into an empty folder, holding one batch in memory; call `keep` first and `finish` last.
 
     A gallery of more than `exact_limit` pictures is searched approximately.
     """
@@ -101,16 +101,16 @@ class GalleryWriter:
         self._previous_graph: Path | None = None
 
     def keep(self, gallery: Gallery, rows: NDArray[np.int64]) -> None:
-        """Copy the pictures in ascending `rows` of another index, ids included; captions are not copied."""
-        assert not self._columns["id"], "what is kept comes first"
+        """Copy the pictures in the ascending `rows` of a previous index, with their ids but without captions."""
+        assert not self._columns["id"], "keep must be called before add"
         assert gallery.info.dtype == self._dtype
         self._next_id = gallery.info.next_id
         self._previous_graph = gallery.folder / NEIGHBOURS if gallery.kind == HNSW else None
         for start in range(0, len(rows), COPY_ROWS):
             block = rows[start : start + COPY_ROWS]
             self._embeddings.append(gallery.embeddings[block])
-            for row, facts in zip(block.tolist(), gallery.entries.take(block).to_pylist(), strict=True):
-                self._append(facts, gallery.entry(row).thumbnail)
+            for row, entry in zip(block.tolist(), gallery.entries.take(block).to_pylist(), strict=True):
+                self._append(entry, gallery.entry(row).thumbnail)
 
     def add(self, pictures: Sequence[Picture], embeddings: Floats) -> None:
         """Append pictures with their un-normalised embeddings (B, D)."""
@@ -121,7 +121,7 @@ class GalleryWriter:
             self._next_id += 1
 
     def add_captions(self, texts: list[str], embeddings: Floats) -> None:
-        """Write the captions with their un-normalised embeddings (M, D), once."""
+        """Write all captions with their un-normalised embeddings (M, D); may be called once."""
         assert not self._captions
         file = EmbeddingFile(self._folder / CAPTION_EMBEDDINGS, self._dtype)
         file.append(_unit(embeddings))
@@ -130,11 +130,15 @@ class GalleryWriter:
         self._captions = len(texts)
 
     def finish(self, source: str, skipped: list[dict[str, str]]) -> Info:
-        """Write what is left; UserError when there is no picture at all."""
+        """Complete the index, which records `source` and `skipped`.
+
+        Raises:
+            UserError: There are no pictures.
+        """
         size = len(self._columns["id"])
         if size == 0:
-            left_out = first_of([f"{item['path']} ({item['reason']})" for item in skipped])
-            raise UserError(f"{source}: no usable picture is left to search; left out are {left_out}")
+            reasons = first_of([f"{item['path']} ({item['reason']})" for item in skipped])
+            raise UserError(f"{source}: no usable picture to search; skipped: {reasons}")
         self._embeddings.close()
         self._thumbnails.close()
         pq.write_table(pa.table(self._columns, schema=ENTRY_SCHEMA), self._folder / ENTRIES)
@@ -159,11 +163,11 @@ class GalleryWriter:
         write_info(self._folder, info)
         return info
 
-    def _append(self, facts: dict[str, Any], thumbnail: bytes) -> None:
+    def _append(self, entry: dict[str, Any], thumbnail: bytes) -> None:
         self._thumbnails.write(thumbnail)
-        facts = facts | {"thumbnail_end": self._thumbnails.tell()}
+        entry = entry | {"thumbnail_end": self._thumbnails.tell()}
         for name, column in self._columns.items():
-            column.append(facts[name])
+            column.append(entry[name])
 
 
 def _unit(embeddings: Floats) -> Floats:

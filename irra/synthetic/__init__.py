@@ -1,4 +1,4 @@
-"""A dataset of rendered pedestrians with captions, for where no photographs may be had."""
+"""A dataset of rendered pedestrians with captions, for use where no photographs are available."""
 
 from irra.synthetic.dataset import write_dataset
 

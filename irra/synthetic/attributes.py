@@ -1,4 +1,4 @@
-"""Who the rendered people are: vocabularies with their frequencies, and the drawing of one person from them."""
+"""The rendered people: vocabularies of their attributes with frequencies, and sampling of a person from them."""
 
 import random
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ COATS = {**ANY, "black": 2.5, "beige": 2.0, "grey": 1.5, "dark blue": 1.5}
 LEGWEAR = {"black": 3, "grey": 2, "dark blue": 1.5, "brown": 1.5, "beige": 2, "white": 1, "green": 0.8, "red": 0.8}
 DENIM = {"blue": 2.0, "light blue": 1.5, "dark blue": 1.5}
 SHOEWEAR = {"black": 3, "white": 3, "brown": 1.5, "red": 1, "blue": 0.8, "grey": 1.2, "yellow": 0.4, "pink": 0.5}
-CONTRAST = {  # the second colour of a pattern, by whether the first is bright
+CONTRAST = {  # candidates for the second colour of a pattern, by whether the first is bright
     True: ("black", "red", "blue", "dark blue", "green", "purple", "brown"),
     False: ("white", "yellow", "light blue", "beige", "pink"),
 }
@@ -52,7 +52,7 @@ CONTRAST = {  # the second colour of a pattern, by whether the first is bright
 
 @dataclass(frozen=True)
 class Kind:
-    """How often a man and a woman wear something, in which colours, and (upper garments) patterns and sleeves."""
+    """How often men and women wear something, its colours and, for upper garments, its patterns and sleeves."""
 
     man: float
     woman: float
@@ -121,7 +121,7 @@ HELD = {"none": 8.0, "phone": 1.0, "umbrella": 0.6}
 
 @dataclass(frozen=True)
 class Item:
-    """One thing worn or carried; kind "none" where there is nothing."""
+    """One thing worn or carried; its kind is "none" if there is nothing."""
 
     kind: str = "none"
     colour: str = ""
@@ -134,7 +134,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Person:
-    """What stays the same over all pictures of one identity."""
+    """The attributes that all pictures of one identity share."""
 
     gender: str
     skin: str
@@ -154,7 +154,7 @@ class Person:
 
 
 def pick(rng: random.Random, weights: Weights) -> str:
-    """One key of `weights`, as often as its weight says."""
+    """A random key of `weights`, in proportion to its weight."""
     return rng.choices(list(weights), list(weights.values()))[0]
 
 
@@ -164,7 +164,7 @@ def luminance(colour: Rgb) -> float:
 
 
 def draw_people(seed: int, count: int) -> list[Person]:
-    """`count` people, all different; a longer list begins with the shorter one of the same seed."""
+    """`count` different people; for the same seed, a longer list starts with the shorter one."""
     people: dict[object, Person] = {}
     rng = random.Random(f"people/{seed}")
     while len(people) < count:
@@ -174,7 +174,7 @@ def draw_people(seed: int, count: int) -> list[Person]:
 
 
 def draw_person(rng: random.Random) -> Person:
-    """One person, whose attributes go together as they do on a street."""
+    """A random person, with attributes that go together as they do on a street."""
     gender = rng.choice(("man", "woman"))
     upper = _item(rng, UPPERS, gender)
     kind = UPPERS[upper.kind]

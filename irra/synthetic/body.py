@@ -1,4 +1,4 @@
-"""Proportions, pose and joints of a body. Lengths are shares of the body height; angles are radians."""
+"""Proportions, pose and joints of a body. Lengths are fractions of the body height; angles are in radians."""
 
 import math
 import random
@@ -8,8 +8,8 @@ from irra.synthetic.attributes import Person
 from irra.synthetic.canvas import Vector
 from irra.synthetic.solids import Ring
 
-UPPER_ARM, FOREARM, THIGH, SHIN, ANKLE = 0.165, 0.145, 0.235, 0.225, 0.045
-HIP, SHOULDER, NECK, CHIN, CROWN = 0.505, 0.805, 0.845, 0.868, 1.0
+UPPER_ARM, FOREARM, THIGH, SHIN = 0.165, 0.145, 0.235, 0.225
+HIP, SHOULDER, NECK = 0.505, 0.805, 0.845
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Shape:
     limb: float
 
     def trunk(self, ease: float, top: float, hem: float, flare: float = 0.0) -> list[Ring]:
-        """Rings of a garment from the height `top` down to `hem`, `ease` away from the body."""
+        """Rings of a garment from the height `top` down to `hem`, at a distance of `ease` from the body."""
         profile = [
             Ring(NECK, 0.034, 0.036),
             Ring(0.834, 0.052, 0.046),
@@ -34,7 +34,7 @@ class Shape:
             Ring(0.72, self.chest, self.depth * 1.04, 0.0, 0.006),
             Ring(0.62, self.waist, self.depth * 0.9, 0.0, 0.004),
             Ring(0.54, self.hip, self.depth * 1.02, 0.0, -0.003),
-            Ring(0.47, self.hip * 1.0, self.depth),
+            Ring(0.47, self.hip, self.depth),
         ]
         rings = [Ring(r.y, r.a + ease, r.b + ease, r.x, r.z) for r in profile if hem < r.y <= top]
         last = rings[-1]
@@ -50,7 +50,7 @@ GIRTH = {"slim": (0.88, 0.86, 0.84), "average": (1.0, 1.0, 1.0), "heavy": (1.1, 
 
 
 def shape_of(person: Person) -> Shape:
-    """The body below the clothes."""
+    """The shape of the body under the clothes."""
     base, (chest, waist, limb) = SHAPES[person.gender], GIRTH[person.build]
     return Shape(
         base.shoulder * (1 + chest) / 2,
@@ -73,7 +73,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Pose:
-    """A moment of a walk. Sides: +1 is the person's left, -1 the right."""
+    """A moment of a walk. Side +1 is the person's left, -1 the right."""
 
     phase: float
     stride: float
@@ -81,7 +81,7 @@ class Pose:
     arms: dict[int, Arm]
 
 
-CARRYING = {  # the arm that does something else than swing
+CARRYING = {  # the pose of an arm that carries something instead of swinging
     "phone": Arm(0.45, 1.75, 0.12),
     "umbrella": Arm(0.35, 1.9, 0.1),
     "suitcase": Arm(-0.35, 0.1, 0.2),
@@ -92,7 +92,7 @@ HAND_OF = {"phone": -1, "umbrella": -1, "suitcase": 1, "handbag": 1, "plastic ba
 
 
 def draw_pose(person: Person, rng: random.Random) -> Pose:
-    """A random moment of walking or standing that suits what the person carries."""
+    """A random moment of walking or standing, with arms that suit what the person carries."""
     walking = rng.random() < 0.75
     stride = rng.uniform(0.25, 0.42) if walking else rng.uniform(0.02, 0.1)
     phase = rng.uniform(0, 2 * math.pi)
@@ -122,7 +122,7 @@ class Leg:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """Joints in the body's frame, as for a body whose upright feet touch y = 0."""
+    """Joints in the body's frame, in which the feet of an upright body touch y = 0."""
 
     ground: float  # height of the ground below the lower foot
     legs: dict[int, Leg]

@@ -1,4 +1,4 @@
-"""Camera and drawing surface: every pixel has a colour, a shading and the number of the part it shows."""
+"""Camera and drawing surface, where every pixel has a colour, a shade and the number of the part that it shows."""
 
 import math
 import random
@@ -11,15 +11,15 @@ from PIL import Image, ImageDraw, ImageFilter
 from irra.synthetic.attributes import Rgb
 
 Point = tuple[float, float]
-Vector = tuple[float, float, float]  # x to the person's left, y up from the ground, z forward; unit: body height
+Vector = tuple[float, float, float]  # x to the person's left, y up from the ground, z forward; in body heights
 
 SUPERSAMPLING = 2
-NEUTRAL = 128  # of the shading layer: colour times shading / NEUTRAL
+NEUTRAL = 128  # in the shading layer; a pixel is colour * shade / NEUTRAL
 
 
 @dataclass(frozen=True)
 class View:
-    """Orthographic camera: yaw 0 sees the front, 90 degrees a person walking to the right; pitch looks down."""
+    """Orthographic camera: yaw 0 sees the front, yaw 90 degrees a person walking right; pitch tilts it down."""
 
     yaw: float
     pitch: float
@@ -39,19 +39,19 @@ class View:
         return self.origin[0] + self.scale * (x * cos_yaw + z * sin_yaw), self.origin[1] - self.scale * up
 
     def depth(self, point: Vector) -> float:
-        """How much nearer to the camera than the body's axis a point is."""
+        """How much closer to the camera a point is than the body's axis."""
         return point[2] * self.axes[0] - point[0] * self.axes[1]
 
 
 class Canvas:
-    """Colour, shading and part number of every pixel; nothing is drawn where the part number is 0."""
+    """Colour, shade and part number of every pixel; where the part number is 0, nothing was drawn."""
 
     def __init__(self, width: int, height: int, light: float, rng: random.Random) -> None:
         size = (width * SUPERSAMPLING, height * SUPERSAMPLING)
         self.light = light  # -1: from the left, +1: from the right
         self.rng = rng
         self.size = size
-        self._paint = Image.new("RGBA", size)  # colour, and the part number in place of opacity
+        self._paint = Image.new("RGBA", size)  # the alpha channel holds the part number
         self._shade = Image.new("L", size, NEUTRAL)
         self._on_paint, self._on_shade = ImageDraw.Draw(self._paint), ImageDraw.Draw(self._shade)
 
@@ -81,11 +81,11 @@ class Canvas:
         self._on_shade.line((start, end), fill=shade, width=max(1, round(width)))
 
     def part_sizes(self) -> list[int]:
-        """Visible output pixels of each of the 256 part numbers."""
+        """Number of visible output pixels of each of the 256 part numbers."""
         return [count // SUPERSAMPLING**2 for count in self._paint.getchannel("A").histogram()]
 
     def flatten(self) -> tuple[np.ndarray, np.ndarray]:
-        """Shaded colour, already multiplied by coverage, 0..255, and coverage, 0..1: float32 (H, W, 3) both."""
+        """Shaded colour (0..255, premultiplied by coverage) and coverage (0..1), both float32 (H, W, 3)."""
         colour = np.asarray(self._paint.convert("RGB").reduce(SUPERSAMPLING), dtype=np.float32)
         shade = _planes(self._shade.reduce(SUPERSAMPLING).filter(ImageFilter.BoxBlur(1.2)))
         falloff = np.linspace(1.06, 0.92, len(colour), dtype=np.float32)  # lamps and sky are above

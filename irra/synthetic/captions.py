@@ -1,4 +1,4 @@
-"""Captions: sentences of varied wording about what a picture shows of a person."""
+"""Captions: sentences in varied wording that describe what a picture shows of a person."""
 
 import random
 from collections.abc import Sequence
@@ -7,9 +7,9 @@ from irra.synthetic import wording
 from irra.synthetic.attributes import Person
 from irra.synthetic.wording import article, carry_phrase, hair_phrase, item_phrase, upper_phrase
 
-Facts = dict[str, str]  # slot -> phrase
+Phrases = dict[str, str]  # slot -> phrase
 
-INTEREST = {  # how likely a slot is to be named
+INTEREST = {  # weight of a slot in the choice of what a caption names
     "upper": 14.0,
     "lower": 10.0,
     "bag": 8.0,
@@ -21,10 +21,10 @@ INTEREST = {  # how likely a slot is to be named
     "eyewear": 2.0,
     "beard": 2.0,
 }
-NAMED = {1: 0.4, 2: 1.0, 3: 2.5, 4: 4.0, 5: 4.5, 6: 3.0, 7: 1.0}  # slots in a caption: weight
+NAMED = {1: 0.4, 2: 1.0, 3: 2.5, 4: 4.0, 5: 4.5, 6: 3.0, 7: 1.0}  # number of slots in a caption: weight
 MAX_WORDS = 38
-WORN = ("upper", "lower", "shoes", "hat", "scarf", "eyewear")  # from what is looked at first
-OPENINGS = (  # who: with article, worn: list of garments
+WORN = ("upper", "lower", "shoes", "hat", "scarf", "eyewear")  # most conspicuous first
+OPENINGS = (  # who: noun with article; worn: list of garments
     "{who} is wearing {worn}",
     "{who} wears {worn}",
     "{who} in {worn}",
@@ -45,44 +45,44 @@ PLURAL = ("trousers", "jeans", "leggings", "shorts", "sneakers", "leather shoes"
 
 
 def describe(person: Person, visible: frozenset[str], facing: str, rng: random.Random) -> str:
-    """One caption that names some of the attributes in `visible`; `facing` is "front", "back" or "side"."""
-    facts = _facts(person, visible, rng)
+    """A caption that names some of the attributes in `visible`; `facing` is "front", "back" or "side"."""
+    phrases = _phrases(person, visible, rng)
     count = rng.choices(list(NAMED), list(NAMED.values()))[0]
-    order = sorted(facts, key=lambda slot: rng.random() ** (1 / INTEREST[slot]), reverse=True)  # weighted, no repeats
+    order = sorted(phrases, key=lambda slot: rng.random() ** (1 / INTEREST[slot]), reverse=True)  # weighted, no repeats
     while True:
-        caption = _compose(person, {slot: facts[slot] for slot in order[:count]}, facing, rng)
+        caption = _compose(person, {slot: phrases[slot] for slot in order[:count]}, facing, rng)
         if len(caption.split()) <= MAX_WORDS:
             return caption
         count = min(count, len(order)) - 1
 
 
-def _facts(person: Person, visible: frozenset[str], rng: random.Random) -> Facts:
-    """A phrase for every slot that is both there and visible."""
+def _phrases(person: Person, visible: frozenset[str], rng: random.Random) -> Phrases:
+    """A phrase for every slot that the person has and the picture shows."""
     poss = PRONOUNS[person.gender][1]
-    facts = {"hair": hair_phrase(person, visible, rng)}
+    phrases = {"hair": hair_phrase(person, visible, rng)}
     if "upper" in visible:
-        facts["upper"] = upper_phrase(person, visible, rng)
+        phrases["upper"] = upper_phrase(person, visible, rng)
     for slot in ("lower", "shoes", "hat", "scarf"):
         item = getattr(person, slot)
         if item and slot in visible:
             phrase = item_phrase(item, rng)
-            facts[slot] = phrase if item.kind in PLURAL else article(phrase)
+            phrases[slot] = phrase if item.kind in PLURAL else article(phrase)
     for slot in ("bag", "held"):
         if getattr(person, slot) and slot in visible:
-            facts[slot] = carry_phrase(getattr(person, slot), poss, rng)
+            phrases[slot] = carry_phrase(getattr(person, slot), poss, rng)
     if person.eyewear != "none" and "eyewear" in visible:
-        facts["eyewear"] = rng.choice(wording.EYEWEAR[person.eyewear])
+        phrases["eyewear"] = rng.choice(wording.EYEWEAR[person.eyewear])
     if person.beard and "beard" in visible:
-        facts["beard"] = rng.choice(wording.BEARDS)
-    return {slot: phrase for slot, phrase in facts.items() if phrase}
+        phrases["beard"] = rng.choice(wording.BEARDS)
+    return {slot: phrase for slot, phrase in phrases.items() if phrase}
 
 
-def _compose(person: Person, facts: Facts, facing: str, rng: random.Random) -> str:
-    """Sentences that say `facts`, some in the first one and the rest after it."""
+def _compose(person: Person, phrases: Phrases, facing: str, rng: random.Random) -> str:
+    """Sentences that use all `phrases`, some of them in the first sentence and the rest after it."""
     pronoun, poss = PRONOUNS[person.gender]
-    has = [facts[slot] for slot in ("hair", "beard") if slot in facts]
-    carried = [facts[slot] for slot in ("bag", "held") if slot in facts]
-    worn = [facts[slot] for slot in WORN if slot in facts]
+    has = [phrases[slot] for slot in ("hair", "beard") if slot in phrases]
+    carried = [phrases[slot] for slot in ("bag", "held") if slot in phrases]
+    worn = [phrases[slot] for slot in WORN if slot in phrases]
     if rng.random() < 0.25:
         rng.shuffle(worn)
     later: list[str] = []
@@ -108,7 +108,7 @@ def _compose(person: Person, facts: Facts, facing: str, rng: random.Random) -> s
 
 
 def _does(pronoun: str, clause: str) -> str:
-    """A sentence from a clause that could also follow a noun: "with a bag" becomes "she has a bag"."""
+    """Turn a clause that could follow a noun into a sentence: "with a bag" becomes "she has a bag"."""
     return f"{pronoun} has {clause.removeprefix('with ')}" if clause.startswith("with ") else f"{pronoun} is {clause}"
 
 
@@ -131,5 +131,5 @@ def _opening(who: str, worn: Sequence[str], tail: list[str], rng: random.Random)
 
 
 def _and(phrases: Sequence[str], last: str = "and") -> str:
-    """The phrases as a list in words."""
+    """The phrases as an enumeration: "a, b and c"."""
     return f"{', '.join(phrases[:-1])} {last} {phrases[-1]}" if len(phrases) > 1 else "".join(phrases)

@@ -9,7 +9,7 @@ BACKPACK_OFF, HIP_OFF = 0.052, 0.045
 
 
 def bag_centre(subject: Subject) -> Vector:
-    """Where the bag is, which decides what it covers."""
+    """Position of the bag, which decides what it covers."""
     kind, shape, skeleton = subject.person.bag.kind, subject.shape, subject.skeleton
     x, y, z = skeleton.arms[1][3]
     return {
@@ -22,7 +22,7 @@ def bag_centre(subject: Subject) -> Vector:
 
 
 def draw_bag(subject: Subject) -> None:
-    """The bag itself; straps over the chest belong to draw_straps."""
+    """Draw the bag itself; `draw_straps` draws the straps on the trunk."""
     {
         "backpack": _backpack,
         "shoulder bag": _shoulder_bag,
@@ -93,7 +93,7 @@ def _suitcase(subject: Subject, centre: Vector) -> None:
 
 
 def draw_straps(subject: Subject) -> None:
-    """Straps that lie on the trunk."""
+    """Draw the straps that lie on the trunk."""
     kind, colour = subject.person.bag.kind, darker(subject.paint["bag"], 0.2)
     if kind not in ("backpack", "shoulder bag"):
         return
@@ -119,7 +119,7 @@ def _around(azimuth: float, half: float) -> Point:
 
 
 def draw_held(subject: Subject) -> None:
-    """A telephone at the ear's height, or an open umbrella."""
+    """Draw a phone at the height of the ear, or an open umbrella."""
     kind = subject.person.held.kind
     x, y, z = subject.skeleton.arms[HAND_OF[kind]][3]
     if kind == "phone":

@@ -1,4 +1,4 @@
-"""The dataset on disk, in CUHK-PEDES's own layout."""
+"""Writing the dataset to disk, in the layout of CUHK-PEDES."""
 
 import functools
 import random
@@ -19,9 +19,9 @@ JPEG_QUALITY = 92
 
 
 def write_dataset(root: Path, config: SyntheticConfig, workers: int | None = None) -> None:
-    """Write `reid_raw.json` and `imgs/` below `root`, in place of what was there under these names.
+    """Write `reid_raw.json` and `imgs/` to the folder `root`, replacing existing ones.
 
-    The content follows from `config` alone, whatever the number of processes (`workers`; by default one per core).
+    The content depends only on `config`, not on the number of processes, `workers` (by default one per core).
     """
     splits = {"train": config.train_ids, "val": config.val_ids, "test": config.test_ids}
     people = draw_people(config.seed, sum(splits.values()))
@@ -38,7 +38,7 @@ def write_dataset(root: Path, config: SyntheticConfig, workers: int | None = Non
 def _render_identity(
     folder: Path, config: SyntheticConfig, pid: int, person: Person, split: str
 ) -> list[dict[str, Any]]:
-    """Write all pictures of one identity and return their annotations."""
+    """Write all images of one identity, and return their annotations."""
     records = []
     cameras = random.Random(f"cameras/{config.seed}/{pid}").sample(CAMERAS, len(CAMERAS))
     for index in range(config.images_per_id):

@@ -1,4 +1,4 @@
-"""What is on a garment of the trunk: printed or woven patterns, collars, fastenings, seams and pockets."""
+"""Details on a garment of the trunk: printed or woven patterns, collars, fastenings, seams and pockets."""
 
 from collections.abc import Callable
 
@@ -127,7 +127,7 @@ def _pouch(subject: Subject, trunk: Lathe) -> None:
 
 
 def _hood(subject: Subject, trunk: Lathe) -> None:
-    if subject.view.axes[0] > 0.5:  # it hangs behind the back
+    if subject.view.axes[0] > 0.5:  # it hangs down the back, out of sight
         return
     off = -subject.shape.depth
     rings = [

@@ -1,4 +1,4 @@
-"""A whole person: every part drawn from far to near."""
+"""Drawing a whole person: all parts from far to near."""
 
 import math
 from collections.abc import Callable
@@ -11,17 +11,17 @@ from irra.synthetic.limbs import draw_arm, draw_hips, draw_leg
 from irra.synthetic.subject import Subject
 from irra.synthetic.wardrobe import draw_trunk
 
-Layer = tuple[float, Callable[[], None]]  # depth towards the camera, and the drawing
+Layer = tuple[float, Callable[[], None]]  # depth towards the camera, and the drawing function
 
 
 def draw_person(subject: Subject) -> None:
-    """Draw the person with everything worn and carried."""
+    """Draw the person with everything that they wear and carry."""
     for _, draw in sorted(_layers(subject), key=lambda layer: layer[0]):
         draw()
 
 
 def _layers(subject: Subject) -> list[Layer]:
-    """Layers by depth: the trunk is at 0, legs below it, head and straps above it."""
+    """Layers with their depths: the trunk is at 0, legs are behind it, head and straps in front of it."""
     head, skeleton, depth = turned(subject), subject.skeleton, subject.view.depth
     away = -math.cos(head.view.yaw)  # 1: seen from behind
     layers: list[Layer] = [

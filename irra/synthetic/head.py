@@ -7,7 +7,7 @@ from irra.synthetic.canvas import View
 from irra.synthetic.solids import Lathe, Ring
 from irra.synthetic.subject import PART, Subject, darker, lighter
 
-PROFILE = (  # share of the way from the chin to the crown, half width, half depth, offset forward
+PROFILE = (  # position between chin (0) and crown (1), half width, half depth, offset forward
     (1.0, 0.014, 0.017, -0.006),
     (0.96, 0.033, 0.04, -0.006),
     (0.84, 0.0455, 0.055, -0.006),
@@ -21,12 +21,12 @@ CHIN, HEIGHT = 0.866, 0.136
 
 
 def _at(share: float) -> float:
-    """Height of a share of the way from the chin to the crown."""
+    """Height of a position between chin (0) and crown (1)."""
     return CHIN + HEIGHT * share
 
 
 def _rings(grow: float, low: float = 0.0, rise: float = 0.0, back: float = 0.0) -> list[Ring]:
-    """Rings of the head down to the share `low`, `grow` away from the skin."""
+    """Rings of the head down to the position `low`, at a distance of `grow` from the skin."""
     return [
         Ring(_at(t) + (grow if t == 1.0 else 0.0) + rise, a + grow, b + grow, 0.0, z - back)
         for t, a, b, z in PROFILE
@@ -35,7 +35,7 @@ def _rings(grow: float, low: float = 0.0, rise: float = 0.0, back: float = 0.0) 
 
 
 def turned(subject: Subject) -> Subject:
-    """The same subject with the head's own turn."""
+    """The subject as seen by the camera if the whole body were turned like the head."""
     view = subject.view
     return dataclasses.replace(
         subject, view=View(view.yaw + subject.pose.head_turn, view.pitch, view.scale, view.origin)
@@ -43,14 +43,14 @@ def turned(subject: Subject) -> Subject:
 
 
 def draw_neck(subject: Subject) -> None:
-    """The neck, before everything that covers it."""
+    """Draw the neck, before everything that covers it."""
     subject.lathe([Ring(0.9, 0.03, 0.034), Ring(0.8, 0.036, 0.04)], "skin").fill(
         darker(subject.paint["skin"], 0.12), 1.4
     )
 
 
 def draw_head(subject: Subject) -> None:
-    """Face and hair that lies on the skull."""
+    """Draw the face, and the hair that lies on the skull."""
     paint, person = subject.paint, subject.person
     skull = subject.lathe(_rings(0.0), "face")
     skull.fill(paint["skin"])
@@ -101,7 +101,7 @@ def _eyewear(subject: Subject, skull: Lathe) -> None:
 
 
 def draw_hair_behind(subject: Subject) -> None:
-    """Hair that hangs or stands away from the skull."""
+    """Draw the hair that hangs or stands away from the skull."""
     hair, scale = subject.paint["hair"], subject.view.scale
     kind = subject.person.hair.kind
     if kind in ("long", "bob"):
@@ -144,7 +144,7 @@ def _strands(subject: Subject, hanging: Lathe, end: float) -> None:
 
 
 def draw_hat(subject: Subject) -> None:
-    """Cap, beanie or straw hat."""
+    """Draw a cap, beanie or straw hat, if one is worn."""
     kind, colour = subject.person.hat.kind, subject.paint["hat"]
     if kind == "none":
         return
@@ -171,7 +171,7 @@ def draw_hat(subject: Subject) -> None:
 
 
 def draw_scarf(subject: Subject) -> None:
-    """A scarf round the neck with one end on the chest."""
+    """Draw a scarf around the neck with one end on the chest, if one is worn."""
     if not subject.person.scarf:
         return
     colour = subject.paint["scarf"]

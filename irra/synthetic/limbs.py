@@ -1,4 +1,4 @@
-"""Arms with sleeves, legs with trousers or below skirts, and shoes."""
+"""Drawing arms with sleeves, legs in trousers or under skirts, and shoes."""
 
 from irra.synthetic.attributes import Rgb
 from irra.synthetic.body import HIP
@@ -18,13 +18,13 @@ SKIRT_HEMS = {"skirt": (0.32, 0.2), "long skirt": (0.09, 0.12)}  # hem height, f
 
 
 def between(start: Vector, end: Vector, share: float) -> Vector:
-    """The point at a share of the way."""
+    """The point at a fraction `share` of the way from `start` to `end`."""
     x, y, z = (a + (b - a) * share for a, b in zip(start, end, strict=True))
     return x, y, z
 
 
 def draw_arm(subject: Subject, side: int) -> None:
-    """Hand, forearm, upper arm and sleeve of one side."""
+    """Draw the hand, forearm, upper arm and sleeve of one side."""
     person, paint, girth = subject.person, subject.paint, subject.shape.limb
     shoulder, elbow, wrist, hand = subject.skeleton.arms[side]
     skin, layered = paint["skin"], person.upper.kind == "vest"
@@ -67,7 +67,7 @@ def _decorate(subject: Subject, sleeve: Limb, colour: Rgb) -> None:
 
 
 def draw_leg(subject: Subject, side: int) -> None:
-    """Shoe, shin and thigh of one side, with what is worn on them."""
+    """Draw the shoe, shin and thigh of one side, with what is worn on them."""
     person, paint, girth = subject.person, subject.paint, subject.shape.limb
     leg = subject.skeleton.legs[side]
     cut = LEG_CUTS.get(person.lower.kind)
@@ -99,7 +99,7 @@ def draw_leg(subject: Subject, side: int) -> None:
 
 
 def draw_shoe(subject: Subject, side: int) -> None:
-    """One foot."""
+    """Draw one foot with its shoe."""
     kind, colour, skin = subject.person.shoes.kind, subject.paint["shoes"], subject.paint["skin"]
     leg = subject.skeleton.legs[side]
     heel, toe = leg.heel, leg.toe
@@ -126,7 +126,7 @@ def draw_shoe(subject: Subject, side: int) -> None:
 
 
 def draw_hips(subject: Subject) -> None:
-    """Seat of trousers, or a skirt."""
+    """Draw the seat of trousers, or a skirt."""
     kind, colour, shape = subject.person.lower.kind, subject.paint["lower"], subject.shape
     if kind in SKIRT_HEMS:
         hem, flare = SKIRT_HEMS[kind]

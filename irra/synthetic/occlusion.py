@@ -1,4 +1,7 @@
-"""Things between the camera and the person; they cover a side or the lower shins, never what tells a garment's kind."""
+"""Objects between the camera and the person.
+
+They cover one side or the lower shins, never what shows the kind of a garment.
+"""
 
 import random
 from collections.abc import Callable
@@ -10,7 +13,7 @@ SHARE = 0.3  # of the pictures
 
 
 def occlude(canvas: Canvas, part: int, rng: random.Random) -> None:
-    """At times, cover a part of the person."""
+    """Cover a part of the person in some of the pictures."""
     if rng.random() < SHARE:
         rng.choice(OCCLUDERS)(canvas, part, rng)
 
@@ -59,7 +62,7 @@ def _bush(canvas: Canvas, part: int, rng: random.Random) -> None:
 
 
 def _bystander(canvas: Canvas, part: int, rng: random.Random) -> None:
-    """Somebody from behind, nearer to the camera and mostly out of the picture."""
+    """Somebody seen from behind, closer to the camera and mostly outside the picture."""
     width, height = canvas.size
     top, reach, mirrored = height * rng.uniform(0.3, 0.5), width * rng.uniform(0.14, 0.22), rng.random() < 0.5
     colour = rng.choice(((44, 46, 52), (96, 98, 104), (74, 62, 54), (60, 74, 96)))

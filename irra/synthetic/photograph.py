@@ -1,4 +1,4 @@
-"""One picture of one person: pose, camera, occlusion, light, blur and noise, and what can be seen in it."""
+"""Taking one picture of one person: pose, camera, occlusion, light, blur and noise, and what is visible in it."""
 
 import math
 import random
@@ -16,12 +16,12 @@ from irra.synthetic.scene import Camera, background
 from irra.synthetic.subject import PART, Subject, paints
 from irra.synthetic.visibility import visible_slots
 
-YAWS = ((0, 0.34), (180, 0.3), (90, 0.18), (-90, 0.18))  # degrees, and how often
+YAWS = ((0, 0.34), (180, 0.3), (90, 0.18), (-90, 0.18))  # degrees, weight
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """The picture, the names of the attributes that it shows, and the side seen: "front", "back" or "side"."""
+    """The picture, the names of the attributes that it shows, and the side it shows: "front", "back" or "side"."""
 
     image: Image.Image
     visible: frozenset[str]
@@ -29,7 +29,7 @@ class Photograph:
 
 
 def take(person: Person, variation: int, camera: Camera, rng: random.Random) -> Photograph:
-    """A picture of `person`; `variation` fixes how the identity's colours deviate from the named ones."""
+    """Take a picture of `person`; `variation` fixes how the identity's colours deviate from the named ones."""
     height = rng.randint(192, 256)
     width = round(height / rng.uniform(2.6, 3.0))
     shape, pose = shape_of(person), draw_pose(person, rng)
@@ -48,7 +48,7 @@ def take(person: Person, variation: int, camera: Camera, rng: random.Random) -> 
     occlude(canvas, PART["occluder"], rng)
     seen = visible_slots(whole, canvas.part_sizes(), height)
     scene = background(camera, width, height, rng)
-    _cast_shadow(scene, view, camera.light, person)
+    _cast_shadow(scene, view, camera.light)
     return Photograph(_develop(canvas, scene, camera, rng), seen, _facing(view))
 
 
@@ -57,8 +57,8 @@ def _facing(view: View) -> str:
     return "front" if toward > 0.5 else "back" if toward < -0.5 else "side"
 
 
-def _cast_shadow(scene: Image.Image, view: View, light: float, person: Person) -> None:
-    """Darken the ground under the feet, away from the light."""
+def _cast_shadow(scene: Image.Image, view: View, light: float) -> None:
+    """Darken the ground under the feet and on the side away from the light."""
     x, y, size = (value / SUPERSAMPLING for value in (*view.origin, view.scale))
     coarse = 4  # soft shapes need no more than every fourth pixel
     x, y, size = x / coarse, y / coarse, size / coarse
@@ -79,7 +79,7 @@ def _cast_shadow(scene: Image.Image, view: View, light: float, person: Person) -
 
 
 def _develop(canvas: Canvas, scene: Image.Image, camera: Camera, rng: random.Random) -> Image.Image:
-    """Person before background, seen through the camera's lens and sensor."""
+    """Put the person in front of the background, and apply the camera's lens and sensor."""
     figure, cover = canvas.flatten()
     pixels = np.asarray(scene, dtype=np.float32)
     pixels = pixels - pixels * cover + figure

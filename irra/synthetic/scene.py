@@ -1,4 +1,4 @@
-"""Cameras, each before its own place: panoramas drawn once and cut into backgrounds."""
+"""Cameras, each at its own place, whose panorama is drawn once and cut into backgrounds."""
 
 import functools
 import random
@@ -17,12 +17,12 @@ CLOTHES: tuple[Rgb, ...] = ((50, 52, 60), (120, 120, 124), (88, 60, 50), (60, 76
 
 @dataclass(frozen=True)
 class Camera:
-    """A fixed camera: its place, how steeply it looks down (radians), and how its pictures come out."""
+    """A fixed camera: its place, its pitch down (radians), and the properties of its pictures."""
 
     folder: str
     place: str
     pitch: float
-    horizon: float  # height of the border between wall and floor, as a share of the panorama from the top
+    horizon: float  # height of the edge between wall and floor, as a fraction of the panorama from the top
     gain: float
     cast: tuple[float, float, float]
     blur: float  # pixels, standard deviation
@@ -41,7 +41,7 @@ CAMERAS = (
 
 
 def background(camera: Camera, width: int, height: int, rng: random.Random) -> Image.Image:
-    """A piece of the camera's panorama, at times with passers-by in it."""
+    """A random piece of the camera's panorama, sometimes with passers-by."""
     panorama = _panorama(camera)
     zoom = rng.uniform(0.95, 1.25)
     box_height = min(HEIGHT, round(height * zoom))

@@ -1,4 +1,4 @@
-"""The two solids of which everything is made: a lathe of elliptic rings and a tapering limb."""
+"""The two solids that everything is made of: a lathe of elliptic rings, and a tapering limb."""
 
 import math
 from itertools import pairwise
@@ -59,7 +59,7 @@ class Lathe:
         return rows[0] if y > rows[0][0] else rows[-1]
 
     def fill(self, colour: Rgb, contrast: float = 1.0) -> None:
-        """Draw the whole solid, shaded as a rounded body."""
+        """Draw the whole solid, shaded to look round."""
         self.canvas.polygon(self._outline(1.0, 0.0), colour, self.part, NEUTRAL - round(34 * contrast))
         self.canvas.tone(self._outline(0.74, 0.2), NEUTRAL)
         self.canvas.tone(self._outline(0.34, 0.42), NEUTRAL + round(12 * contrast))
@@ -82,9 +82,9 @@ class Lathe:
     def patch(
         self, top: float, bottom: float, span: Point, colour: Rgb, part: int | None = None, low: Point | None = None
     ) -> None:
-        """Colour the surface between two heights and the azimuths `span`, which become `low` at the bottom.
+        """Colour the surface between two heights, from the azimuths `span` at the top to `low` at the bottom.
 
-        What faces away from the camera is left out.
+        By default, `low` equals `span`. The part that faces away from the camera is left out.
         """
         yaw = math.degrees(self.view.yaw)
         start, end = _visible(span, yaw)
@@ -122,7 +122,7 @@ FRONT_ARC = [(math.sin(math.radians(angle)), math.cos(math.radians(angle))) for 
 
 
 def _visible(span: Point, yaw: float) -> Point:
-    """The part of an azimuth interval that faces the camera, as angles from the line of sight; empty: start >= end."""
+    """The part of an azimuth interval facing the camera, in angles from the line of sight; empty if start >= end."""
     left, right = span
     middle = (left + right) / 2 + yaw
     turn = middle - (middle + 180) % 360 + 180
@@ -130,7 +130,7 @@ def _visible(span: Point, yaw: float) -> Point:
 
 
 def _smooth(rings: list[Ring]) -> list[Ring]:
-    """Cut the corners of a profile once (Chaikin), ends kept."""
+    """Cut the corners of a profile once (Chaikin), keeping its ends."""
     result = [rings[0]]
     for one, two in pairwise(rings):
         result += [Ring(*(p + (q - p) * t for p, q in zip(one, two, strict=True))) for t in (0.25, 0.75)]
@@ -147,29 +147,28 @@ class Limb:
         dx, dy = self.end[0] - self.start[0], self.end[1] - self.start[1]
         length = math.hypot(dx, dy) or 1.0
         self.normal = -dy / length, dx / length
-        if self.normal[0] * canvas.light < 0:  # it points to the light
+        if self.normal[0] * canvas.light < 0:  # make it point to the light
             self.normal = -self.normal[0], -self.normal[1]
 
-    def fill(self, colour: Rgb, contrast: float = 1.0, hem: bool = False) -> None:
-        """Draw the whole segment, shaded as a cylinder; with `hem` its end is cut off instead of rounded."""
-        dark = NEUTRAL - round(34 * contrast)
+    def fill(self, colour: Rgb, hem: bool = False) -> None:
+        """Draw the whole segment, shaded as a cylinder; with `hem`, its end is cut off instead of rounded."""
         self.canvas.circle(self.start, self.radii[0], colour, self.part, NEUTRAL - 8)
         if not hem:
             self.canvas.circle(self.end, self.radii[1], colour, self.part, NEUTRAL - 8)
-        self.canvas.polygon(self._quad(0.0, 1.0, -1.0, 1.0), colour, self.part, dark)
+        self.canvas.polygon(self._quad(0.0, 1.0, -1.0, 1.0), colour, self.part, NEUTRAL - 34)
         self.canvas.tone(self._quad(0.0, 1.0, -0.4, 0.9), NEUTRAL)
-        self.canvas.tone(self._quad(0.0, 1.0, 0.2, 0.7), NEUTRAL + round(10 * contrast))
+        self.canvas.tone(self._quad(0.0, 1.0, 0.2, 0.7), NEUTRAL + 10)
 
     def tone(self, start: float, end: float, shade: int, low: float = -1.0, high: float = 1.0) -> None:
-        """Shade the surface between two shares of the length, and of the width (-1..1)."""
+        """Shade the surface between two fractions of the length (0..1) and of the width (-1..1)."""
         self.canvas.tone(self._quad(start, end, low, high), shade)
 
     def band(self, start: float, end: float, colour: Rgb, low: float = -1.0, high: float = 1.0) -> None:
-        """Colour the surface between two shares of the length, and of the width (-1..1)."""
+        """Colour the surface between two fractions of the length (0..1) and of the width (-1..1)."""
         self.canvas.polygon(self._quad(start, end, low, high), colour, self.part)
 
     def at(self, along: float, across: float = 0.0) -> Point:
-        """Canvas position at a share of the length and of the radius."""
+        """Canvas position at a fraction of the length (0..1) and of the radius (-1..1)."""
         radius = (self.radii[0] + (self.radii[1] - self.radii[0]) * along) * across
         return (
             self.start[0] + (self.end[0] - self.start[0]) * along + self.normal[0] * radius,

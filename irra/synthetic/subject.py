@@ -1,4 +1,4 @@
-"""What the drawing functions share: one person in one pose, seen by one camera, on one canvas."""
+"""The context that drawing functions share: one person in one pose, seen by one camera, on one canvas."""
 
 import random
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ PART = {name: number for number, name in enumerate(PARTS, 1)}
 
 @dataclass(frozen=True)
 class Subject:
-    """A person in a pose before a camera, and the colours they are painted with."""
+    """A person in a pose in front of a camera, and the colours that they are painted with."""
 
     canvas: Canvas
     view: View
@@ -48,26 +48,26 @@ class Subject:
     paint: dict[str, Rgb]
 
     def lathe(self, rings: list[Ring], part: str, smooth: bool = True) -> Lathe:
-        """A solid of rings, to be filled."""
+        """Create a solid of rings, which the caller fills."""
         return Lathe(self.canvas, self.view, rings, PART[part], smooth)
 
     def limb(self, start: Vector, end: Vector, radii: Point, part: str) -> Limb:
-        """A segment between two body points, to be filled."""
+        """Create a segment between two body points, which the caller fills."""
         return Limb(self.canvas, self.view, start, end, radii, PART[part])
 
     def box(self, centre: Vector, half: Vector, part: str) -> Lathe:
-        """A solid with rounded edges around `centre`, of half width, half height and half depth."""
+        """Create a box with rounded edges around `centre`; `half` is its half width, half height and half depth."""
         (x, y, z), (a, h, b) = centre, half
         profile = ((1.0, 0.55), (0.93, 0.9), (0.7, 1.0), (-0.75, 1.04), (-0.95, 0.95), (-1.0, 0.75))
         return self.lathe([Ring(y + t * h, a * k, b * k, x, z) for t, k in profile], part, smooth=False)
 
     def wire(self, points: list[Vector], colour: Rgb, part: str, width: float) -> None:
-        """A line of `width` body heights through body points."""
+        """Draw a line through body points; `width` is in body heights."""
         self.canvas.line([self.view.project(p) for p in points], colour, PART[part], width * self.view.scale)
 
 
 def paints(person: Person, variation: int) -> dict[str, Rgb]:
-    """Colours of one identity by slot: the named ones, a little off in the same way on all pictures."""
+    """Colours of one identity by slot: the named ones with small deviations, the same in all its pictures."""
     rng = random.Random(f"paint/{variation}")
     named: dict[str, Rgb] = {
         "skin": SKINS[person.skin],
@@ -87,7 +87,7 @@ def _vary(colour: Rgb, rng: random.Random) -> Rgb:
 
 
 def mix(one: Rgb, two: Rgb, share: float) -> Rgb:
-    """Colour between `one` (share 0) and `two` (share 1)."""
+    """Interpolate between `one` (share 0) and `two` (share 1)."""
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(one, two, strict=True))
     return red, green, blue
 

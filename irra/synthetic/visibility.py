@@ -1,8 +1,8 @@
-"""What a picture shows of a person, judged by the pixels that are left of each part."""
+"""What a picture shows of a person, judged by the number of visible pixels of each part."""
 
 from irra.synthetic.subject import PART
 
-LEAST = {  # slot: parts that show it, and the fewest pixels of a picture 192 pixels high
+LEAST = {  # slot: parts that show it, and the minimum of their pixels in a picture 192 pixels high
     "upper": (("upper", "pattern"), 250),
     "lower": (("lower",), 250),
     "shoes": (("shoes",), 24),
@@ -19,11 +19,11 @@ LEAST = {  # slot: parts that show it, and the fewest pixels of a picture 192 pi
     "bald": (("scalp",), 24),
     "sleeves": (("arm", "sleeve"), 60),
 }
-SHARE = 0.6  # of a part's pixels before the occlusion that must remain after it
+SHARE = 0.6  # of a slot's pixels that must remain after occlusion
 
 
 def visible_slots(whole: list[int], left: list[int], height: int) -> frozenset[str]:
-    """Names of the slots of LEAST that can be seen, from the part sizes before and after the occlusion."""
+    """Names of the visible slots of LEAST, from the part sizes before (`whole`) and after (`left`) occlusion."""
     unit = (height / 192) ** 2
     seen = set()
     for slot, (parts, least) in LEAST.items():

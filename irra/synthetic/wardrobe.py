@@ -1,4 +1,4 @@
-"""Garments of the trunk: cut, opening and folds."""
+"""Drawing garments of the trunk: cut, opening and folds."""
 
 from dataclasses import dataclass
 
@@ -33,12 +33,12 @@ FITS = {
 
 
 def draw_trunk(subject: Subject) -> None:
-    """The upper garment without its sleeves."""
+    """Draw the upper garment without its sleeves."""
     person, paint = subject.person, subject.paint
     fit = FITS[person.upper.kind]
     rings = subject.shape.trunk(fit.ease, top=0.836, hem=fit.hem, flare=fit.flare)
     last = rings[-1]
-    if fit.hem < 0.4:  # a long hem gives way to the stride
+    if fit.hem < 0.4:  # a long garment widens with the stride
         rings[-1] = Ring(last.y, last.a, last.b + 0.09 * subject.pose.stride / 0.4, 0.0, last.z)
     trunk = subject.lathe(rings, "upper")
     trunk.fill(paint["upper"])
@@ -51,12 +51,12 @@ def draw_trunk(subject: Subject) -> None:
 
 
 def _opening(subject: Subject, trunk: Lathe) -> None:
-    """The t-shirt below an open garment: a widening strip, or a V above a closed vest."""
+    """Draw the t-shirt under an open garment: a widening strip, or a V above a closed vest."""
     colour, edge = subject.paint["inner"], darker(subject.paint["upper"], 0.4)
     bottom, high, low = (0.62, 34, 3) if subject.person.upper.kind == "vest" else (max(trunk.bottom, 0.465), 19, 33)
     trunk.patch(0.838, bottom, (-high, high), colour, PART["inner"], low=(-low, low))
     trunk.patch(0.838, 0.825, (-high, high), darker(colour, 0.2), PART["inner"])
-    if trunk.bottom < bottom:  # a coat shows what is worn below it
+    if trunk.bottom < bottom:  # an open coat shows the lower garment
         trunk.patch(bottom, trunk.bottom, (-low, low), darker(subject.paint["lower"], 0.15), PART["lower"])
         trunk.patch(bottom, trunk.bottom, (low, low + 6), edge)
         trunk.patch(bottom, trunk.bottom, (-low - 6, -low), edge)

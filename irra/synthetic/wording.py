@@ -1,4 +1,4 @@
-"""Words of the captions: synonyms for colours, garments and bags, and phrases that put them together."""
+"""Vocabulary of the captions: synonyms for colours, garments and bags, and the phrases built from them."""
 
 import random
 
@@ -69,7 +69,7 @@ SLEEVE_WORDS = {
     "long": ("long-sleeved", "long sleeve"),
     "none": ("sleeveless",),
 }
-SLEEVED = ("t-shirt", "shirt", "dress")  # where a caption may speak of sleeves
+SLEEVED = ("t-shirt", "shirt", "dress")  # garments whose sleeves a caption may mention
 UNDER = ("{outer} over {inner}", "{outer} with {inner} underneath", "{outer} and {inner} under it")
 HAIR_PHRASES = {
     "short": ("short {colour} hair", "short {colour} hair", "{colour} short hair"),
@@ -104,7 +104,7 @@ def colour_word(colour: str, rng: random.Random) -> str:
 
 
 def item_phrase(item: Item, rng: random.Random, patterned: bool = False) -> str:
-    """Colour and noun, with the pattern where it is seen; without article."""
+    """Colour and noun, with the pattern if `patterned`; without an article."""
     noun = rng.choice(NOUNS[item.kind])
     if item.kind in COLOURLESS:
         return noun
@@ -116,7 +116,7 @@ def item_phrase(item: Item, rng: random.Random, patterned: bool = False) -> str:
 
 
 def upper_phrase(person: Person, visible: frozenset[str], rng: random.Random) -> str:
-    """The upper garment with what is seen of pattern, sleeves and the shirt below it."""
+    """The upper garment, with what is visible of its pattern, its sleeves and the shirt under it."""
     upper = person.upper
     phrase = item_phrase(upper, rng, "pattern" in visible and upper.pattern != "plain")
     if "sleeves" in visible and upper.kind in SLEEVED and rng.random() < 0.3:
@@ -127,16 +127,16 @@ def upper_phrase(person: Person, visible: frozenset[str], rng: random.Random) ->
 
 
 def hair_phrase(person: Person, visible: frozenset[str], rng: random.Random) -> str:
-    """The hair, as far as it is seen; empty where nothing can be said."""
+    """The hair, as far as it is visible; empty if nothing can be said about it."""
     if person.hair.kind == "bald":
         return rng.choice(BALD) if "bald" in visible and not person.hat else ""
     if "hair" not in visible:
         return ""
     colour = rng.choice(HAIR_COLOUR_WORDS.get(person.hair.colour, (person.hair.colour,)))
-    shown = "style" in visible or (person.hair.kind == "short" and not person.hat)
-    return rng.choice(HAIR_PHRASES[person.hair.kind]).format(colour=colour) if shown else f"{colour} hair"
+    style_visible = "style" in visible or (person.hair.kind == "short" and not person.hat)
+    return rng.choice(HAIR_PHRASES[person.hair.kind]).format(colour=colour) if style_visible else f"{colour} hair"
 
 
 def carry_phrase(item: Item, poss: str, rng: random.Random) -> str:
-    """How something is carried, as a clause that follows a person."""
+    """How something is carried, as a clause that can follow a noun."""
     return rng.choice(CARRY[item.kind]).format(bag=article(item_phrase(item, rng)), poss=poss)

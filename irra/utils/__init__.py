@@ -1,1 +1,1 @@
-"""What every part uses: atomic files, progress, cores, errors."""
+"""Shared utilities: atomic files, progress, signals, devices, cores, errors."""

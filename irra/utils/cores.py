@@ -1,4 +1,4 @@
-"""How many processes are worth starting."""
+"""The number of CPU cores that this process may use."""
 
 import math
 import os
@@ -8,7 +8,7 @@ CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def available_cores() -> int:
-    """Cores that this process may use: its CPU affinity and its container's quota, both of which cpu_count ignores."""
+    """Cores allowed by CPU affinity and by the container's CPU quota, both of which os.cpu_count ignores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = CPU_QUOTA.read_text().split()

@@ -1,4 +1,4 @@
-"""Where and in which precision a model computes."""
+"""The device and precision in which a model computes."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -11,7 +11,11 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_device(name: str) -> torch.device:
-    """The torch device for a params.yaml value; `auto` takes CUDA, then Apple's, then the CPU."""
+    """The torch device for a params.yaml value; `auto` prefers CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        UserError: The device is not available here.
+    """
     available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
@@ -20,11 +24,11 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device(next(kind for kind, present in available.items() if present))
     if not available[name]:
-        present = ", ".join(kind for kind, there in available.items() if there)
-        raise UserError(f"device: {name} is not available here (available: {present}); `auto` takes what there is")
+        names = ", ".join(kind for kind, present in available.items() if present)
+        raise UserError(f"device: {name} is not available here (available: {names}); `auto` picks the first available")
     return torch.device(name)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Mixed precision over fp32 master weights: bf16 or fp16; nothing for fp32."""
+    """Context for mixed precision over fp32 weights: bf16 or fp16. For fp32 it does nothing."""
     return nullcontext() if precision == "fp32" else torch.autocast(device.type, DTYPES[precision])

@@ -1,4 +1,4 @@
-"""The exceptions that a command line turns into a message and an exit status, and what such a message is made of."""
+"""Exceptions that a command line turns into a message and an exit status, and helpers for such messages."""
 
 import re
 from collections.abc import Sequence
@@ -7,14 +7,14 @@ SHOWN = 3
 
 
 class UserError(ValueError):
-    """A mistake in a file, a key or a value: the message names it and says what would be right.
+    """A mistake in a file, key or value; the message names it and says what would be right.
 
     Command lines print it without a traceback and exit with status 2.
     """
 
 
 class Interrupted(SystemExit):
-    """Work stopped on a signal after its state was saved; the exit status is the shell's for that signal."""
+    """Work stopped by a signal after its state was saved; the exit status is the shell's for that signal."""
 
     def __init__(self, signum: int, message: str) -> None:
         super().__init__(128 + signum)
@@ -22,18 +22,18 @@ class Interrupted(SystemExit):
 
 
 def first_of(items: Sequence[str]) -> str:
-    """The first of `items`, for a message, and how many more there are."""
+    """The first few of `items`, for a message, and how many more there are."""
     more = len(items) - SHOWN
     return ", ".join(items[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def without_password(text: str) -> str:
-    """`text` without the credentials that an address in it may carry."""
+    """`text` without the credentials of any URL in it."""
     return re.sub(r"//[^/@\s]+@", "//", text)
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """The innermost of a chain of exceptions: "Connection refused" rather than the layers around it."""
+    """The innermost exception of a chain: "Connection refused" rather than the layers around it."""
     while inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
         error = inner
     return error

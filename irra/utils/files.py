@@ -1,4 +1,4 @@
-"""Atomic writing: a file or a folder appears whole under its name, or the previous one stays. Hashes of files."""
+"""Atomic writing of files and folders, where a failed write leaves the previous content in place; file hashes."""
 
 import errno
 import hashlib
@@ -13,15 +13,17 @@ from typing import Any
 
 from irra.utils.errors import UserError
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share of it, or the largest file that it takes
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, user's quota used up, file too large for the file system
 
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`: renamed to `path` on success, removed on any exception.
+    """Yield a temporary path next to `path`; it is renamed to `path` on success and removed on any exception.
 
-    The temporary name ends in `.tmp`, so give the format to writers that would guess it from the suffix. Whatever a
-    writer raises on a full disk becomes an OSError with its number and `path`; likewise in `replace_folder`.
+    The temporary name ends in `.tmp`, so pass the format explicitly to writers that would guess it from the suffix.
+
+    Raises:
+        OSError: The disk is full. Whatever the writer raised in that case becomes an OSError with errno and `path`.
     """
     temporary = path.with_name(path.name + ".tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,14 +40,18 @@ def replace_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replace_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `path`: it takes the place of `path` on success, and is removed otherwise.
+    """Yield an empty temporary folder next to `path`; it replaces `path` on success and is removed otherwise.
 
-    A link to a folder is followed. Raises NotADirectoryError when `path` is a file.
+    If `path` is a link to a folder, the folder that it points to is replaced.
+
+    Raises:
+        NotADirectoryError: `path` is a file.
+        OSError: The disk is full, as in `replace_file`.
     """
     path = path.resolve()
     temporary, previous = path.with_name(path.name + ".tmp"), path.with_name(path.name + ".previous.tmp")
     if path.exists() and not path.is_dir():
-        raise NotADirectoryError(f"{path} is a file, and a folder is to be written there")
+        raise NotADirectoryError(f"{path} is a file; a folder cannot be written in its place")
     _recover(path, previous)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -62,7 +68,13 @@ def replace_folder(path: Path) -> Iterator[Path]:
 
 
 def check_replaceable(path: Path, marker: str, what: str) -> None:
-    """UserError unless the folder `path` is new, empty, or `what`, which holds a file called `marker`."""
+    """Check that the folder `path` may be replaced: it is new, empty, or `what`.
+
+    `what` is recognised by a file called `marker` in it.
+
+    Raises:
+        UserError: It is something else.
+    """
     if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / marker).is_file()):
         raise UserError(f"{path}: exists and is not {what}; name another folder, or remove it first")
 
@@ -74,22 +86,26 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write `data` as indented JSON, atomically; ValueError for NaN and infinities, which JSON does not have."""
+    """Write `data` as indented JSON, atomically.
+
+    Raises:
+        ValueError: `data` has NaN or infinities, which JSON does not allow.
+    """
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def hash_file(path: Path, algorithm: str = "sha256") -> str:
-    """Hexadecimal hash of a file's content."""
+    """Hexadecimal hash of a file's contents."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def _raise_if_full(error: BaseException, path: Path) -> None:
-    """OSError naming `path` where `error` tells of a full disk, which each library says in its own way.
+    """Raise an OSError that names `path` if `error` means a full disk, which each library reports in its own way.
 
-    safetensors has the number, as all of Rust, in the text of an error of its own, as in
-    https://github.com/safetensors/safetensors/issues/842; numpy has an OSError without one, as in
-    https://github.com/numpy/numpy/issues/17589.
+    safetensors, like other Rust code, puts the errno into the text of its own exception
+    (https://github.com/safetensors/safetensors/issues/842); numpy raises an OSError without errno
+    (https://github.com/numpy/numpy/issues/17589).
     """
     number = error.errno if isinstance(error, OSError) else None
     if number is None and (match := re.search(r"\(os error (\d+)\)", str(error))):
@@ -101,7 +117,10 @@ def _raise_if_full(error: BaseException, path: Path) -> None:
 
 
 def _exchange(temporary: Path, path: Path, previous: Path) -> None:
-    """A filled folder cannot be renamed over, so the old one steps aside first, and comes back on failure."""
+    """Move `temporary` to `path`.
+
+    A rename cannot replace a non-empty folder, so the old one is moved to `previous` first, and back on failure.
+    """
     if path.exists():
         os.replace(path, previous)
     try:
@@ -112,7 +131,7 @@ def _exchange(temporary: Path, path: Path, previous: Path) -> None:
 
 
 def _recover(path: Path, previous: Path) -> None:
-    """Undo what a kill between the two renames of `_exchange` left behind."""
+    """Restore `path` if the process was killed between the two renames of `_exchange`, and delete leftovers."""
     if previous.exists() and not path.exists():
         os.replace(previous, path)
     shutil.rmtree(previous, ignore_errors=True)
@@ -126,7 +145,7 @@ def _sync_tree(folder: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Ask the system to put a file's bytes, or a folder's names, on the disk: a rename may otherwise outrun them."""
+    """Flush a file's bytes, or a folder's entries, to disk, so that a rename cannot get there before them."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,11 +1,11 @@
-"""Nested dictionaries, as JSON has them."""
+"""Nested dictionaries, as in JSON."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def flatten(nested: Mapping[str, Any], separator: str) -> dict[str, Any]:
-    """The innermost values under the names on the way to them: `{"a": {"b": 1}}` as `{"a.b": 1}` with separator `.`."""
+    """The innermost values, keyed by their joined path: `{"a": {"b": 1}}` becomes `{"a.b": 1}` with separator `.`."""
     flat: dict[str, Any] = {}
     for name, value in nested.items():
         if isinstance(value, Mapping):

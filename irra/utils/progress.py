@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, plain lines elsewhere."""
+"""Progress of long-running work: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ LINE_SECONDS = 10.0
 
 
 def progress(items: Iterable[T], description: str, total: int, unit: str = "it") -> Iterator[T]:
-    """Yield `items` while showing how many of `total` are done, on standard error."""
+    """Yield `items` while reporting on standard error how many of `total` are done."""
     if sys.stderr.isatty():
         yield from tqdm(items, desc=description, total=total, unit=unit, dynamic_ncols=True)
         return

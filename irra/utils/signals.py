@@ -1,4 +1,4 @@
-"""Signals that ask a long work to stop, which first brings what it has to a good end."""
+"""Signals that ask long-running work to stop, which first finishes its step and saves its state."""
 
 import signal
 from collections.abc import Iterator
@@ -17,7 +17,12 @@ class StopRequest:
         self._message = ""
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
-        """Note the signal; the form is that of a signal handler."""
+        """Record the signal; the signature is that of a signal handler.
+
+        Raises:
+            KeyboardInterrupt: It is the second signal.
+            Interrupted: It arrived within `at_once`.
+        """
         if self.signum is not None:
             raise KeyboardInterrupt  # asked twice: stop without waiting for the step to end
         self.signum = signum
@@ -25,13 +30,21 @@ class StopRequest:
             raise Interrupted(signum, self._message)
 
     def stop(self, message: str) -> NoReturn:
-        """Raise Interrupted with the exit status of the signal."""
+        """Stop the work.
+
+        Raises:
+            Interrupted: Always, with the exit status of the signal.
+        """
         assert self.signum is not None
         raise Interrupted(self.signum, message)
 
     @contextmanager
     def at_once(self, message: str) -> Iterator[None]:
-        """Within, a signal (also an earlier one) stops the work wherever it is, since all that counts was saved."""
+        """Let a signal, even an earlier one, stop the work at once; for work before which everything was saved.
+
+        Raises:
+            Interrupted: A signal arrived.
+        """
         if self.signum is not None:
             self.stop(message)
         self._message = message
@@ -43,7 +56,7 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Note SIGTERM and SIGINT instead of dying of them, so that training can save its state first."""
+    """Record SIGTERM and SIGINT instead of dying from them, so that training can save its state first."""
     request = StopRequest()
     previous = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from irra.backbones import read_backbone
+from irra.backbones import read_patch_size
 from irra.config import Params, TokenizeConfig, change, load_params, parse_section
 from irra.config.presets import header_of, render
 from irra.config.values import read_yaml, write_yaml
@@ -130,7 +130,7 @@ def test_a_comment_has_the_choices_what_the_key_does_and_the_default_where_the_v
     text = render(change(params, ["index.split=val"]), "# mine\n")
     assert text.startswith("# mine\n")
     assert "  split: val # train, val or test; the gallery that is searched (default: test)\n" in text
-    assert "  dtype: float16 # float32 or float16; float32: twice the size, the last digits of a score\n" in text
+    assert "  dtype: float16 # float32 or float16; float32: twice the size, for the last digits of a score\n" in text
 
 
 def test_a_header_ends_where_the_text_of_the_program_begins(tmp_path: Path) -> None:
@@ -187,9 +187,9 @@ def test_a_preset_can_take_a_section_away(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("base: high", "high.yaml: base: 'high' builds on this file"),
+        ("base: high", "high.yaml: base: 'high' is itself based on this file"),
         ("base: lwo", "high.yaml: base: no preset 'lwo'; did you mean 'low'?"),
-        ("base: low", "low.yaml: base: 'high' builds on this file"),
+        ("base: low", "low.yaml: base: 'high' is itself based on this file"),
         ("base: published\ntrain: {lrr: 1.0}", "high.yaml: train.lrr: unknown key; did you mean 'lr'?"),
     ],
 )
@@ -205,7 +205,7 @@ def test_keys_that_a_whole_file_lacks_have_their_defaults_and_are_named(tmp_path
         params = load_params(path)
     assert (params.train.lr, params.report.sheet_queries) == (1e-5, 5)
     (message,) = [str(warning.message) for warning in caught]
-    assert message.startswith(f"{path}: lacks keys, which have their defaults: prepare.synthetic.seed: 0, ")
+    assert message.startswith(f"{path}: lacks keys, which get their defaults: prepare.synthetic.seed: 0, ")
     assert "train.lr: 1.0e-5, report.sheet_queries: 5, report.seed: 0; `make params`" in message
 
 
@@ -232,7 +232,7 @@ def test_an_old_name_can_be_assigned(params: Params) -> None:
 
 def test_an_old_and_a_new_name_at_once_are_refused(tmp_path: Path) -> None:
     path = changed(tmp_path, {"tokenize.variants": 7})
-    with pytest.raises(UserError, match=r"tokenize\.variants is now tokenize\.mask_draws, and both are there"):
+    with pytest.raises(UserError, match=r"tokenize\.variants is now tokenize\.mask_draws, but both are set"):
         load_params(path)
 
 
@@ -340,9 +340,8 @@ def test_sections_are_frozen(params: Params) -> None:
         params.train.lr = 1.0
 
 
-def test_geometry_of_a_named_backbone() -> None:
-    backbone = read_backbone("ViT-L-14-quickgelu")
-    assert (backbone.patch_size, backbone.embed_dim) == (14, 768)
+def test_patch_size_of_a_named_backbone() -> None:
+    assert read_patch_size("ViT-L-14-quickgelu") == 14
 
 
 def test_a_preset_of_another_dataset_does_not_inherit_what_is_rendered(tmp_path: Path) -> None:

@@ -267,9 +267,9 @@ def test_a_table_of_something_else_is_named(tmp_path: Path) -> None:
     write(tmp_path / "index", clusters(5))
     path, info = tmp_path / "index" / "entries.parquet", tmp_path / "index" / "info.json"
     pq.write_table(pa.table({"name": ["a"] * 5}), path)
-    facts = json.loads(info.read_text())
-    facts["file_bytes"]["entries.parquet"] = path.stat().st_size
-    info.write_text(json.dumps(facts))
+    metadata = json.loads(info.read_text())
+    metadata["file_bytes"]["entries.parquet"] = path.stat().st_size
+    info.write_text(json.dumps(metadata))
     with pytest.raises(UserError, match=r"entries.parquet: 5 rows of \['name'\], expected"):
         Gallery.open(tmp_path / "index")
 
@@ -297,10 +297,10 @@ def test_facts_that_cannot_be_are_refused(tmp_path: Path, change: dict[str, obje
         Gallery.open(tmp_path / "index")
 
 
-@pytest.mark.parametrize("facts", ["{}", "[]", "3", "null"])
-def test_facts_of_something_else_are_refused(tmp_path: Path, facts: str) -> None:
+@pytest.mark.parametrize("text", ["{}", "[]", "3", "null"])
+def test_metadata_of_something_else_is_refused(tmp_path: Path, text: str) -> None:
     write(tmp_path / "index", clusters(5))
-    (tmp_path / "index" / "info.json").write_text(facts)
+    (tmp_path / "index" / "info.json").write_text(text)
     with pytest.raises(UserError, match=r"info.json: damaged"):
         Gallery.open(tmp_path / "index")
 
@@ -327,5 +327,5 @@ def test_another_model_is_refused_with_both_fingerprints(tmp_path: Path) -> None
 def test_what_is_no_index_is_not_replaced(tmp_path: Path, names: list[str]) -> None:
     for name in names:
         (tmp_path / name).write_text("years of work")
-    with pytest.raises(UserError, match="exists and is no index"):
+    with pytest.raises(UserError, match="exists and is not an index"):
         building.check_target(tmp_path)

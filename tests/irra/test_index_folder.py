@@ -101,7 +101,7 @@ def test_a_name_that_is_no_unicode_is_left_out(photos: Path) -> None:
     os.link(photos / "a.jpg", os.fsencode(photos) + b"/caf\xe9.jpg")
     found, skipped = find_pictures(photos)
     assert len(found) == 5
-    assert skipped == [{"path": "caf\ufffd.jpg", "reason": "a name that is no UTF-8"}]
+    assert skipped == [{"path": "caf\ufffd.jpg", "reason": "its name is not valid UTF-8"}]
 
 
 def test_embeddings_and_thumbnails_are_those_of_the_resized_picture(photos: Path, encoder: CountingEncoder) -> None:
@@ -247,5 +247,5 @@ def test_a_folder_of_broken_pictures_is_refused_and_leaves_nothing(tmp_path: Pat
 
 
 def test_what_is_no_index_is_not_replaced(photos: Path, encoder: CountingEncoder) -> None:
-    with pytest.raises(UserError, match="exists and is no index"):
+    with pytest.raises(UserError, match="exists and is not an index"):
         index_folder(photos, encoder, MODEL, photos)

@@ -202,7 +202,7 @@ def test_weights_of_another_network_than_the_backbone_are_refused(backbone: str,
 def test_weights_that_cannot_be_downloaded_say_why(
     monkeypatch: pytest.MonkeyPatch, error: OSError, reason: str
 ) -> None:
-    def fail(facts: dict[str, object]) -> str:
+    def fail(metadata: dict[str, object]) -> str:
         raise error
 
     monkeypatch.setattr(open_clip, "download_pretrained", fail)

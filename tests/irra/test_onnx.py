@@ -61,9 +61,9 @@ def test_captions_of_any_length_are_read_at_their_end(exported: tuple[IRRA, Path
 
 
 def test_facts_say_what_the_encoders_take(exported: tuple[IRRA, Path]) -> None:
-    facts = json.loads((exported[1] / EXPORT_FACTS).read_text())
-    assert (facts["model_fingerprint"], facts["embedding_dimension"]) == ("abc", 16)
-    assert (facts["image_encoder"]["image_size"], facts["text_encoder"]["text_length"]) == ([64, 32], 16)
+    metadata = json.loads((exported[1] / EXPORT_FACTS).read_text())
+    assert (metadata["model_fingerprint"], metadata["embedding_dimension"]) == ("abc", 16)
+    assert (metadata["image_encoder"]["image_size"], metadata["text_encoder"]["text_length"]) == ([64, 32], 16)
 
 
 def test_an_export_of_another_model_fails_the_check(exported: tuple[IRRA, Path]) -> None:

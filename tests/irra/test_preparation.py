@@ -101,7 +101,7 @@ def test_the_first_bad_image_of_the_store_is_named(
     monkeypatch.setattr(decoding, "IMAGES_PER_WORKER", 8)
     for path in ("1/4.png", "7/0.png", "0/0.png"):  # in the store's order, which puts pid 0 last
         (source / "imgs" / path).write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"imgs/1/4\.png: not a .*; mend it, or set prepare.on_bad_image: skip"):
+    with pytest.raises(UserError, match=r"imgs/1/4\.png: not a .*; repair it, or set prepare.on_bad_image: skip"):
         prepare(config(tmp_path), source, tmp_path / "out", workers=workers)
     assert not (tmp_path / "out").exists()
 
