@@ -134,8 +134,8 @@ class Trainer:
         bad = [name for name, value in losses.items() if not math.isfinite(value.item())]
         raise NonFiniteLoss(
             f"epoch {self.state.epoch}, step {self.state.step + 1}: {', '.join(bad)} is not finite; the last good "
-            "state is kept. Lower train.lr, or use train.precision: fp32 or bf16. The saved state resumes only with "
-            "unchanged parameters, so delete the folder of --checkpoints (checkpoints) when you change them"
+            "state is kept. Lower train.lr, or use train.precision: fp32 or bf16, and delete "
+            f"{self.folder.folder}: its state resumes with equal parameters only"
         )
 
     def report(self, reporter: Reporter) -> None:
