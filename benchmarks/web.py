@@ -46,7 +46,7 @@ def main() -> None:
         visit(port, 0, "explain", WARM_UP)
         errors += measure(port, "explain", 1, EXPLANATIONS)
         errors += measure(port, "explain", USERS, EXPLANATIONS)
-        errors += measure_beside_explanations(port)
+        errors += measure_during_explanations(port)
     raise SystemExit(f"{errors} requests failed" if errors else 0)
 
 
@@ -92,7 +92,7 @@ def measure(port: int, what: str, count: int, requests: int) -> int:
     return show(f"{what}, users: {count}", visits, time.perf_counter() - start)
 
 
-def measure_beside_explanations(port: int) -> int:
+def measure_during_explanations(port: int) -> int:
     """Measure cheap requests while all other users ask for explanations; return the number of errors."""
     with ThreadPoolExecutor(USERS) as users:
         explaining = [users.submit(visit, port, user, "explain", EXPLANATIONS) for user in range(1, USERS)]
@@ -101,7 +101,7 @@ def measure_beside_explanations(port: int) -> int:
             start = time.perf_counter()
             visits = visit(port, 0, what, SEARCHES)
             running = sum(not work.done() for work in explaining)
-            name = f"{what}, users: 1, explaining beside: {USERS - 1}, still at the end: {running}"
+            name = f"{what}, users: 1, others explaining: {USERS - 1}, at the end still: {running}"
             errors += show(name, visits, time.perf_counter() - start)
         return errors + sum(not each.good for work in explaining for each in work.result())
 

@@ -34,7 +34,7 @@ def check_image(image: str) -> None:
     KFP's cache keys contain the image's name. If the name moves, the cache returns results of other code.
 
     Raises:
-        UserError: `image` is no valid reference, or its name can move.
+        UserError: `image` is not a valid reference, or its name can move.
     """
     match = IMAGE.fullmatch(image)
     if not match:

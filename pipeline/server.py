@@ -150,7 +150,7 @@ def _host(server: Server) -> str:
     except ValueError:
         valid = False
     if not valid or parts.query or parts.fragment:
-        raise UserError(f"host {host!r}: an address such as https://kubeflow.example.com/pipeline is needed")
+        raise UserError(f"host {host!r} is not an address such as https://kubeflow.example.com/pipeline")
     return host
 
 

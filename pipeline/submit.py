@@ -48,7 +48,7 @@ def submit(
     spec, platform = read_package(package)
     values = typed_arguments(package, spec, arguments or {})
     if pipeline_root is not None and "://" not in pipeline_root:
-        raise UserError(f"pipeline root {pipeline_root!r}: an address such as s3://bucket/folder is needed")
+        raise UserError(f"pipeline root {pipeline_root!r} is not an address such as s3://bucket/folder")
     if not enable_caching:
         disable_caching(spec)
     client = Client(server)

@@ -71,7 +71,7 @@ def code_of(stage: Stage) -> set[str]:
     """
     starts = [source_of(name) for name in (stage.module, f"irra.config.{stage.section}")]
     closure = {name for start in starts if start is not None for name in import_closure(start, is_harmless)}
-    modules = {name for name in closure if not is_docstring_alone(ROOT / name)}
+    modules = {name for name in closure if not is_only_a_docstring(ROOT / name)}
     patterns = [pattern for module, pattern in PACKAGE_DATA.items() if module in modules]
     return modules | {str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern)}
 
@@ -87,7 +87,7 @@ def is_harmless(name: str) -> bool:
     return any(name == harmless or name.startswith(f"{harmless}.") for harmless in CANNOT_CHANGE_AN_OUTPUT)
 
 
-def is_docstring_alone(path: Path) -> bool:
+def is_only_a_docstring(path: Path) -> bool:
     """Whether a file, such as most `__init__.py`, holds no code."""
     statements = ast.parse(path.read_text()).body
     return all(isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant) for one in statements)
@@ -98,5 +98,5 @@ def files_of(dependency: str) -> set[str]:
     path = ROOT / dependency
     if not path.is_dir():
         return {dependency}
-    modules = {file for file in path.rglob("*.py") if not is_docstring_alone(file)}
+    modules = {file for file in path.rglob("*.py") if not is_only_a_docstring(file)}
     return {str(file.relative_to(ROOT)) for file in modules | set(path.rglob("*.json"))}

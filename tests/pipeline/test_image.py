@@ -51,7 +51,7 @@ def test_no_caches_histories_or_keys_are_inside_and_code_is_read_only(image: str
     assert inside(image, "sh", "-c", LEFTOVERS, user="0") == ""
 
 
-def test_app_holds_only_the_packages_and_their_metadata(image: str) -> None:
+def test_the_work_folder_holds_only_the_packages_and_their_metadata(image: str) -> None:
     names = {"LICENSE", "README.md", "app", "components", "irra", "pyproject.toml", "requirements.txt"}
     assert set(inside(image, "ls", "-A", "/app").split()) == names
 

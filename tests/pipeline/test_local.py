@@ -123,7 +123,7 @@ def small(number: int) -> None:
     double(number=number)
 
 
-def test_a_run_has_a_folder_of_its_own(tmp_path: Path) -> None:
+def test_every_run_has_its_own_folder(tmp_path: Path) -> None:
     folder = run_in_subprocesses(small, tmp_path, {"number": 3})
     assert json.loads((folder / "double" / "executor_output.json").read_text())["parameterValues"] == {"Output": 6}
     assert list(folder.parent.iterdir()) == [folder]
