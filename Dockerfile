@@ -4,12 +4,13 @@ ARG BASE_IMAGE=python:3.11-slim-bookworm
 FROM ${BASE_IMAGE}
 
 ARG UV_VERSION=0.13.9
-# Which torch build: empty for the package index's own, or what uv's --torch-backend knows: cpu, cu126, cu128 ...
+# The torch build: empty for the default of the package index, or a value of uv's --torch-backend: cpu, cu126, cu128 ...
 ARG TORCH_BACKEND=
 
-# The dependencies, several GB: built again only when one of these two files changes. Compiled here, since the user
-# below can write no bytecode: torch, open_clip and mlflow would be compiled at the start of every task. Of kfp, a task
-# needs only the executor, which imports nothing else; the rest of the extra `pipeline` compiles and submits.
+# The dependencies, several GB: this layer is rebuilt only if one of these two files changes. Bytecode is compiled here
+# because the user below cannot write it; otherwise every task would compile torch, open_clip and mlflow when it starts.
+# kfp is installed without dependencies: a task needs only its executor, which imports no other package. The rest of the
+# extra `pipeline` is for compiling and submitting.
 WORKDIR /app
 COPY requirements.txt pyproject.toml ./
 RUN python3 -m venv /opt/venv \
@@ -21,8 +22,8 @@ RUN python3 -m venv /opt/venv \
     && /tmp/uv/bin/uv pip install --no-deps kfp \
     && rm -rf /tmp/uv* /opt/venv/.lock
 
-# Any user id can run the image, as clusters that choose one at random demand: no id has an entry in /etc/passwd,
-# and HOME, where libraries keep their caches, is open to all.
+# Any user id can run the image, because some clusters choose a random one: no id needs an entry in /etc/passwd, and
+# everyone can write to HOME, where libraries keep their caches.
 RUN mkdir --mode=1777 /home/irra
 ENV PATH=/opt/venv/bin:${PATH} HOME=/home/irra USER=irra PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 

@@ -1,13 +1,13 @@
-# Every command a person types. `make help` lists them.
+# The commands of this project. `make help` lists them.
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 UV_VERSION := 0.13.9
-# Which torch build: empty for the package index's own, or what uv's --torch-backend knows: cpu, cu126, cu128, auto ...
+# The torch build: empty for the default of the package index, or a value of uv's --torch-backend: cpu, cu126, auto ...
 TORCH_BACKEND ?=
 PORT ?= 5000
 PARAMS ?= params.yaml
-# One image for every task, tagged by commit: Kubeflow's cache compares the name, so a tag must never move.
+# One image for every task, tagged with the commit: Kubeflow's cache compares image names, so a tag must never move.
 IN_IMAGE := Dockerfile .dockerignore pyproject.toml requirements.txt README.md LICENSE irra components app
 REGISTRY ?=
 IMAGE ?= $(REGISTRY)irra-python-pipeline:$(shell git rev-parse --short=12 HEAD)$(shell test -z "$$(git status --porcelain -- $(IN_IMAGE))" || echo -dirty)
@@ -19,21 +19,21 @@ OPTIONS ?=
 LOSSES ?=
 SEEDS ?=
 INSTALLED := $(VENV)/.installed$(addprefix -,$(TORCH_BACKEND))
-# The same version from another index counts as installed, so the packages that differ are named when the build changes.
+# uv counts the same version from another index as installed, so a change of the torch build reinstalls these packages.
 OTHER_TORCH = $(if $(filter-out $(INSTALLED),$(wildcard $(VENV)/.installed*)),--reinstall-package torch --reinstall-package torchvision)
-# Compiled once here: left to the first import, it is done again by every process where Python may write no bytecode.
+# Compile bytecode now: where Python cannot write it later, every process would compile it again.
 UV_INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(addprefix --torch-backend=,$(TORCH_BACKEND))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-system lint format bench mlflow preset params lock clean \
-	image push pipeline run-local run-docker submit ablation index register demo
+.PHONY: help setup preset params repro mlflow experiments ablation index demo register \
+	run-local image run-docker push pipeline submit test test-system lint format bench lock clean
 
-help: ## list these targets
+help: ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-# A package may get lost later. Where none did, this takes a third of a second and no network.
-setup: $(INSTALLED) ## install the pinned requirements into .venv (TORCH_BACKEND=cpu for a machine without CUDA)
+# Files of a package may get lost later. If none did, this takes a third of a second and no network.
+setup: $(INSTALLED) ## install the pinned requirements into .venv (TORCH_BACKEND=cpu: without CUDA)
 	@lost="$$($(BIN)/python tools/check_environment.py)" || exit; \
 	test -z "$$lost" || echo "repairing $(VENV): $$lost"; \
 	$(UV_INSTALL) $$lost --requirements requirements.txt
@@ -42,7 +42,7 @@ $(INSTALLED): requirements.txt pyproject.toml | $(BIN)/uv
 	$(UV_INSTALL) $(OTHER_TORCH) --constraint requirements.txt --editable '.[stages,pipeline,search,dev]'
 	@rm -f $(VENV)/.installed* && touch $@
 
-# pip takes a uv for installed whose program is gone.
+# --force-reinstall: pip counts uv as installed even if its program is gone.
 $(BIN)/uv: | $(BIN)/python
 	@$(BIN)/python -m pip install --quiet --force-reinstall uv==$(UV_VERSION)
 
@@ -50,74 +50,78 @@ $(BIN)/python:
 	@sh tools/check_python.sh "$(PYTHON)"
 	@$(PYTHON) -m venv $(VENV)
 
-repro: setup ## run the pipeline of dvc.yaml with params.yaml, then show its results
+preset: setup ## write a preset to params.yaml (NAME=cuhk-pedes, icfg-pedes, rstpreid, synthetic, clip-baseline, tiny)
+	@$(BIN)/python -m app.preset $(NAME)
+
+params: setup ## rewrite params.yaml with all keys and comments; its values stay
+	@$(BIN)/python -m app.preset --complete
+
+repro: setup ## run the pipeline in dvc.yaml with params.yaml, then show the results
 	@$(BIN)/python -m app.check
 	@$(BIN)/dvc repro
 	@$(BIN)/python -m app.summary
 
-test: setup ## run the tests
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not system and not docker"
-
-test-system: setup ## run whole pipelines with every runner, the image, and an S3 server (half an hour; needs Docker)
-	@$(BIN)/python -m pytest -rs -m "system or docker"
-
-lint: setup ## check style and types
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
-
-format: setup ## apply the style
-	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
-
-bench: setup ## measure speed and memory on this machine
-	@$(BIN)/python -m benchmarks
-
-mlflow: setup ## open the experiments in a browser, at http://127.0.0.1:5000 (PORT=5000)
+mlflow: setup ## compare runs in a browser at http://127.0.0.1:5000 (PORT=5000)
 	@case "$$MLFLOW_TRACKING_URI" in http*) echo "MLFLOW_TRACKING_URI names a server that runs already: open its address in a browser";; \
 	*) exec $(BIN)/mlflow server --backend-store-uri "$$($(BIN)/python -m components.tracking.store)" \
 		--artifacts-destination mlartifacts --host 127.0.0.1 --port $(PORT);; esac
 
-preset: setup ## write a preset to params.yaml (NAME=cuhk-pedes, icfg-pedes, rstpreid, synthetic, clip-baseline, tiny)
-	@$(BIN)/python -m app.preset $(NAME)
+# --drop: the files that a stage depends on would have a column each.
+experiments: setup ## compare DVC experiments: the parameters and metrics that differ (OPTIONS=--csv)
+	@$(BIN)/dvc exp show --only-changed --drop '.*/|model$$|Executor' $(OPTIONS)
 
-params: setup ## write params.yaml anew with its own values: every key, each with its comment
-	@$(BIN)/python -m app.preset --complete
+ablation: setup ## train every set of losses with every seed as DVC experiments and compare them (LOSSES, SEEDS)
+	@$(BIN)/python -m components.ablation $(if $(LOSSES),--losses $(LOSSES)) $(if $(SEEDS),--seeds $(SEEDS))
+	@$(BIN)/dvc exp run --run-all
+	@$(BIN)/dvc exp show --json | $(BIN)/python -m components.compare
 
-image: ## build the image of every task (REGISTRY=registry.example/, BASE_IMAGE=..., TORCH_BACKEND=cpu)
+index: setup ## encode the gallery with the best model for search
+	@$(BIN)/dvc repro index
+
+demo: setup ## serve a search page at http://127.0.0.1:7860
+	@$(BIN)/python -m app.web
+
+register: setup ## put the best model into MLflow's registry if it passes the gate
+	@$(BIN)/python -m components.register
+
+run-local: setup ## run the Kubeflow pipeline on this machine, each task in a subprocess (PARAMS)
+	@$(BIN)/python -m pipeline run-local --params $(PARAMS)
+
+image: ## build the image for all tasks (REGISTRY=registry.example/, BASE_IMAGE, TORCH_BACKEND)
 	docker build --tag $(IMAGE) --build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg TORCH_BACKEND=$(TORCH_BACKEND) \
 		--build-arg GIT_COMMIT=$$(git rev-parse HEAD) .
 
-push: ## send the image to its registry (REGISTRY=registry.example/)
+run-docker: setup ## run the Kubeflow pipeline on this machine, each task in a container (PARAMS, IMAGE)
+	@$(BIN)/python -m pipeline run-docker --params $(PARAMS) --image $(IMAGE)
+
+push: ## push the image to its registry (REGISTRY=registry.example/)
 	docker push $(IMAGE)
 
 pipeline: setup ## compile the Kubeflow pipeline to build/irra-pipeline.yaml (PARAMS, IMAGE, CLUSTER)
 	@$(BIN)/python -m pipeline compile --params $(PARAMS) --image $(IMAGE) --cluster $(CLUSTER)
 
-run-local: setup ## run the Kubeflow pipeline here, a subprocess for each task
-	@$(BIN)/python -m pipeline run-local --params $(PARAMS)
-
-run-docker: setup ## run the Kubeflow pipeline here, a container of the image for each task
-	@$(BIN)/python -m pipeline run-docker --params $(PARAMS) --image $(IMAGE)
-
 submit: setup ## start a run on a cluster (KFP_HOST=https://..., REGISTRY or IMAGE, PARAMS, CHECKPOINTS, EXPERIMENT, CLUSTER, OPTIONS)
 	@$(BIN)/python -m pipeline submit --host "$(KFP_HOST)" --params $(PARAMS) --image $(IMAGE) --cluster $(CLUSTER) \
 		--experiment "$(EXPERIMENT)" --checkpoints "$(CHECKPOINTS)" $(OPTIONS)
 
-ablation: setup ## train every set of losses with every seed as DVC experiments, and compare (LOSSES, SEEDS)
-	@$(BIN)/python -m components.ablation $(if $(LOSSES),--losses $(LOSSES)) $(if $(SEEDS),--seeds $(SEEDS))
-	@$(BIN)/dvc exp run --run-all
-	@$(BIN)/dvc exp show --json | $(BIN)/python -m components.compare
+test: setup ## run the tests
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not system and not docker"
 
-index: setup ## encode the gallery with the best model, so that it can be searched
-	@$(BIN)/dvc repro index
+test-system: setup ## run whole pipelines with every runner, build the image, use an S3 server (half an hour; needs Docker)
+	@$(BIN)/python -m pytest -rs -m "system or docker"
 
-register: setup ## put the best model into MLflow's registry, if it passes the gate
-	@$(BIN)/python -m components.register
+lint: setup ## check style and types
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-demo: setup ## search by a sentence in a browser, at http://127.0.0.1:7860
-	@$(BIN)/python -m app.web
+format: setup ## fix the style where possible
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-lock: setup ## pin the newest versions that fit into requirements.txt
+bench: setup ## measure speed and memory on this machine
+	@$(BIN)/python -m benchmarks
+
+lock: setup ## pin the newest versions that fit in requirements.txt
 	$(BIN)/uv pip compile --quiet --upgrade --universal --all-extras --no-header --no-annotate --no-emit-index-url pyproject.toml \
 		--output-file requirements.txt
 
-clean: ## remove the environment and everything that runs have made, MLflow's store excepted
+clean: ## remove the environment and everything that runs made, except MLflow's store
 	rm -rf $(VENV) build data/downloads data/prepared data/tokens data/index data/rankings.parquet model checkpoints .mypy_cache .ruff_cache .pytest_cache

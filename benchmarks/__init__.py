@@ -1,1 +1,1 @@
-"""Speed and memory, measured and printed; nothing here is asserted."""
+"""Measure and print speed and memory; nothing is asserted."""

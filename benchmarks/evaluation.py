@@ -1,4 +1,4 @@
-"""Seconds and extra memory of ranking 20,000 queries against 20,000 images, and its equality with a slow reference.
+"""Time and extra memory of ranking 20,000 queries against 20,000 images, compared with a slow reference.
 
 python -m benchmarks.evaluation
 """
@@ -13,12 +13,12 @@ from benchmarks.machine import describe
 from irra.ranking import rank_gallery
 
 ROWS, WIDTH, PEOPLE = 20_000, 512, 1000
-CHECKED = 200  # queries that are ranked by sorting as well
+CHECKED = 200  # queries also ranked by a full sort
 TARGET = 1.0  # GB
 
 
 def main() -> None:
-    """Rank random features with some signal, and print time, memory and the largest difference to the reference."""
+    """Rank random features with some signal; print time, memory and the largest difference from the reference."""
     generator = torch.Generator().manual_seed(0)
     centres = torch.randn(PEOPLE, WIDTH, generator=generator)
     pids = torch.arange(ROWS) % PEOPLE
@@ -32,7 +32,7 @@ def main() -> None:
     difference = abs(torch.from_numpy(ranking.scores.average_precision[:CHECKED]) - expected).max().item()
     print(f"machine: {describe()}")
     print(f"evaluation of {ROWS} x {ROWS}: {seconds:.1f} s, {extra:.2f} GB of extra memory (target {TARGET:.0f} GB)")
-    print(f"largest difference of average precision to a full sort, over {CHECKED} queries: {difference:.1e}")
+    print(f"largest difference in average precision from a full sort, over {CHECKED} queries: {difference:.1e}")
 
 
 def _slow_average_precision(

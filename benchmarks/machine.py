@@ -1,4 +1,4 @@
-"""The machine on which a figure was measured."""
+"""The machine on which a number was measured."""
 
 import os
 import platform
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def describe() -> str:
-    """Processor, usable cores and memory."""
+    """Return the processor, the number of usable cores and the memory."""
     info = Path("/proc/cpuinfo")
     names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
     gibibytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30

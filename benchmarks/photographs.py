@@ -1,4 +1,4 @@
-"""JPEG files like those of CUHK-PEDES, made on the spot: smooth shapes with texture and noise."""
+"""Made-up JPEG files like those of CUHK-PEDES: smooth shapes with texture and noise."""
 
 import shutil
 from pathlib import Path
@@ -10,7 +10,7 @@ SIZES = ((256, 96), (320, 120), (400, 150), (400, 150), (400, 150), (500, 190), 
 
 
 def write_pictures(folder: Path, count: int, different: int) -> list[Path]:
-    """Write `count` files of quality 90 to the new `folder`, with as many `different` pictures, in turn."""
+    """Write `count` files of quality 90 to the new `folder`, with `different` pictures repeated in turn."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     paths = [folder / f"{number:05d}.jpg" for number in range(count)]
@@ -23,11 +23,11 @@ def write_pictures(folder: Path, count: int, different: int) -> list[Path]:
 
 
 def _picture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Random fields of ever finer grain and smaller amplitude, as in a photograph; uint8 (height, width, 3)."""
+    """Add random fields of ever finer grain and smaller amplitude, as in a photograph; uint8 (height, width, 3)."""
     total = np.full((height, width, 3), 128.0)
     for cells in (2, 4, 8, 16, 32, 64):
         field = rng.integers(0, 256, (cells * 3, cells, 3), dtype=np.uint8)
         smooth = Image.fromarray(field).resize((width, height), Image.Resampling.BICUBIC)
         total += (np.asarray(smooth) - 128.0) / cells**0.7
-    total += rng.normal(0.0, 3.0, total.shape)  # the sensor's noise
+    total += rng.normal(0.0, 3.0, total.shape)  # sensor noise
     return total.clip(0, 255).astype(np.uint8)

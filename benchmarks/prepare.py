@@ -1,4 +1,4 @@
-"""Images per second and core of the prepare stage, on JPEG files of CUHK-PEDES's size.
+"""Images per second and core of the prepare stage, on JPEG files of the sizes in CUHK-PEDES.
 
 python -m benchmarks.prepare
 """
@@ -15,14 +15,14 @@ from irra.config import PrepareConfig
 from irra.data.preparation import prepare
 from irra.utils.cores import available_cores
 
-PICTURES = 512  # different ones
-IMAGES = 4096  # files, so that starting the processes weighs little
+PICTURES = 512  # different pictures
+IMAGES = 4096  # files; enough that starting the processes hardly counts
 IMAGE_SIZE = [384, 128]
 TARGET = 150.0  # images per second and core
 
 
 def main() -> None:
-    """Make the files, prepare them with one worker and with one per core, and print a table."""
+    """Write the files, prepare them with one worker and with one per core, and print a table."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "people")
         kilobytes = _write_dataset(source)
@@ -43,7 +43,7 @@ def _worker_counts() -> list[int]:
 
 
 def _measure(source: Path, target: Path, workers: int) -> tuple[float, float]:
-    """Seconds by the clock, and of the processor: the measure that holds on a machine that others use as well."""
+    """Return wall-clock seconds and CPU seconds; the latter are meaningful on a shared machine too."""
     config = PrepareConfig(
         dataset_name=source.name,
         root_dir=str(source.parent),
@@ -57,7 +57,7 @@ def _measure(source: Path, target: Path, workers: int) -> tuple[float, float]:
 
 
 def _write_dataset(root: Path) -> float:
-    """Write the dataset into `root`; the mean size of its files in kB."""
+    """Write the dataset to `root` and return the mean size of its files in kB."""
     paths = write_pictures(root / "imgs", IMAGES, PICTURES)
     entries = [
         {"id": number, "file_path": path.name, "captions": ["A person."] * 2, "split": "train"}

@@ -1,10 +1,10 @@
-"""Search: a sentence among 100,000 pictures, neighbours among a million vectors, pictures made searchable.
+"""Search: a sentence among 100,000 pictures, neighbours among a million vectors, and indexing pictures.
 
     python -m benchmarks.search
 
-The vectors are made on the spot: people around 2,000 kinds of looks, four pictures each, in 512 dimensions whose spread
-falls off as in embeddings of CLIP; queries lie near a person, off to the side where captions are. Directions drawn
-evenly would have no near neighbours to find.
+The vectors are random: people clustered around 2,000 looks, four pictures each, in 512 dimensions whose spread falls
+off as in CLIP embeddings. Queries lie near a person, shifted in one common direction, as captions are. Uniformly random
+directions would have no near neighbours.
 """
 
 import resource
@@ -35,12 +35,12 @@ from irra.search.writer import GalleryWriter, Picture
 from irra.utils.cores import available_cores
 
 DIMENSION, LOOKS, PICTURES_EACH = 512, 2000, 4
-FALL_OFF = 0.45  # of the spread, with the number of the dimension
+FALL_OFF = 0.45  # exponent with which the spread falls from dimension to dimension
 BLOCK = 20_000
 IMAGE_SIZE = (384, 128)
 SENTENCES, QUERIES, TOP_K = 200, 500, 10
-SCANNED, TRAINED_ON = (0.03, 0.1, 0.33), 40  # shares of inverted lists, and vectors for each list's centre
-PHOTOGRAPHS = {"ViT-B-16-quickgelu": 256, "irra-small": 4096}  # files to index with each backbone
+SCANNED, TRAINED_ON = (0.03, 0.1, 0.33), 40  # shares of the inverted lists; training vectors per list
+PHOTOGRAPHS = {"ViT-B-16-quickgelu": 256, "irra-small": 4096}  # number of files to index with each backbone
 COLOURS = ("red", "green", "blue", "black", "white", "grey", "pink", "brown", "yellow", "orange")
 
 Floats = NDArray[np.float32]
@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 
 def main() -> None:
-    """Measure all three, and print them."""
+    """Run and print all three measurements."""
     print(f"machine: {describe()}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         measure_sentences(Path(folder, "small"), 100_000)
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def measure_sentences(folder: Path, size: int) -> None:
-    """Milliseconds from a sentence to its top ten, text encoder and search apart."""
+    """Print the milliseconds from a sentence to its top ten, in total and for text encoder and search separately."""
     engine = SearchEngine(random_model("ViT-B-16-quickgelu"), write_gallery(folder, size))
     encode = [*timed(engine.encoder.texts, sentences())]
     embeddings = [engine.encoder.texts(text) for text in sentences()]
@@ -69,7 +69,7 @@ def measure_sentences(folder: Path, size: int) -> None:
 
 
 def measure_neighbours(folder: Path, size: int) -> None:
-    """Recall and milliseconds of the approximate search; memory and time of its index."""
+    """Print recall and milliseconds of the approximate search, and memory and build time of its index."""
     start = time.perf_counter()
     gallery = write_gallery(folder, size)
     seconds = time.perf_counter() - start
@@ -91,7 +91,7 @@ def measure_neighbours(folder: Path, size: int) -> None:
 
 
 def measure_inverted_lists(gallery: Gallery, queries: list[Floats], expected: NDArray[np.int64]) -> None:
-    """What the graph was chosen over: lists of vectors around centres, of which the nearest are scanned."""
+    """Measure the alternative to the graph: inverted lists, of which the nearest are scanned."""
     lists = 4 * round(gallery.size**0.5)
     index = load_faiss().index_factory(gallery.dimension, f"IVF{lists},SQ8", load_faiss().METRIC_INNER_PRODUCT)
     index.train(gallery.embeddings[:: max(1, gallery.size // (TRAINED_ON * lists))].astype(np.float32))
@@ -109,7 +109,7 @@ def measure_inverted_lists(gallery: Gallery, queries: list[Floats], expected: ND
 
 
 def memory_of_searching(folder: Path) -> float:
-    """Gigabytes that this process takes for an index, from before it is opened, pages of mapped files included."""
+    """Return the gigabytes that opening and searching an index adds to this process, including mapped pages."""
     load_faiss()
     before = resident_gigabytes()
     gallery = Gallery.open(folder)
@@ -119,12 +119,12 @@ def memory_of_searching(folder: Path) -> float:
 
 
 def recall(found: list[NDArray[np.int64]], expected: NDArray[np.int64]) -> float:
-    """The share of the expected rows that were found."""
+    """Return the share of the expected rows that were found."""
     return float(np.mean([len(np.intersect1d(*pair)) / TOP_K for pair in zip(found, expected, strict=True)]))
 
 
 def measure_indexing(folder: Path) -> None:
-    """Pictures per second of `irra index`, and how much of the time decoding takes when nothing else is done."""
+    """Print the pictures per second of `irra index`, and the share of that time that decoding alone takes."""
     for backbone, count in PHOTOGRAPHS.items():
         pictures, target = folder / f"{backbone}-pictures", folder / f"{backbone}-index"
         paths = write_pictures(pictures, count, min(count, 512))
@@ -166,7 +166,7 @@ def sentences() -> list[list[str]]:
 
 
 def random_model(backbone: str) -> IRRA:
-    """An untrained model at the published image size, without heads."""
+    """Return an untrained model at the published image size, without heads."""
     torch.manual_seed(0)
     spec = ModelSpec(
         architecture=read_config(backbone),
@@ -181,7 +181,7 @@ def random_model(backbone: str) -> IRRA:
 
 
 def write_gallery(folder: Path, size: int) -> Gallery:
-    """An index of `size` drawn vectors, whose pictures are empty."""
+    """Write an index of `size` random vectors with empty pictures."""
     folder.mkdir()
     writer = GalleryWriter(folder, "random weights", IMAGE_SIZE, "float16")
     for start, vectors in zip(range(0, size, BLOCK), draw_gallery(size), strict=True):
@@ -191,13 +191,13 @@ def write_gallery(folder: Path, size: int) -> Gallery:
 
 
 def draw_gallery(size: int) -> Iterator[Floats]:
-    """Blocks of unit vectors (BLOCK, D), four of them for each person."""
+    """Yield blocks of unit vectors (BLOCK, D), four for each person."""
     for rng in np.random.default_rng(0).spawn(size // BLOCK):
         yield normalised(np.repeat(draw_people(rng), PICTURES_EACH, axis=0) + 0.8 * noise(rng, BLOCK))
 
 
 def draw_queries(count: int) -> Floats:
-    """Unit vectors (count, D) near people of the gallery's first block, all moved alike."""
+    """Return unit vectors (count, D) near people of the gallery's first block, all shifted the same way."""
     (block,) = np.random.default_rng(0).spawn(1)
     rng = np.random.default_rng(1)
     people = rng.choice(draw_people(block), count, replace=False)
@@ -205,7 +205,7 @@ def draw_queries(count: int) -> Floats:
 
 
 def draw_people(rng: np.random.Generator) -> Floats:
-    """Centres (BLOCK / PICTURES_EACH, D) of people, around looks that all blocks share."""
+    """Return the centres (BLOCK / PICTURES_EACH, D) of people, around looks that all blocks share."""
     looks = noise(np.random.default_rng(2), LOOKS)
     count = BLOCK // PICTURES_EACH
     people: Floats = looks[rng.integers(0, LOOKS, count)] + noise(rng, count)
@@ -213,7 +213,7 @@ def draw_people(rng: np.random.Generator) -> Floats:
 
 
 def noise(rng: np.random.Generator, count: int) -> Floats:
-    """Normal vectors (count, D), the later dimensions ever narrower, of variance 1 on average."""
+    """Return normal vectors (count, D) whose variance falls with the dimension and is 1 on average."""
     spread = np.arange(1, DIMENSION + 1, dtype=np.float32) ** -FALL_OFF
     spread /= np.sqrt((spread**2).mean())
     drawn: Floats = rng.standard_normal((count, DIMENSION), dtype=np.float32) * spread
@@ -221,7 +221,7 @@ def noise(rng: np.random.Generator, count: int) -> Floats:
 
 
 def resident_gigabytes() -> float:
-    """Memory of this process now, pages of mapped files that it has touched included."""
+    """Return the current memory of this process, including the mapped pages that it has touched."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e9
 
 

@@ -1,4 +1,4 @@
-"""Seconds of the tokenize stage at CUHK-PEDES's size: 68,126 training captions, 60 masking draws.
+"""Time of the tokenize stage at the size of CUHK-PEDES: 68,126 training captions, 60 masking draws.
 
 python -m benchmarks.tokenize
 """
@@ -21,7 +21,7 @@ TARGET = 60.0
 
 
 def main() -> None:
-    """Make the captions, tokenize them, and print how long it took."""
+    """Make captions, tokenize them, and print how long that took."""
     config = load_params(Path("presets/cuhk-pedes.yaml")).tokenize
     with tempfile.TemporaryDirectory() as folder:
         store = _write_store(Path(folder))
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def _write_store(folder: Path) -> PreparedStore:
-    """Tiny images with two captions each, of the vocabulary and length of real ones."""
+    """Write tiny images with two captions each, with the vocabulary and length of real ones."""
     rng = np.random.default_rng(0)
     vocabulary = _vocabulary()
     writer = StoreWriter(folder, "captions", (16, 16))
@@ -50,7 +50,7 @@ def _write_store(folder: Path) -> PreparedStore:
 
 
 def _vocabulary() -> np.ndarray:
-    """English words: CLIP's own whole-word pieces."""
+    """Return English words: the tokens of CLIP that are whole words."""
     from open_clip.tokenizer import SimpleTokenizer
 
     pieces = [piece[:-4] for piece in SimpleTokenizer().encoder if piece.endswith("</w>")]

@@ -1,7 +1,7 @@
-"""Steps and images per second of training the published model, on this machine's device.
+"""Seconds per step and images per second of training the published model on this machine.
 
 python -m benchmarks.training                # ViT-B/16 at 384x128, batch 64, sdm+mlm+id, random weights and data
-python -m benchmarks.training --steps 3      # on a CPU, where a step takes the better part of a minute
+python -m benchmarks.training --steps 3      # on a CPU, where a step takes most of a minute
 """
 
 import argparse
@@ -21,7 +21,7 @@ REFERENCE = 0.99  # seconds a step of the released code on one T4, from a public
 
 
 def main() -> None:
-    """Time a step in every precision and print a table."""
+    """Time a step in every precision and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--device", default="auto")

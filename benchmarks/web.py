@@ -1,4 +1,4 @@
-"""Searches per second and waiting times of the search page with 20 users at once.
+"""Searches per second and response times of the search page with 20 users at once.
 
 python -m benchmarks.web                               # the model and index that `dvc repro` made
 python -m benchmarks.web /tmp/model /tmp/index
@@ -27,14 +27,14 @@ COLOURS = ("red", "green", "blue", "black", "white", "grey", "pink", "brown", "y
 
 @dataclass(frozen=True)
 class Visit:
-    """One request: how long it took, and whether a good answer came."""
+    """One request: how long it took, and whether it succeeded."""
 
     seconds: float
     good: bool
 
 
 def main() -> None:
-    """One user, then 20 at once who search, then 20 who ask why, then one who searches while they do."""
+    """Measure one user, 20 users who search, 20 who ask for explanations, and one who searches meanwhile."""
     model, index = sys.argv[1:] or (str(MODEL), str(INDEX))
     if not Path(index, "info.json").is_file():
         raise SystemExit(f"{index}: no index; make one with `dvc repro index`, or name a model and an index")
@@ -46,13 +46,13 @@ def main() -> None:
         visit(port, 0, "explain", WARM_UP)
         errors += measure(port, "explain", 1, EXPLANATIONS)
         errors += measure(port, "explain", USERS, EXPLANATIONS)
-        errors += measure_beside_explanations(port)
+        errors += measure_during_explanations(port)
     raise SystemExit(f"{errors} requests failed" if errors else 0)
 
 
 @contextmanager
 def serving(model: str, index: str) -> Iterator[int]:
-    """The port of a server in another process."""
+    """Run a server in another process and yield its port."""
     command = [sys.executable, "-m", "app.web", "--model", model, "--index", index, "--port", "0"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
@@ -66,7 +66,7 @@ def serving(model: str, index: str) -> Iterator[int]:
 
 
 def visit(port: int, user: int, what: str, requests: int) -> list[Visit]:
-    """Requests of one user, over one connection."""
+    """Send the requests of one user over one connection."""
     connection = http.client.HTTPConnection("127.0.0.1", port)
     visits = []
     for number in range(requests):
@@ -85,15 +85,15 @@ def visit(port: int, user: int, what: str, requests: int) -> list[Visit]:
 
 
 def measure(port: int, what: str, count: int, requests: int) -> int:
-    """Let `count` users do the same at once, and print how it went; the number of errors."""
+    """Let `count` users do the same at once, print the results, and return the number of errors."""
     start = time.perf_counter()
     with ThreadPoolExecutor(count) as users:
         visits = list(chain.from_iterable(users.map(lambda user: visit(port, user, what, requests), range(count))))
     return show(f"{what}, users: {count}", visits, time.perf_counter() - start)
 
 
-def measure_beside_explanations(port: int) -> int:
-    """What cheap requests wait for while all other users ask why; the number of errors."""
+def measure_during_explanations(port: int) -> int:
+    """Measure cheap requests while all other users ask for explanations; return the number of errors."""
     with ThreadPoolExecutor(USERS) as users:
         explaining = [users.submit(visit, port, user, "explain", EXPLANATIONS) for user in range(1, USERS)]
         errors = 0
@@ -101,13 +101,13 @@ def measure_beside_explanations(port: int) -> int:
             start = time.perf_counter()
             visits = visit(port, 0, what, SEARCHES)
             running = sum(not work.done() for work in explaining)
-            name = f"{what}, users: 1, explaining beside: {USERS - 1}, still at the end: {running}"
+            name = f"{what}, users: 1, others explaining: {USERS - 1}, at the end still: {running}"
             errors += show(name, visits, time.perf_counter() - start)
         return errors + sum(not each.good for work in explaining for each in work.result())
 
 
 def show(name: str, visits: list[Visit], seconds: float) -> int:
-    """Print rate, waiting times and errors; the number of errors."""
+    """Print rate, response times and errors; return the number of errors."""
     middle, high = 1000 * np.percentile([each.seconds for each in visits], [50, 95])
     errors = sum(not each.good for each in visits)
     print(

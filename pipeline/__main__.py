@@ -35,7 +35,7 @@ class Chosen:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__, formatter_class=Formatter)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     compiled = _command(commands, "compile", "write the pipeline as YAML")
@@ -46,7 +46,7 @@ def parse() -> argparse.Namespace:
         ("run-local", "run every task as a subprocess"),
         ("run-docker", "run every task in a container"),
     ):
-        command = _command(commands, name, f"{what} of this machine")
+        command = _command(commands, name, f"{what} on this machine")
         command.add_argument("--runs", type=Path, default=Path("build/runs"), help="outputs (default: %(default)s)")
     _add_submission(_command(commands, "submit", "start a run on a Kubeflow cluster"))
     return parser.parse_args()
@@ -59,29 +59,31 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 def _command(commands: Any, name: str, what: str) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
     command.add_argument("--params", type=Path, default=PARAMS, help="parameter file (default: %(default)s)")
-    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as train.lr=1e-4; repeatable")
+    command.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="such as train.lr=1e-4; repeatable"
+    )
     command.add_argument(
         "--checkpoints", default="", metavar="URI", help="where training states go: s3://bucket/folder"
     )
-    command.add_argument("--ablation", action="store_true", help="train --losses with --seeds, and compare")
+    command.add_argument("--ablation", action="store_true", help="train all --losses with all --seeds and compare them")
     add_choice(command)
     if name != "run-local":
-        command.add_argument("--image", required=True, help="image of all tasks, with a tag that never moves")
+        command.add_argument("--image", required=True, help="image for all tasks; its tag must never move")
     if name in ("compile", "submit"):
         command.add_argument("--cluster", type=Path, default=CLUSTER, help="cluster settings (default: %(default)s)")
     return command
 
 
 def _add_submission(command: argparse.ArgumentParser) -> None:
-    """Credentials come from files and variables, never from the command line, which others can read."""
+    """Add the options of `submit`. Credentials have none: other users can read a command line."""
     command.epilog = (
-        "The cookie of a login page, name=value, is taken from KF_PIPELINES_COOKIE; where the UI has an address of its "
-        "own, KF_PIPELINES_UI_ENDPOINT names it. A server without log-in needs neither token nor cookie."
+        "KF_PIPELINES_COOKIE holds the session cookie of a login page, as name=value. If the UI has its own address, "
+        "set KF_PIPELINES_UI_ENDPOINT. A server without a login needs neither token nor cookie."
     )
     command.add_argument("--host", default="", help="address of the server (default: KF_PIPELINES_ENDPOINT)")
-    command.add_argument("--namespace", help="profile, where several users share a server")
+    command.add_argument("--namespace", help="your profile, if several users share the server")
     command.add_argument("--token-file", type=Path, help="bearer token (default: KF_PIPELINES_TOKEN, or a pod's own)")
-    command.add_argument("--ca-certificate", type=Path, help="PEM file of a server with a certificate of its own")
+    command.add_argument("--ca-certificate", type=Path, help="PEM file, if the server has a private certificate")
     command.add_argument("--experiment", default="irra", help="(default: %(default)s)")
     command.add_argument("--run-name", help="(default: pipeline and time)")
     command.add_argument("--pipeline-root", help="where artifacts go, s3://bucket/folder (default: the server's)")
@@ -90,12 +92,12 @@ def _add_submission(command: argparse.ArgumentParser) -> None:
 
 
 def choose(options: argparse.Namespace, params: Params | None = None) -> Chosen:
-    """The pipeline that `options` ask for, with `params` or else those of the options."""
+    """Build the pipeline that `options` ask for. Without `params`, read them as the options say."""
     # imported here: kfp takes a second, and `--help` should not
     from pipeline import graph
     from pipeline.cluster import load_cluster
 
-    if options.checkpoints:  # another machine must find them there
+    if options.checkpoints:  # any machine must be able to reach them
         parse_address(options.checkpoints, "--checkpoints")
     params = params or read_params(options)
     image, cluster = getattr(options, "image", graph.NO_IMAGE), None
@@ -111,7 +113,7 @@ def choose(options: argparse.Namespace, params: Params | None = None) -> Chosen:
 
 
 def read_params(options: argparse.Namespace) -> Params:
-    """The parameters that `options` ask for."""
+    """Read the parameter file and apply the `--set` changes."""
     return change(load_params(options.params), options.set)
 
 
@@ -128,7 +130,7 @@ def compile_(options: argparse.Namespace) -> None:
 
 
 def submit_(options: argparse.Namespace) -> None:
-    """Compile, check and submit; nothing is sent before everything is known to be right."""
+    """Check, compile and submit. Nothing is sent until every check has passed."""
     from pipeline.cluster import check_reachable, load_cluster
     from pipeline.graph import compile_pipeline
     from pipeline.package import check_committed, check_image, has_registry
@@ -144,7 +146,7 @@ def submit_(options: argparse.Namespace) -> None:
     if not has_registry(options.image):
         _warn(f"image {options.image} names no registry, so the cluster looks for it at docker.io")
     if not cluster.knows_mlflow():
-        lost = "what tasks log ends with their pods, and `register` registers nothing that lasts"
+        lost = "logged metrics and registered models are lost when the pods end"
         _warn(f"{options.cluster}: environment has no MLFLOW_TRACKING_URI, so {lost}")
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder, "pipeline.yaml")
@@ -173,7 +175,7 @@ def run_local(options: argparse.Namespace) -> None:
 
 
 def run_docker(options: argparse.Namespace) -> None:
-    """Run the tasks in the real image; dataset and weights of this machine are mounted where they are."""
+    """Run the tasks in containers of the image; local data and weights are mounted at their own paths."""
     from pipeline.local import on_this_machine, run_in_containers
     from pipeline.package import check_image
 
@@ -195,7 +197,7 @@ COMMANDS = {"compile": compile_, "run-local": run_local, "run-docker": run_docke
 
 
 def main() -> int:
-    """Run the command; returns the exit status."""
+    """Run the command and return the exit status."""
     options = parse()
     return guarded(lambda: COMMANDS[options.command](options))
 

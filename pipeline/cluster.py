@@ -1,4 +1,4 @@
-"""Where and how tasks run on a cluster: one YAML file, checked, and put on every task."""
+"""Where and how tasks run on a cluster: read one YAML file, check it, and apply it to every task."""
 
 import re
 from pathlib import Path
@@ -20,14 +20,14 @@ SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class Accelerator(ConfigSection):
-    """GPUs of one task, such as one `nvidia.com/gpu`."""
+    """The GPUs of one task, such as one `nvidia.com/gpu`."""
 
     type: str
     count: Count
 
 
 class Toleration(ConfigSection):
-    """A taint that a task's pod may run on, as Kubernetes has it."""
+    """A node taint that a task tolerates; the fields are those of Kubernetes."""
 
     key: str | None = None
     operator: Literal["Equal", "Exists"] = "Equal"
@@ -36,38 +36,38 @@ class Toleration(ConfigSection):
 
 
 class Resources(ConfigSection):
-    """What one task asks for."""
+    """What one task requests."""
 
     cpu: Cpu
     memory: Memory
     timeout: Duration
     retries: Annotated[int, Field(ge=0)]
     accelerator: Accelerator | None = None
-    shared_memory: Memory | None = None  # /dev/shm, which is 64 MB otherwise
+    shared_memory: Memory | None = None  # size of /dev/shm; 64 MB by default
     node_selector: dict[str, str] = Field(default_factory=dict)
     tolerations: list[Toleration] = Field(default_factory=list)
 
 
 class Secret(ConfigSection):
-    """Keys of a Kubernetes Secret as environment variables."""
+    """A Kubernetes Secret whose keys become environment variables."""
 
     name: str
-    environment: dict[str, str]  # key of the secret: variable
+    environment: dict[str, str]  # key in the secret -> variable
     optional: bool = False
 
 
 class Volume(ConfigSection):
-    """A persistent volume claim, mounted in every task."""
+    """A persistent volume claim that every task mounts."""
 
     claim: str
     mount_path: Annotated[str, Field(pattern="^/")]
 
 
 class Backoff(ConfigSection):
-    """The wait before a failed task is tried again: `duration`, then `factor` times longer each time."""
+    """How long to wait before each retry: `duration` at first, then `factor` times longer each time."""
 
     duration: Duration
-    factor: Count  # whole: Argo reads nothing else
+    factor: Count  # Argo accepts only whole numbers
 
 
 TRACKING = "MLFLOW_TRACKING_URI"
@@ -75,7 +75,7 @@ TASKS = tuple(stage.name for stage in STAGES.values() if stage.on_kubeflow)
 
 
 class Cluster(ConfigSection):
-    """All that a cluster needs to know beside the stages."""
+    """Everything about a cluster that the stages do not say themselves."""
 
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"]
     image_pull_secrets: list[str] = Field(default_factory=list)
@@ -103,34 +103,42 @@ class Cluster(ConfigSection):
         return self
 
     def knows_mlflow(self) -> bool:
-        """Whether tasks are told of a server; without one, each logs to a file that ends with its pod."""
+        """Whether tasks get the address of an MLflow server. Without one, what a task logs is lost with its pod."""
         return TRACKING in self.environment or any(TRACKING in secret.environment.values() for secret in self.secrets)
 
 
 def load_cluster(path: Path) -> Cluster:
-    """Read cluster settings; UserError names the file, the key and what would be right."""
+    """Read and check cluster settings.
+
+    Raises:
+        UserError: The file is missing or a setting is wrong; the message names the key and what would be right.
+    """
     return load_section(Cluster, path)
 
 
 def check_reachable(params: Params) -> None:
-    """UserError where `params` name files of this machine, which tasks on a cluster cannot see."""
+    """Check that tasks on a cluster can reach the data and weights that `params` name.
+
+    Raises:
+        UserError: A path is relative, so it names a file on this machine.
+    """
     root, weights = params.prepare.root_dir, params.train.pretrained
     if params.prepare.source and is_remote(root):
         parse_address(root, "prepare.root_dir")
     elif params.prepare.source and not Path(root).is_absolute():
         raise UserError(
-            f"prepare.root_dir: {root!r} is a folder of this machine, which a cluster does not see; name one in S3 "
-            "(s3://bucket/raw), or on a volume by its absolute path (/data/raw)"
+            f"prepare.root_dir: {root!r} is a folder on this machine, which a cluster cannot see; name one in S3 "
+            "(s3://bucket/raw), or the absolute path of one on a volume (/data/raw)"
         )
     if weights and not Path(weights).is_absolute() and Path(weights).is_file():
         raise UserError(
-            f"train.pretrained: {weights!r} is a file of this machine, which a cluster does not see; name one on a "
-            "volume by its absolute path"
+            f"train.pretrained: {weights!r} is a file on this machine, which a cluster cannot see; "
+            "give the absolute path of a file on a volume"
         )
 
 
 def place(task: dsl.PipelineTask, name: str, cluster: Cluster) -> dsl.PipelineTask:
-    """Give `task` all that `cluster` says of the task `name`."""
+    """Apply the settings that `cluster` has for the task `name`."""
     resources = cluster.tasks.get(name, cluster.default)
     for variable, value in cluster.environment.items():
         task.set_env_variable(variable, value)
@@ -163,10 +171,10 @@ def _retry(task: dsl.PipelineTask, resources: Resources, backoff: Backoff) -> No
 
 
 def longest(resources: Resources, backoff: Backoff) -> int:
-    """Seconds in which all attempts of a task end, with the waits between them.
+    """Return the seconds that all attempts of a task can take, including the waits between them.
 
-    To Argo the maximum is a deadline of the whole task, counted from the start of its first attempt: with less, an
-    attempt that fails late would not be followed by another, and a later one would be stopped before its timeout.
+    Argo treats `backoff_max_duration` as a deadline for the whole task, counted from the start of the first attempt.
+    With a shorter one, a task that fails late would not be retried, and a retry would be stopped before its timeout.
     """
     waits = sum(seconds(backoff.duration) * backoff.factor**retry for retry in range(resources.retries))
     return (resources.retries + 1) * seconds(resources.timeout) + waits
@@ -187,5 +195,5 @@ def _mount(task: dsl.PipelineTask, resources: Resources, cluster: Cluster) -> No
 
 
 def seconds(duration: str) -> int:
-    """`90s`, `15m`, `12h` or `2d` in seconds."""
+    """Convert `90s`, `15m`, `12h` or `2d` to seconds."""
     return int(duration[:-1]) * SECONDS[duration[-1]]

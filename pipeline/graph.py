@@ -1,4 +1,4 @@
-"""The graph: which task gets what from which, and the two pipelines built of them."""
+"""The graph: what each task gets from the others, and the two pipelines built from the tasks."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,22 +13,22 @@ from pipeline import tasks
 from pipeline.cluster import Cluster, place
 
 SHARED = ("prepare", "tokenize", "evaluate", "report")  # by all trainings of an ablation
-NO_IMAGE = "irra-python-pipeline:none"  # of tasks that run as subprocesses; "python" and a tag keep kfp silent
-Pipeline = Any  # kfp's GraphComponent, which has no types
+NO_IMAGE = "irra-python-pipeline:none"  # for subprocesses; kfp warns unless it has "python" and a tag
+Pipeline = Any  # kfp's GraphComponent; kfp has no types
 
 
 def as_json(section: ConfigSection) -> str:
-    """A section of params.yaml in the form in which it travels to a task."""
+    """Serialize a section of params.yaml, as it is passed to a task."""
     return json.dumps(section.model_dump())
 
 
 def arguments(params: Params) -> dict[str, str]:
-    """The values of a pipeline's parameters that `params` stands for."""
+    """Return the values of the pipeline's parameters for `params`."""
     return {name: as_json(getattr(params, name)) for name in SECTIONS}
 
 
 def ablation_arguments(params: Params, losses: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
-    """The values of the ablation pipeline's parameters: `params`, trained once for every loss and seed."""
+    """Return the values of the ablation pipeline's parameters: one training for every set of losses and every seed."""
     trainings = [
         change(params, [f"train.loss_names={names}", f"train.seed={seed}"]).train for names in losses for seed in seeds
     ]
@@ -37,9 +37,9 @@ def ablation_arguments(params: Params, losses: Sequence[str], seeds: Sequence[in
 
 
 def irra_pipeline(params: Params, image: str, cluster: Cluster | None = None) -> Pipeline:
-    """Data to champion: one model is trained, measured, indexed and, where it passes the gate, registered.
+    """Build the pipeline from data to champion: train, evaluate and index one model; register it if it passes the gate.
 
-    `cluster`: None on this machine, where kfp's runners could not follow its settings.
+    `cluster` is None for runs on this machine: kfp's local runners do not support its settings.
     """
     default = arguments(params)
 
@@ -74,7 +74,7 @@ def irra_pipeline(params: Params, image: str, cluster: Cluster | None = None) ->
 def ablation_pipeline(
     params: Params, image: str, cluster: Cluster | None, losses: Sequence[str], seeds: Sequence[int]
 ) -> Pipeline:
-    """The paper's study: one training for every set of losses and seed on the same data, and one table of them all."""
+    """Build the paper's study: train every set of losses with every seed on the same data, and tabulate the results."""
     default = ablation_arguments(params, losses, seeds)
 
     def run(name: str, task: dsl.PipelineTask) -> dsl.PipelineTask:
@@ -119,6 +119,6 @@ def _evaluate(config: Any, report_config: Any, prepared: Any, tokens: Any, model
 
 
 def compile_pipeline(pipeline: Pipeline, path: Path, values: Mapping[str, Any] | None = None) -> None:
-    """Write `pipeline` as YAML, two documents: the graph and its Kubernetes settings."""
+    """Write `pipeline` to `path` as two YAML documents: the graph and its Kubernetes settings."""
     path.parent.mkdir(parents=True, exist_ok=True)
     compiler.Compiler().compile(pipeline, str(path), pipeline_parameters=dict(values or {}))

@@ -1,6 +1,6 @@
-"""Guards against what kfp does unasked or leaves undone, found in the sources of 2.17 and by running it.
+"""Workarounds for what kfp does unasked or fails to do, found by reading and running version 2.17.
 
-Each says what would happen without it, and where it is reported, if a report was found.
+Each says what would happen without it, and links to a report if there is one.
 """
 
 import json
@@ -17,25 +17,25 @@ from kfp import client as kfp_client
 from irra.utils.errors import UserError
 from pipeline.graph import Pipeline
 
-RESULT = "executor_output.json"  # what every task that ends well leaves in its folder
+RESULT = "executor_output.json"  # every successful task leaves it in its folder
 CONDITION = re.compile(r"'pipelinechannel--(?P<task>[\w-]+)-Output'\] == '(?P<value>.*)'$")
 
 
 def disable_caching(spec: Mapping[str, Any]) -> None:
-    """In every graph of `spec`: kfp's own option `enable_caching` reaches the outermost one alone.
+    """Disable caching in every graph of `spec`, also inside loops and branches.
 
-    The tasks of loops and branches would still be taken from the cache, as long as `_override_caching_options` in
-    kfp/client/client.py looks at `root` only.
+    kfp's own option `enable_caching` reaches only the outermost graph, because `_override_caching_options` in
+    kfp/client/client.py looks only at `root`. Tasks in loops and branches would still come from the cache.
     """
     for component in (spec["root"], *spec.get("components", {}).values()):
         for task in component.get("dag", {}).get("tasks", {}).values():
-            task["cachingOptions"] = {}  # without enableCache, which is how false is written
+            task["cachingOptions"] = {}  # no enableCache means false
 
 
 class QuietClient(kfp_client.Client):  # type: ignore[misc]
-    """kfp's client without a warning, attempts or a file that nobody asked for; its private methods are overridden.
+    """kfp's client without its warning, its retries and its context file; it overrides private methods.
 
-    The warning says, each time, that the client is not for KFP 1.
+    The warning says, every time, that the client does not support KFP 1.
     """
 
     def __init__(self, namespace: str, **arguments: Any) -> None:
@@ -45,7 +45,7 @@ class QuietClient(kfp_client.Client):  # type: ignore[misc]
             super().__init__(**arguments)
 
     def _load_config(self, *arguments: Any) -> Any:
-        """One attempt and no redirect: urllib3 would warn three times and then raise, or end on a login page.
+        """Try once and follow no redirect; otherwise urllib3 warns three times and raises, or ends at a login page.
 
         https://github.com/kubeflow/pipelines/issues/4846
         """
@@ -54,14 +54,14 @@ class QuietClient(kfp_client.Client):  # type: ignore[misc]
         return config
 
     def _load_context_setting_or_default(self) -> None:
-        """No namespace and no cookie from ~/.config/kfp/context.json, which another project may have written.
+        """Read no namespace or cookie from ~/.config/kfp/context.json, which another project may have written.
 
-        https://github.com/kubeflow/pipelines/pull/3417 has brought that file; it is meant so.
+        kfp reads it by design: https://github.com/kubeflow/pipelines/pull/3417
         """
         self._context_setting = {"namespace": self._namespace}
 
     def set_user_namespace(self, namespace: str) -> None:
-        """For this client only: kfp calls it with a pod's own namespace, and would write it to that file.
+        """Set the namespace for this client only. In a pod, kfp calls this and would write the file above.
 
         https://github.com/kubeflow/pipelines/pull/4638
         """
@@ -69,21 +69,21 @@ class QuietClient(kfp_client.Client):  # type: ignore[misc]
 
 
 def run_here(pipeline: Pipeline, root: Path, values: Mapping[str, Any]) -> Path:
-    """Run `pipeline` with the runner of `local.init`; returns the folder of the run, the only one in `root`.
+    """Run `pipeline` with the runner set by `local.init`. Return the folder of the run, the only one in `root`.
 
     Raises:
-        UserError: a task failed, for which kfp has a RuntimeError, or it ended without a result.
+        UserError: A task failed (kfp raises RuntimeError) or ended without a result.
     """
     try:
         pipeline(**values)
-    except RuntimeError as error:  # kfp's word for a failed task, in colours
+    except RuntimeError as error:  # kfp's error for a failed task, in colour
         message = re.sub(r"\x1b\[\d+m", "", str(error)).rstrip(".")
         raise UserError(f"{message}; its log is above") from None
-    except ValueError as error:  # it may miss what a task without a result should have left
+    except ValueError as error:  # perhaps a task left no result for the next one
         folders = list(root.iterdir())
         for folder in folders:
             check_finished(folder, pipeline, values)
-        if not folders:  # not even the first task has begun to write
+        if not folders:  # not even the first task has written anything
             raise UserError(f"a task ended without a result ({error}); its log is above") from None
         raise
     (folder,) = root.iterdir()
@@ -92,9 +92,12 @@ def run_here(pipeline: Pipeline, root: Path, values: Mapping[str, Any]) -> Path:
 
 
 def check_finished(run: Path, pipeline: Pipeline, values: Mapping[str, Any]) -> None:
-    """UserError when a task of `pipeline` left nothing: DockerRunner takes a container that vanished for a success.
+    """Check that every task of `pipeline` left a result.
 
-    https://github.com/kubeflow/pipelines/issues/13332
+    DockerRunner counts a container that vanished as a success: https://github.com/kubeflow/pipelines/issues/13332
+
+    Raises:
+        UserError: A task left no result.
     """
     spec = json_format.MessageToDict(pipeline.pipeline_spec)
     silent = [str(task.relative_to(run)) for task in _silent(spec, spec["root"], run, run, values)]
@@ -105,9 +108,9 @@ def check_finished(run: Path, pipeline: Pipeline, values: Mapping[str, Any]) -> 
 def _silent(
     spec: Mapping[str, Any], component: Mapping[str, Any], run: Path, folder: Path, values: Mapping[str, Any]
 ) -> list[Path]:
-    """The folders of tasks that should have run, since what they depend on has a result, and have none themselves.
+    """Return the folders of tasks without a result that should have run, because all they depend on has one.
 
-    The tasks of a branch lie beside it, those of a loop in a folder for each of its iterations.
+    The tasks of a branch have their folders next to it. Each iteration of a loop has a folder for its tasks.
     """
     if "dag" not in component:
         return [] if (folder / RESULT).exists() else [folder]
@@ -122,7 +125,7 @@ def _silent(
 
 
 def _folders(name: str, task: Mapping[str, Any], is_graph: bool, folder: Path, values: Mapping[str, Any]) -> list[Path]:
-    """Where a task of a graph in `folder` leaves its results."""
+    """Return the folders in which a task of a graph in `folder` leaves its results."""
     if iterator := task.get("parameterIterator"):
         items = values[iterator["items"]["inputParameter"].removeprefix("pipelinechannel--")]
         return [folder / f"{name}-iteration-{index}" for index in range(len(items))]
@@ -130,7 +133,7 @@ def _folders(name: str, task: Mapping[str, Any], is_graph: bool, folder: Path, v
 
 
 def _is_chosen(task: Mapping[str, Any], run: Path) -> bool:
-    """Whether the condition of a branch holds, which is that a task's output has some value."""
+    """Whether the condition of a branch holds: a task's output equals some value."""
     condition = task.get("triggerPolicy", {}).get("condition")
     if condition is None:
         return True

@@ -21,13 +21,17 @@ from irra.utils.errors import UserError
 from pipeline.graph import Pipeline
 from pipeline.kfp_quirks import run_here
 
-# what a user sets for the stages, and a container does not see by itself
+# variables that users set for the stages; containers do not inherit them
 PASSED_ON = ("AWS_", "MLFLOW_", "OMP_NUM_THREADS")
 SERVER_SECONDS = 60.0
 
 
 def run_in_subprocesses(pipeline: Pipeline, root: Path, values: Mapping[str, Any]) -> Path:
-    """Run `pipeline` with this Python; returns the folder of the run. UserError when a task fails."""
+    """Run the tasks of `pipeline` with this Python and return the folder of the run.
+
+    Raises:
+        UserError: A task failed.
+    """
     own = _folder_of_its_own(root)
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(own))
     return run_here(pipeline, own, values)
@@ -36,10 +40,13 @@ def run_in_subprocesses(pipeline: Pipeline, root: Path, values: Mapping[str, Any
 def run_in_containers(
     pipeline: Pipeline, root: Path, values: Mapping[str, Any], image: str, mounts: list[Path]
 ) -> Path:
-    """Run `pipeline`, whose tasks all have `image`; returns the folder of the run. UserError when a task fails.
+    """Run the tasks of `pipeline`, which all use `image`, in containers, and return the folder of the run.
 
-    Containers share this machine's network and user, and see the run's folder in `root` (to write) and `mounts` (to
-    read) where they are. MLflow's project store is served to them while they run.
+    Containers use this machine's network and user. The run's folder in `root` is mounted at its own path, and so are
+    `mounts`, read-only. While they run, an MLflow server gives them access to the project's store.
+
+    Raises:
+        UserError: A task failed, or Docker or the image is not available.
     """
     from docker.types import Mount
 
@@ -61,13 +68,13 @@ def run_in_containers(
 
 
 def on_this_machine(params: Params) -> tuple[Params, list[Path]]:
-    """`params` that name the dataset and the weights of this machine wherever a task runs, and what it must see."""
+    """Return `params` with absolute paths of local data and weights, and the paths that containers must mount."""
     prepare, train = params.prepare, params.train
     seen: list[Path] = []
     if prepare.source and Path(prepare.root_dir).is_dir():
         root = Path(prepare.root_dir).resolve()
         prepare = prepare.model_copy(update={"root_dir": str(root)})
-        seen += [root, (root / prepare.dataset_name).resolve()]  # which may be a link to another disk
+        seen += [root, (root / prepare.dataset_name).resolve()]  # may be a link to another disk
     if train.pretrained and Path(train.pretrained).is_file():
         weights = Path(train.pretrained).resolve()
         train = train.model_copy(update={"pretrained": str(weights)})
@@ -77,7 +84,11 @@ def on_this_machine(params: Params) -> tuple[Params, list[Path]]:
 
 
 def check_engine(image: str) -> None:
-    """UserError when no Docker engine answers, or it has no such image and can pull none."""
+    """Check that a Docker engine answers and has `image`, and pull the image if not.
+
+    Raises:
+        UserError: No engine answers, or the image is missing and cannot be pulled.
+    """
     import docker
 
     try:
@@ -101,7 +112,7 @@ def _pull(client: Any, image: str) -> None:
     except docker.errors.APIError as error:
         reason = error.explanation or error
         raise UserError(
-            f"image {image} is not here, and cannot be pulled ({reason}); make it by `make image`"
+            f"image {image} is not here and cannot be pulled ({reason}); build it with `make image`"
         ) from None
 
 
@@ -110,14 +121,14 @@ def _environment() -> dict[str, str]:
 
 
 def _folder_of_its_own(root: Path) -> Path:
-    """For kfp's folder of a run, of which another run that begins at the same time has its own."""
+    """Make a new folder for one run, so that runs started at the same time do not share one."""
     root.mkdir(parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(prefix=f"{datetime.now():%Y%m%d-%H%M%S}-", dir=root))
 
 
 @contextlib.contextmanager
 def tracking_server() -> Iterator[str]:
-    """Serve the project's MLflow store on this machine; an address that is already a server's is used as it is."""
+    """Yield the address of an MLflow server: the configured one, or a temporary one for the project's store."""
     uri = tracking_uri()
     if uri.startswith("http"):
         yield uri
@@ -143,7 +154,7 @@ def _wait_for(address: str, server: "subprocess.Popen[bytes]") -> None:
 
 
 def free_port() -> int:
-    """A port on which nothing listens."""
+    """Return a port on which nothing listens."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]

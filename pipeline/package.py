@@ -1,4 +1,4 @@
-"""A compiled pipeline before it is submitted: read back, its arguments typed, its image checked."""
+"""Before a compiled pipeline is submitted: read it back, type its arguments, check its image."""
 
 import difflib
 import json
@@ -21,7 +21,7 @@ TYPES: dict[str, tuple[type, ...]] = {
     "LIST": (list,),
     "STRUCT": (dict,),
 }
-EXACT = 2**53  # KFP carries every number as a double
+EXACT = 2**53  # KFP stores every number as a double
 IMAGE = re.compile(
     r"(?:[A-Za-z0-9.-]+(?::[0-9]+)?/)?[a-z0-9]+(?:[._/-]+[a-z0-9]+)*"
     r"(?::(?P<tag>\w[\w.-]{0,127}))?(?P<digest>@sha256:[0-9a-f]{64})?"
@@ -29,46 +29,54 @@ IMAGE = re.compile(
 
 
 def check_image(image: str) -> None:
-    """UserError unless `image` has a digest or a tag other than `latest`.
+    """Check that `image` names one fixed image: by digest, or by a tag other than `latest`.
 
-    KFP's cache keys hold the image's name, so under a name that moves, results of other code would be taken.
+    KFP's cache keys contain the image's name. If the name moves, the cache returns results of other code.
+
+    Raises:
+        UserError: `image` is not a valid reference, or its name can move.
     """
     match = IMAGE.fullmatch(image)
     if not match:
         raise UserError(f"image {image!r} is not a reference such as registry/name:tag")
     if not match["digest"] and match["tag"] in (None, "latest"):
         raise UserError(
-            f"image {image!r} has {'the moving tag latest' if match['tag'] else 'no tag'}, and cached results of other "
-            "code would be taken for its own; tag it by commit, such as name:1a2b3c4"
+            f"image {image!r} has {'the moving tag latest' if match['tag'] else 'no tag'}, so the cache could return "
+            "results of other code; tag it by commit, such as name:1a2b3c4"
         )
 
 
 def check_committed(image: str) -> None:
-    """UserError when `image` is tagged as made of uncommitted code, of which the next one would have the same name."""
+    """Check that `image` was built from committed code; the next uncommitted build would have the same name.
+
+    Raises:
+        UserError: The tag ends with `-dirty`.
+    """
     if image.endswith("-dirty"):
         raise UserError(
-            f"image {image!r} is made of code that is not committed, and cached results of other code would be taken "
-            "for its own; commit and build it again, or submit with --no-cache"
+            f"image {image!r} was built from code that is not committed, so the cache could return results of other "
+            "code; commit and build it again, or submit with --no-cache"
         )
 
 
 def has_registry(image: str) -> bool:
-    """Whether a reference begins with a host; without one it is Docker Hub's."""
+    """Whether an image reference begins with a host; without one it refers to Docker Hub."""
     host, slash, _ = image.partition("/")
     return bool(slash) and ("." in host or ":" in host or host == "localhost")
 
 
 def read_package(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The pipeline spec and the platform spec (empty when there is none) of a compiled pipeline.
+    """Read the pipeline spec and the platform spec (empty if there is none) of a compiled pipeline.
 
-    UserError when the file is missing, no YAML, or something else than a compiled pipeline.
+    Raises:
+        UserError: The file is missing or is not a compiled pipeline.
     """
     if not path.is_file():
         raise UserError(f"{path} is not there: compile the pipeline first")
     try:
         documents = [document for document in yaml.safe_load_all(path.read_text(encoding="utf-8")) if document]
         if len(documents) not in (1, 2) or not all(isinstance(document, dict) for document in documents):
-            raise ValueError("one or two documents of keys and values are needed")
+            raise ValueError("it needs one or two documents of keys and values")
         spec = json_format.ParseDict(documents[0], pipeline_spec_pb2.PipelineSpec())
         platform = json_format.ParseDict(dict(*documents[1:]), pipeline_spec_pb2.PlatformSpec())
         if not spec.pipeline_info.name or not spec.root.dag.tasks:
@@ -79,7 +87,11 @@ def read_package(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def typed_arguments(package: Path, spec: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """`arguments` with the types that the pipeline defines; UserError for an unknown, a wrong or a missing one."""
+    """Convert `arguments` to the types that the pipeline defines.
+
+    Raises:
+        UserError: An argument is unknown, missing or of the wrong type.
+    """
     defined = spec["root"].get("inputDefinitions", {}).get("parameters", {})
     for name in arguments:
         if name not in defined:
@@ -88,7 +100,7 @@ def typed_arguments(package: Path, spec: Mapping[str, Any], arguments: Mapping[s
             raise UserError(f"{package} has no parameter {name!r}; {hint}")
     for name, definition in defined.items():
         if name not in arguments and "defaultValue" not in definition and not definition.get("isOptional"):
-            raise UserError(f"{package}: parameter {name!r} has no default, so it needs a value")
+            raise UserError(f"{package}: parameter {name!r} has no default and needs a value")
     return {name: _typed(package, name, value, defined[name]["parameterType"]) for name, value in arguments.items()}
 
 
@@ -103,5 +115,5 @@ def _typed(package: Path, name: str, value: Any, kind: str) -> Any:
     if not isinstance(value, TYPES.get(kind, object)) or (isinstance(value, bool) and kind != "BOOLEAN"):
         raise wrong
     if isinstance(value, int) and abs(value) > EXACT:
-        raise UserError(f"{package}: parameter {name!r} is {value}, and KFP keeps integers only up to {EXACT}")
+        raise UserError(f"{package}: parameter {name!r} is {value}, but KFP keeps integers exactly only up to {EXACT}")
     return value

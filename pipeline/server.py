@@ -1,4 +1,4 @@
-"""A Kubeflow Pipelines server: kfp's client, with every way in which a server can refuse as one clear message."""
+"""A Kubeflow Pipelines server: kfp's client, with one clear message for every way in which a request can fail."""
 
 import json
 import os
@@ -21,22 +21,22 @@ CONNECT_SECONDS, ANSWER_SECONDS = 10, 60
 
 @dataclass(frozen=True)
 class Server:
-    """A Kubeflow Pipelines server and how to get in.
+    """A Kubeflow Pipelines server and the credentials for it.
 
-    `host` is the address in the browser without what follows `#`; empty: the variable KF_PIPELINES_ENDPOINT.
-    A bearer token comes from `token_file`, which is read again for every request, or from the variable
-    KF_PIPELINES_TOKEN; the session cookie of a login page (`name=value`) from KF_PIPELINES_COOKIE. None is ever shown.
+    `host` is the address in the browser up to the `#`; if it is empty, KF_PIPELINES_ENDPOINT is used.
+    A bearer token comes from `token_file`, which is read again for every request, or from KF_PIPELINES_TOKEN. The
+    session cookie of a login page (`name=value`) comes from KF_PIPELINES_COOKIE. Credentials are never printed.
     """
 
     host: str = ""
-    namespace: str | None = None  # of the user's profile, where several users share a server
+    namespace: str | None = None  # the user's profile, if several users share the server
     token_file: Path | None = None
-    ca_certificate: Path | None = None  # PEM; a certificate of the system's own store is not known to kfp
+    ca_certificate: Path | None = None  # PEM file; kfp does not use the system's certificates
 
 
 @dataclass(frozen=True)
 class Submission:
-    """A run on the server; `state` and `failure` are those of its end when it was waited for."""
+    """A run on the server. `state` and `failure` are set only after waiting for its end."""
 
     run_id: str
     address: str
@@ -45,15 +45,15 @@ class Submission:
 
 
 class NoAnswer(UserError):
-    """The server did not answer, or not well: it may do so later."""
+    """The server did not answer, or answered that it cannot now; it may later."""
 
 
 class NotFound(UserError):
-    """The server does not have what was asked for."""
+    """The server does not have what was requested."""
 
 
 class Client(QuietClient):
-    """kfp's client with one attempt and a time limit for every request, whose failures are messages."""
+    """kfp's client that tries every request once, with a time limit, and turns failures into messages."""
 
     def __init__(self, server: Server) -> None:
         host = _host(server)
@@ -67,15 +67,21 @@ class Client(QuietClient):
         )
 
     def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
-        """What the server says of itself, asked for once: kfp, which does so too, would try five times."""
+        """Ask the server once about itself. kfp calls this method too, and would try five times."""
         try:
             return self.ask(self._healthz_api.healthz_service_get_healthz)
         except NotFound as error:
-            why = "is it KFP 1, or does the path lack, such as /pipeline?"
+            why = "is it KFP 1, or is a path such as /pipeline missing from the address?"
             raise UserError(f"{error}; the API of KFP 2 (v2beta1) is not there: {why}") from error
 
     def ask(self, method: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
-        """The answer to one request; NoAnswer when there is none, UserError when it is a refusal or not KFP's."""
+        """Send one request and return the answer.
+
+        Raises:
+            NoAnswer: The server did not answer, or may answer later.
+            NotFound: The server does not have what was requested.
+            UserError: The server refused the request, or is not Kubeflow Pipelines.
+        """
         host = self._existing_config.host
         try:
             answer = method(*arguments, _request_timeout=(CONNECT_SECONDS, ANSWER_SECONDS), **keywords)
@@ -87,19 +93,23 @@ class Client(QuietClient):
             raise UserError(f"{host} gave an answer that kfp does not understand: {error}") from error
         headers = self._run_api.api_client.last_response.urllib3_response.headers
         if "json" not in headers.get("content-type", ""):
-            raise UserError(f"{host} answers with a page, not as Kubeflow Pipelines: a login page or another service?")
+            raise UserError(f"{host} answers with a web page: is it a login page, or another service?")
         return answer
 
     def check_api(self) -> None:
-        """UserError unless this is a server of KFP 2, and it is known which namespace to use."""
+        """Check that the server runs KFP 2 and that the namespace is known.
+
+        Raises:
+            UserError: It does not, or the namespace is missing.
+        """
         host, several_users = self._existing_config.host, self.get_kfp_healthz().multi_user
         if several_users is None:
-            raise UserError(f"{host} does not answer as Kubeflow Pipelines does; is it another service?")
+            raise UserError(f"{host} does not answer like Kubeflow Pipelines; is it another service?")
         if several_users and not self.get_user_namespace():
             raise UserError(f"{host} has several users: give the namespace of your profile")
 
     def experiment_id(self, name: str) -> str:
-        """The id of the experiment `name`, which is created when there is none."""
+        """Return the id of the experiment `name`, and create it if there is none."""
         namespace = self.get_user_namespace()
         same_name = {"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]}
         found = self.ask(
@@ -113,16 +123,20 @@ class Client(QuietClient):
         return str(self.ask(self._experiment_api.experiment_service_create_experiment, experiment=body).experiment_id)
 
     def create_run(self, body: Any) -> Submission:
-        """Create a run; its address is that of the UI, at KF_PIPELINES_UI_ENDPOINT when that is another."""
+        """Create a run. Its address is in the UI, which KF_PIPELINES_UI_ENDPOINT names if it is not at the host.
+
+        Raises:
+            UserError: The server refused, or did not answer and may have created the run all the same.
+        """
         pages = f"{self._get_url_prefix().rstrip('/')}/#/runs"
         try:
             run = self.ask(self._run_api.run_service_create_run, run=body)
         except NoAnswer as error:
-            raise UserError(f"{error}; it may have created the run all the same: look at {pages} first") from error
+            raise UserError(f"{error}; the run may exist all the same: look at {pages} first") from error
         return Submission(run.run_id, f"{pages}/details/{run.run_id}")
 
     def get_run(self, run_id: str) -> Any:
-        """A run with its tasks."""
+        """Return a run with its tasks."""
         return self.ask(self._run_api.run_service_get_run, run_id=run_id)
 
 
@@ -136,12 +150,12 @@ def _host(server: Server) -> str:
     except ValueError:
         valid = False
     if not valid or parts.query or parts.fragment:
-        raise UserError(f"host {host!r}: an address such as https://kubeflow.example.com/pipeline is needed")
+        raise UserError(f"host {host!r} is not an address such as https://kubeflow.example.com/pipeline")
     return host
 
 
 def _credentials(server: Server) -> dict[str, Any]:
-    """Arguments of kfp.Client that open the door."""
+    """Return the arguments of kfp.Client that hold credentials."""
     keys: dict[str, Any] = {}
     if cookie := os.environ.get("KF_PIPELINES_COOKIE"):
         keys["cookies"] = _one_line("variable KF_PIPELINES_COOKIE", cookie)
@@ -157,7 +171,7 @@ def _credentials(server: Server) -> dict[str, Any]:
 
 
 def _one_line(where: str, secret: str) -> str:
-    """Whatever cannot stand in a header is refused here, or the error of the HTTP library would show it."""
+    """Refuse what an HTTP header cannot hold; the HTTP library's own error would print the secret."""
     secret = secret.strip()
     if not (secret and secret.isascii() and secret.isprintable() and not secret.startswith("Bearer ")):
         raise UserError(f"{where} must hold one line: the secret alone, without 'Bearer'")
@@ -168,7 +182,7 @@ def _check_certificate(path: Path) -> None:
     try:
         ssl.create_default_context(cafile=path)
     except (OSError, ssl.SSLError) as error:
-        raise UserError(f"certificate {path}: a PEM file is needed ({error})") from error
+        raise UserError(f"certificate {path} is not a usable PEM file ({error})") from error
 
 
 def _no_answer(host: str, error: urllib3.exceptions.HTTPError) -> UserError:
@@ -181,11 +195,11 @@ def _no_answer(host: str, error: urllib3.exceptions.HTTPError) -> UserError:
 
 
 def _refusal(host: str, error: Any) -> UserError:
-    """What an HTTP status other than 200 means, with the server's own words."""
+    """Explain an HTTP status other than 200, with the server's own message."""
     message = f"{host} answers {error.status} {error.reason}{_words(error)}"
     if error.status in (301, 302, 303, 307, 308):
         to = error.headers.get("location", "elsewhere")
-        return UserError(f"{host} redirects to {to}: give that address, or a token or cookie when it is a login page")
+        return UserError(f"{host} redirects to {to}: give that address, or a token or cookie if it is a login page")
     if error.status in (401, 403):
         return UserError(f"{message}; is the token or cookie still valid, and the namespace yours?")
     if error.status == 404:
@@ -194,7 +208,7 @@ def _refusal(host: str, error: Any) -> UserError:
 
 
 def _words(error: Any) -> str:
-    """The message of a JSON answer; a page of HTML has none worth showing."""
+    """Return the message of a JSON answer, and nothing for an HTML page."""
     try:
         answer = json.loads(error.body)
         return f": {answer.get('message') or answer.get('error')}"

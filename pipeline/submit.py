@@ -1,6 +1,6 @@
 """Submit a compiled pipeline to a Kubeflow Pipelines server, and follow its run.
 
-Whatever can be known before the first request is checked before it, and the run is created by the last one.
+Everything that can be checked locally is checked before the first request. The last request creates the run.
 """
 
 import re
@@ -18,9 +18,9 @@ from pipeline.package import read_package, typed_arguments
 from pipeline.server import Client, NoAnswer, Server, Submission
 
 POLL_SECONDS = 5.0
-LOST_POLLS = 60  # five minutes without a server
+LOST_POLLS = 60  # five minutes without an answer
 ENDED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
-# What a server reports beside the tasks that the user wrote: drivers, the pod inside a task, its tries, the graph.
+# The server also reports its own tasks: drivers, the pod inside a task, retries, and the graph.
 INNER_TASK = re.compile(r"(.+-driver|executor|root)(\(.*\))?")
 
 
@@ -38,14 +38,17 @@ def submit(
 ) -> Submission:
     """Create a run of `package`, print its address, and with `wait` follow it to its end.
 
-    `arguments` may be text, as a command line gives it, or typed. `enable_caching=False` runs every task again, also
-    inside loops and branches; otherwise each task does what it was compiled with. UserError for all that
-    can go wrong; but a run that fails is a `Submission` whose `failure` says what failed.
+    `arguments` may be typed, or text from a command line. `enable_caching=False` runs every task again, also inside
+    loops and branches; otherwise the settings of the compiled pipeline apply. If the run itself fails, `failure` of
+    the returned `Submission` says why.
+
+    Raises:
+        UserError: The run could not be created or followed.
     """
     spec, platform = read_package(package)
     values = typed_arguments(package, spec, arguments or {})
     if pipeline_root is not None and "://" not in pipeline_root:
-        raise UserError(f"pipeline root {pipeline_root!r}: an address such as s3://bucket/folder is needed")
+        raise UserError(f"pipeline root {pipeline_root!r} is not an address such as s3://bucket/folder")
     if not enable_caching:
         disable_caching(spec)
     client = Client(server)
@@ -63,7 +66,11 @@ def submit(
 
 
 def follow(client: Client, submission: Submission) -> Submission:
-    """Print a line for every change of state until the run ends; a server may be away for some minutes."""
+    """Print a line for every change of state until the run ends. The server may be away for a few minutes.
+
+    Raises:
+        UserError: The server was away for too long, or refused to answer.
+    """
     shown: set[tuple[str, str, str]] = set()
     for run in _polls(client, submission):
         states = [(task.task_id, f"task {task.display_name}", task.state or "PENDING") for task in _tasks(run)]
@@ -86,14 +93,14 @@ def _polls(client: Client, submission: Submission) -> Iterator[Any]:
         except UserError as error:
             lost += 1
             if lost > LOST_POLLS or not isinstance(error, NoAnswer):
-                raise UserError(f"{error}; the run goes on: {submission.address}") from error
+                raise UserError(f"{error}; the run continues: {submission.address}") from error
             if lost == 1:
                 print(f"{datetime.now():%H:%M:%S} {error}; asking again", flush=True)
         time.sleep(POLL_SECONDS)
 
 
 def _tasks(run: Any) -> list[Any]:
-    """The tasks that the user wrote; the workflow itself is known by its pods, `<workflow>-<number>`."""
+    """Return the tasks that the user wrote. The workflow is recognized by its pods, `<workflow>-<number>`."""
     every = [task for task in (run.run_details and run.run_details.task_details) or [] if task.display_name]
     pods = {child.pod_name or "" for task in every for child in task.child_tasks or []}
     workflows = {pod.rpartition("-")[0] for pod in pods}
@@ -102,7 +109,7 @@ def _tasks(run: Any) -> list[Any]:
 
 
 def _failure(run: Any) -> str:
-    """Failed tasks with their messages, which most servers leave empty."""
+    """Name the failed tasks, with their messages, which most servers leave empty."""
     failed = [task for task in _tasks(run) if task.state == "FAILED"]
     lines = [f"task {task.display_name} failed" + (f": {task.error.message}" if task.error else "") for task in failed]
     return "; ".join(dict.fromkeys(lines)) or (run.error and run.error.message) or f"the run is {run.state}"

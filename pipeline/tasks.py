@@ -1,6 +1,6 @@
-"""The stages as Kubeflow components: each wrapper only turns artifacts into paths and calls the stage's `run`.
+"""The stages as Kubeflow components: each function turns artifacts into paths and calls the stage's `run`.
 
-kfp ships the source of a wrapper's body, so each imports what it needs itself. `place` replaces the image.
+kfp ships only the source of a function's body, so every function has its own imports. `pipeline.graph` sets the image.
 """
 
 from kfp import dsl
@@ -128,7 +128,7 @@ def index(
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def gate(config: str, results: dsl.Input[dsl.Artifact], reason: dsl.Output[dsl.Markdown]) -> str:
-    """Say `pass` where a model is good enough, and better than the champion on the same data."""
+    """Return `pass` if a model is good enough, and better than the champion on the same data."""
     from pathlib import Path
 
     from components import gate as stage

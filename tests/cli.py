@@ -1,4 +1,4 @@
-"""The command line `irra` in this process, and the data that its tests search."""
+"""Calls of the command line `irra` in this process, and the data that its tests search."""
 
 import json
 from pathlib import Path
@@ -21,14 +21,14 @@ def irra(*arguments: object, stdin: str | bytes | None = None) -> Result:
 
 
 def answer(*arguments: object, stdin: str | bytes | None = None) -> dict:
-    """What a command that succeeds answers to a script."""
+    """Run a command with `--json`, which must succeed, and return its answer."""
     done = irra(*arguments, "--json", stdin=stdin)
     assert done.exit_code == 0, done.stderr
     return json.loads(done.stdout)
 
 
 def mistake(*arguments: object, stdin: str | bytes | None = None) -> str:
-    """The message to a user's mistake: one line, and nothing on standard output."""
+    """Run a command with a mistake, and return its message: one line, and nothing on standard output."""
     done = irra(*arguments, stdin=stdin)
     assert done.exit_code == 2, done.stdout
     assert done.stdout == ""

@@ -1,4 +1,4 @@
-"""Small data shared by the tests: a prepared store of coloured rectangles with captions that name the colour."""
+"""Small data shared by the tests: a prepared store of coloured rectangles with captions that name the colours."""
 
 from pathlib import Path
 
@@ -16,13 +16,13 @@ COLOURS = {"red": (200, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 200), 
 PLACES = ("street", "park", "shop", "hall")
 IMAGE_SIZE = (64, 32)
 
-torch.set_num_threads(1)  # pytest runs one process a core
+torch.set_num_threads(1)  # pytest-xdist runs one process per core
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the longest chain of tests, so that the other process does all the rest meanwhile.
+    """Run the longest chain of tests first; meanwhile the other process runs all the rest.
 
-    pytest-xdist keeps this order only with `--no-loadscope-reorder`: the Makefile passes it.
+    pytest-xdist keeps this order only with `--no-loadscope-reorder`, which the Makefile passes.
     """
     items.sort(key=lambda item: "test_pipeline" not in item.nodeid)
 
@@ -34,13 +34,13 @@ def params() -> Params:
 
 @pytest.fixture(scope="session")
 def train_config(params: Params) -> TrainConfig:
-    """Three epochs of six steps over the toy data, the first one a warm-up."""
+    """Three epochs of six steps on the toy data; the first epoch is a warm-up."""
     changes = {"batch_size": 8, "num_epoch": 3, "warmup_epochs": 1, "log_period": 2, "temperature": 0.05}
     return params.train.model_copy(update={"device": "cpu", **changes})
 
 
 def write_store(folder: Path, identities: dict[str, int] | None = None) -> PreparedStore:
-    """Two images with two captions each for every identity; top and bottom half have the identity's colours."""
+    """Write two images with two captions each for every identity, whose colours fill the top and the bottom half."""
     folder.mkdir(parents=True)
     writer = StoreWriter(folder, "toy", IMAGE_SIZE)
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""The presets, as whole parameter files."""
+"""The presets as complete parameter files."""
 
 from irra.config.presets import render_file
 from tests.imports import ROOT
@@ -7,5 +7,5 @@ PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
 
 
 def preset_text(name: str) -> str:
-    """What `make preset` writes to params.yaml."""
+    """Return what `make preset` writes to params.yaml."""
     return render_file(ROOT / "presets" / f"{name}.yaml")

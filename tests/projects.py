@@ -1,4 +1,4 @@
-"""Throw-away copies of this project, in which tests type what a user types."""
+"""Throw-away copies of this project, in which tests run the commands of a user."""
 
 import os
 import shutil
@@ -15,21 +15,21 @@ BIN = Path(sys.executable).parent
 
 
 class Project:
-    """A copy of the project with the tiny preset, in its own git repository, and the commands that a user types."""
+    """A copy of the project with the tiny preset, in its own git repository, and commands run in it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.environment = {
             **os.environ,
             "PATH": f"{BIN}:{os.environ['PATH']}",
-            "OMP_NUM_THREADS": "1",  # equal threads give equal weights
+            "OMP_NUM_THREADS": "1",  # the same number of threads gives the same weights
             "GIT_CONFIG_GLOBAL": "/dev/null",
         }
         for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME"):
             self.environment.pop(name, None)
 
     def run(self, *command: str) -> str:
-        """Run to success; standard output and error."""
+        """Run a command, which must succeed; return standard output and error."""
         done = subprocess.run(
             command, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -37,11 +37,11 @@ class Project:
         return done.stdout
 
     def stages_run(self, *command: str) -> set[str]:
-        """The stages that a DVC command executed."""
+        """Run a DVC command and return the stages that it executed."""
         return {line.split("'")[1] for line in self.run(*command).splitlines() if line.startswith("Running stage '")}
 
     def set(self, section: str, **values: object) -> None:
-        """Change parameters of a section."""
+        """Change parameters of one section."""
         path = self.folder / "params.yaml"
         params = yaml.safe_load(path.read_text())
         params[section] |= values
@@ -49,7 +49,7 @@ class Project:
 
 
 def copy_project(folder: Path) -> None:
-    """Copy what git knows or would add, and commit it."""
+    """Copy all files that git tracks or would add; set the tiny preset and drop earlier results."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -68,7 +68,7 @@ def copy_project(folder: Path) -> None:
 
 
 def new_project(folder: Path) -> Project:
-    """A copy in a git repository of its own, committed."""
+    """Copy the project into its own git repository and commit it."""
     copy_project(folder)
     project = Project(folder)
     project.run("git", "init", "--quiet", "--initial-branch=main")

@@ -1,7 +1,7 @@
-"""An S3 of our own: moto's server behind a door that notes every request, and can hold, refuse or break one.
+"""An S3 server for tests: moto's server behind a door that records every request, and can delay, refuse or break it.
 
-A test module gets the fixture by `pytest_plugins = ["tests.s3"]`; it imports this one too early for pytest to rewrite
-its assertions (PYTEST_DONT_REWRITE), of which there are none.
+A test module gets the fixtures with `pytest_plugins = ["tests.s3"]`. Test modules import this one before pytest could
+rewrite its assertions (PYTEST_DONT_REWRITE); it has none.
 """
 
 import threading
@@ -26,7 +26,7 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Refused:
-    """Answer with an error of S3."""
+    """Answer with an S3 error."""
 
     status: str
     code: str
@@ -34,7 +34,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class CutAfter:
-    """Break the connection after so many bytes of the body."""
+    """Break the connection after this many bytes of the body."""
 
     bytes: int
 
@@ -43,7 +43,7 @@ Door = Callable[[str, str], Refused | CutAfter | None]
 
 
 class Server:
-    """A running S3 with one bucket. `door` sees method and object of every request first, and may take a while."""
+    """A running S3 server with one bucket. `door` gets the method and object of every request first, and may wait."""
 
     def __init__(self) -> None:
         import boto3
@@ -72,16 +72,16 @@ class Server:
         self.client.create_bucket(Bucket=BUCKET)
 
     def asked(self, method: str) -> list[str]:
-        """The objects that were asked for, or sent, since the last reset; in order."""
+        """Return the sorted names of the objects requested with `method` since the last reset."""
         return sorted(name for verb, name in self.requests if verb == method and name)
 
     def fill(self, objects: dict[str, bytes]) -> None:
-        """Make objects as other tools do: without metadata and without a manifest."""
+        """Write objects as other tools do: without metadata or a manifest."""
         for name, content in objects.items():
             self.client.put_object(Bucket=BUCKET, Key=name, Body=content)
 
     def reset(self) -> None:
-        """Empty the bucket, open the door, forget the requests."""
+        """Empty the bucket, open the door and forget all requests."""
         self.door = lambda method, name: None
         for name in self.names():
             self.client.delete_object(Bucket=BUCKET, Key=name)
@@ -121,7 +121,7 @@ def s3_server() -> Iterator[Server]:
 
 @pytest.fixture
 def s3(s3_server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
-    """An empty bucket, to which this process has the address and the keys."""
+    """Empty the bucket, and give this process its address and keys."""
     s3_server.reset()
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_MAX_ATTEMPTS"):
         monkeypatch.delenv(name, raising=False)

@@ -1,4 +1,4 @@
-"""What the CPU tests cannot see: training, evaluation and search on a CUDA GPU, in every precision."""
+"""What CPU tests cannot cover: training, evaluation and indexing on a CUDA GPU, in every precision."""
 
 import json
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 
 @pytest.fixture(autouse=True)
 def exact_products() -> Iterator[None]:
-    """Products in full float32, which is torch's default."""
+    """Make sure that products are computed in full float32, torch's default."""
     assert not torch.backends.cuda.matmul.allow_tf32
     yield
     assert not torch.backends.cuda.matmul.allow_tf32
@@ -41,7 +41,7 @@ def config(train_config: TrainConfig) -> TrainConfig:
     return train_config.model_copy(update={"device": "cuda", "lr": 1e-3, "log_period": 1})
 
 
-def test_losses_and_gradients_equal_the_cpu_s(
+def test_losses_and_gradients_equal_those_of_the_cpu(
     store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
 ) -> None:
     results = []
@@ -60,7 +60,7 @@ def test_losses_and_gradients_equal_the_cpu_s(
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_one_batch_is_overfitted(
+def test_one_batch_can_be_overfitted(
     store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path, precision: str
 ) -> None:
     trainer = make_trainer(store, tokens, config.model_copy(update={"img_aug": False}), tmp_path, CUDA)
@@ -91,7 +91,7 @@ def test_training_learns_and_keeps_float32_weights(
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_state_of_the_gpu_goes_on_there_and_on_a_cpu(
+def test_a_state_saved_on_the_gpu_resumes_there_and_on_a_cpu(
     store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path, precision: str
 ) -> None:
     config = config.model_copy(update={"precision": precision})
@@ -112,7 +112,7 @@ def test_a_state_of_the_gpu_goes_on_there_and_on_a_cpu(
             assert mine.grad is None or not torch.equal(weight.cpu(), mine.cpu()), name
 
 
-def test_ranks_equal_the_cpu_s_ties_included() -> None:
+def test_ranks_equal_those_of_the_cpu_even_with_ties() -> None:
     generator = torch.Generator().manual_seed(0)
     similarity = torch.randint(0, 20, (50, 5000), generator=generator).float()
     queries, gallery = torch.arange(50) % 10, torch.arange(5000) % 10

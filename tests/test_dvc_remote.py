@@ -1,4 +1,4 @@
-"""DVC with S3, as a user types it: a dataset there is a dependency, and results are pushed and pulled."""
+"""DVC with S3, with the commands of a user: a dataset in S3 is a dependency; results are pushed and pulled."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.system, pytest.mark.xdist_group("storage")]
 
 
 def keep_first_stage(project: Project) -> None:
-    """Leave only prepare, with its dataset in S3."""
+    """Keep only the stage prepare, with its dataset in S3."""
     graph, path = project.folder / "dvc.yaml", project.folder / "params.yaml"
     graph.write_text(yaml.safe_dump({"stages": {"prepare": yaml.safe_load(graph.read_text())["stages"]["prepare"]}}))
     params = yaml.safe_load(path.read_text())
@@ -25,7 +25,7 @@ def keep_first_stage(project: Project) -> None:
 
 @pytest.fixture(scope="module")
 def origin(s3_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project that has run on a dataset in S3, committed and pushed."""
+    """Run a project on a dataset in S3, commit it and push the results."""
     s3_server.fill({f"raw/{NAME}/{name}": content for name, content in dataset().items()})
     project = new_project(tmp_path_factory.mktemp("origin"))
     project.environment |= s3_server.environment

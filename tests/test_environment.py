@@ -1,4 +1,4 @@
-"""The check that `make setup` makes, on a small made-up environment."""
+"""The check in `make setup`, on a small made-up environment."""
 
 from pathlib import Path
 
@@ -29,17 +29,17 @@ def site(tmp_path: Path) -> Path:
     return site
 
 
-def test_nothing_is_said_of_a_whole_environment(site: Path, tmp_path: Path) -> None:
+def test_a_complete_environment_needs_no_repair(site: Path, tmp_path: Path) -> None:
     assert repairs(site, tmp_path) == []
 
 
 @pytest.mark.parametrize("file", ["some/__init__.py", "some/inner/module.py", "some/a, b.txt"])
-def test_a_package_that_lost_a_file_is_to_be_installed_again(site: Path, tmp_path: Path, file: str) -> None:
+def test_a_package_that_lost_a_file_is_reinstalled(site: Path, tmp_path: Path, file: str) -> None:
     (site / file).unlink()
     assert repairs(site, tmp_path) == ["--reinstall-package=some-package"]
 
 
-def test_bytecode_may_be_gone(site: Path, tmp_path: Path) -> None:
+def test_bytecode_may_be_missing(site: Path, tmp_path: Path) -> None:
     (site / "__pycache__" / "other.pyc").unlink()
     assert repairs(site, tmp_path) == []
 
@@ -50,7 +50,7 @@ def test_the_project_itself_is_installed_from_its_folder(site: Path, tmp_path: P
     assert repairs(site, tmp_path) == [f"--editable={tmp_path}"]
 
 
-def test_a_package_without_a_trace_is_left_to_uv(site: Path, tmp_path: Path) -> None:
+def test_a_package_that_vanished_completely_is_left_to_uv(site: Path, tmp_path: Path) -> None:
     (site / "other.py").unlink()
     (site / "other-1.0.dist-info" / "RECORD").unlink()
     assert repairs(site, tmp_path) == []

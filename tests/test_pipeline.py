@@ -1,4 +1,4 @@
-"""The whole pipeline by `dvc repro`, in a throw-away copy of the project, as a user runs it."""
+"""The whole pipeline with `dvc repro`, as a user runs it, in a throw-away copy of the project."""
 
 import csv
 import json
@@ -117,6 +117,18 @@ def test_metrics_and_parameters_of_experiments_need_no_path_in_their_names(proje
     assert not [name for name in header if ":" in name]  # file:name, where two files have the same
 
 
+@pytest.mark.system
+def test_the_table_of_experiments_has_no_column_for_a_file(project: Project) -> None:
+    project.run("dvc", "exp", "run", "--temp", "--name", "seeded", "-S", "train.seed=1")
+    command = project.run("make", "--dry-run", "experiments", "OPTIONS=--csv").splitlines()[-1]
+    shown = project.run("sh", "-c", command.replace(".venv/bin/", ""))
+    header, *rows = csv.reader(shown.splitlines())
+    assert "train.seed" in header
+    assert not [name for name in header if "/" in name or name == "model"]
+    assert any("seeded" in row for row in rows)
+    project.run("dvc", "exp", "remove", "seeded")
+
+
 def test_dvc_shows_plots(project: Project) -> None:
     project.run("dvc", "plots", "show")
     assert (project.folder / "dvc_plots" / "index.html").is_file()
@@ -146,7 +158,7 @@ def test_an_edited_masking_rate_reruns_tokenize_and_what_follows(project: Projec
 
 @contextmanager
 def edited(project: Project, name: str) -> Iterator[None]:
-    """A file of code with a line more."""
+    """Append a line to a source file until the context ends."""
     path = project.folder / name
     source = path.read_text()
     path.write_text(source + "\n# edited\n")
@@ -155,7 +167,7 @@ def edited(project: Project, name: str) -> Iterator[None]:
 
 
 def changed_stages(project: Project) -> set[str]:
-    """The stages that an edit concerns, before anything has run."""
+    """Return the stages that DVC would run again because a dependency changed."""
     status = json.loads(project.run("dvc", "status", "--json"))
     return {stage for stage, changes in status.items() if any("changed deps" in change for change in changes)}
 
@@ -182,7 +194,7 @@ def test_edited_code_reruns_the_stages_whose_outputs_it_can_change(
         assert changed_stages(project) == stages
 
 
-def test_bytecode_is_no_edit(project: Project) -> None:
+def test_bytecode_does_not_count_as_an_edit(project: Project) -> None:
     for folder in ("irra/model", "irra/synthetic", "components/figures"):
         cache = project.folder / folder / "__pycache__"
         cache.mkdir(exist_ok=True)
@@ -190,7 +202,7 @@ def test_bytecode_is_no_edit(project: Project) -> None:
     assert changed_stages(project) == set()
 
 
-def test_an_edited_figure_draws_again_and_trains_nothing(project: Project) -> None:
+def test_an_edited_figure_reruns_only_the_report(project: Project) -> None:
     with edited(project, "components/figures/curves.py"):
         assert project.stages_run("dvc", "repro") == {"report"}
     assert project.stages_run("dvc", "repro") == set()
@@ -198,7 +210,7 @@ def test_an_edited_figure_draws_again_and_trains_nothing(project: Project) -> No
 
 @pytest.mark.system
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
-def test_stopped_training_started_again_gives_the_same_weights(
+def test_a_stopped_training_that_resumes_gives_the_same_weights(
     project: Project, tmp_path: Path, signum: int, status: int
 ) -> None:
     command = ["python", "-m", "components.train", "--model", str(tmp_path / "model")]
@@ -221,7 +233,7 @@ def test_stopped_training_started_again_gives_the_same_weights(
 
 
 @pytest.mark.system
-def test_experiments_run_in_a_workspace_of_their_own_and_share_the_mlflow_store(project: Project) -> None:
+def test_experiments_run_in_their_own_workspace_and_share_the_mlflow_store(project: Project) -> None:
     runs = len(mlflow_runs(project))
     project.run("dvc", "exp", "run", "--temp", "--name", "contrast", "-S", "train.loss_names=itc")
     assert len(mlflow_runs(project)) == runs + 1

@@ -1,4 +1,4 @@
-"""The shape of the project: import direction, and a stage graph that knows its own code."""
+"""The structure of the project: import directions, and a dvc.yaml that matches the code."""
 
 from dataclasses import fields
 from importlib import import_module
@@ -23,7 +23,7 @@ from tests.imports import (
     source_of,
 )
 
-UNTRACKED = {"checkpoints", "", "data/downloads"}  # states of a training, here and remote; copies of remote data
+UNTRACKED = {"checkpoints", "", "data/downloads"}  # states of a training, local and remote; copies of remote data
 PURE = ("losses", "metrics", "data/masking")
 
 
@@ -37,14 +37,14 @@ def graph() -> dict[str, Any]:
 
 
 def dependencies(stage: Stage) -> tuple[set[str], set[str]]:
-    """What a stage depends on in dvc.yaml: code, and data."""
+    """Return the dependencies of a stage in dvc.yaml: code, and data."""
     deps = set(graph()[stage.name]["deps"])
     code = {dep for dep in deps if dep.split("/")[0] in PACKAGES}
     return code, {dep for dep in deps - code if "$" not in dep}
 
 
 def outputs(stage: Stage) -> set[str]:
-    """What a stage writes in dvc.yaml."""
+    """Return the outputs of a stage in dvc.yaml."""
     node = graph()[stage.name]
     entries = [*node["outs"], *node.get("metrics", []), *node.get("plots", [])]
     return {entry if isinstance(entry, str) else next(iter(entry)) for entry in entries}
@@ -59,27 +59,27 @@ def roots(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "irra").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_method_imports_no_tool_of_the_pipeline(path: Path) -> None:
+def test_irra_imports_no_tool_of_the_pipeline(path: Path) -> None:
     assert not roots(path) & {"components", "app", "pipeline", "mlflow", "dvc", "kfp", "boto3", "matplotlib"}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "components").rglob("*.py")), ids=lambda path: path.name)
-def test_components_import_no_pipeline(path: Path) -> None:
+def test_components_do_not_import_the_pipeline(path: Path) -> None:
     assert not roots(path) & {"app", "pipeline", "kfp", "dvc"}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "app").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
-def test_what_people_touch_needs_no_cluster(path: Path) -> None:
+def test_app_needs_no_cluster(path: Path) -> None:
     assert not roots(path) & {"pipeline", "kfp", "dvc", "boto3"}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "pipeline").glob("*.py")), ids=lambda path: path.name)
-def test_the_graph_leaves_the_work_to_the_stages(path: Path) -> None:
+def test_pipeline_leaves_the_work_to_the_stages(path: Path) -> None:
     assert not roots(path) & {"torch", "mlflow", "dvc", "boto3", "app"}
 
 
 @pytest.mark.parametrize("name", PURE)
-def test_pure_functions_import_nothing_of_the_project(name: str) -> None:
+def test_pure_functions_import_nothing_from_the_project(name: str) -> None:
     assert not roots(ROOT / "irra" / f"{name}.py") & {"irra", "components"}
 
 
@@ -106,7 +106,7 @@ def test_only_the_report_draws(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("name", CANNOT_CHANGE_AN_OUTPUT)
-def test_what_cannot_change_an_output_is_there_and_imported_by_a_stage(name: str) -> None:
+def test_what_cannot_change_an_output_exists_and_is_imported_by_a_stage(name: str) -> None:
     assert source_of(name)
     code = {ROOT / path for stage in IN_DVC for path in code_of(stage) if path.endswith(".py")}
     imported = set().union(*map(imported_names, code))
@@ -118,12 +118,12 @@ def test_the_stage_graph_fits_on_two_screens() -> None:
     assert len((ROOT / "dvc.yaml").read_text().splitlines()) <= 120
 
 
-def test_all_files_of_the_package_that_are_no_modules_are_known_to_be_read() -> None:
+def test_every_data_file_of_the_package_belongs_to_a_module() -> None:
     data = {path for path in (ROOT / "irra").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
     assert data == {path for pattern in PACKAGE_DATA.values() for path in ROOT.glob(pattern)}
 
 
-def test_the_table_of_stages_is_whole() -> None:
+def test_the_table_of_stages_is_complete() -> None:
     assert [stage.name for stage in IN_DVC] == list(graph())
     assert set(SECTIONS) == set(Params.model_fields)
     assert len(STAGES) == len(ROWS)

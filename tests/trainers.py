@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 class Quiet:
-    """A reporter that keeps the numbers of the steps and epochs it hears of."""
+    """A reporter that only records the numbers of reported steps and epochs."""
 
     def __init__(self) -> None:
         self.steps: list[int] = []
@@ -38,7 +38,7 @@ def make_trainer(
     device: torch.device = CPU,
     kind: type[Trainer] = Trainer,
 ) -> Trainer:
-    """A training of a small model, from the state in `folder` where there is one."""
+    """Return a trainer of a small model, resumed from the state in `folder` if there is one."""
     states = StateFolder(folder, {"test": 1}) if isinstance(folder, Path) else folder
     return kind(small_model(config.seed), TrainingData(store, tokens, config), config, device, states)
 
@@ -46,6 +46,6 @@ def make_trainer(
 def train(
     store: PreparedStore, tokens: TokenStore, config: TrainConfig, folder: Path, reporter: Reporter | None = None
 ) -> tuple[Trainer, TrainState]:
-    """Train from the state in `folder`, if there is one, to the end."""
+    """Train to the end, from the state in `folder` if there is one."""
     trainer = make_trainer(store, tokens, config, folder)
     return trainer, trainer.fit(reporter or Quiet())

@@ -1,9 +1,10 @@
-"""Print what of an environment has lost files, as options with which uv installs it again; nothing where all is there.
+"""Find installed packages that have lost files, and print the options with which uv reinstalls them.
 
 python tools/check_environment.py      # with the environment's Python, as `make setup` does
 
-uv finds out by itself which packages are missing, but takes one for installed whose record alone is left; and the
-project is in no list of requirements. Only the standard library is used: it is what an environment never loses.
+Prints nothing if no files are missing. uv itself finds missing packages, but it counts a package as installed as long
+as its record is left, and the requirements do not list the project itself. This script uses only the standard library,
+which cannot get lost with the environment.
 """
 
 import csv
@@ -17,7 +18,7 @@ PROJECT = Path(__file__).parent.parent
 
 
 def repairs(site: Path, project: Path) -> list[str]:
-    """Options for `uv pip install` that mend the packages in the folder `site`, among which `project` should be."""
+    """Return options for `uv pip install` that repair the packages in `site`, where `project` should be too."""
     own = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
     records = {_name(record.parent): record for record in sorted(site.glob("*.dist-info/RECORD"))}
     broken = [name for name, record in records.items() if name != own and _has_lost_files(record)]
@@ -28,12 +29,12 @@ def repairs(site: Path, project: Path) -> list[str]:
 
 
 def _name(folder: Path) -> str:
-    """A distribution's name in its normal form, which its folder begins with."""
+    """Return the normalized name of a distribution, with which its folder begins."""
     return re.sub(r"[-_.]+", "-", folder.name.split("-")[0]).lower()
 
 
 def _has_lost_files(record: Path) -> bool:
-    """Whether any file that was installed is gone, bytecode excepted, which Python writes anew."""
+    """Whether any installed file is missing. Bytecode does not count: Python writes it again."""
     site = record.parent.parent
     with record.open(encoding="utf-8", newline="") as file:
         paths = [row[0] for row in csv.reader(file) if row and not row[0].endswith(".pyc")]

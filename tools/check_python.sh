@@ -1,5 +1,5 @@
 #!/bin/sh
-# Usage: check_python.sh PYTHON - say clearly what is missing before anything is installed.
+# Usage: check_python.sh PYTHON - check that Python can be used, before anything is installed.
 python=$1
 if ! command -v "$python" >/dev/null 2>&1; then
     echo "error: $python was not found. Install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3.12" >&2

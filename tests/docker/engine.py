@@ -1,9 +1,9 @@
-"""A Docker engine, a base image and the image of the project, as fixtures for the tests that need the real thing.
+"""Fixtures for tests that need Docker: an engine, a base image, and the image of the project.
 
 python -m pytest -m docker -rs
 
-An engine that answers is used as it is. Otherwise one is started, which needs root, and stopped at the end; its images
-stay, so that only the first run downloads the dependencies.
+If an engine already runs, the tests use it. Otherwise they start one, which needs root, and stop it at the end. Its
+images stay, so that only the first run downloads the dependencies.
 """
 
 import os
@@ -24,20 +24,20 @@ STAND_IN = "irra-python-base:bookworm"
 START_SECONDS = 60
 STOP_SECONDS = 60
 
-# The first build takes many minutes, and processes of pytest-xdist would each start an engine.
+# The first build takes many minutes. One group: otherwise every process of pytest-xdist would start an engine.
 NEEDS_DOCKER = [pytest.mark.docker, pytest.mark.timeout(3600), pytest.mark.xdist_group("docker")]
 
 
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """An engine that answers on the default socket."""
+    """Make sure that an engine answers on the default socket."""
     with running_engine(tmp_path_factory.mktemp("docker") / "dockerd.log"):
         yield
 
 
 @pytest.fixture(scope="session")
 def base_image(engine: None) -> str:
-    """BASE_IMAGE of the environment; else the Dockerfile's own; else, where that cannot be pulled, a stand-in."""
+    """Return $BASE_IMAGE, or else the Dockerfile's own base image, or a stand-in if that cannot be pulled."""
     if chosen := os.environ.get("BASE_IMAGE"):
         return chosen
     match = re.search(r"^ARG BASE_IMAGE=(\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
@@ -54,33 +54,33 @@ def base_image(engine: None) -> str:
 
 @pytest.fixture(scope="session")
 def image(base_image: str) -> str:
-    """The tag of the image, built by the user's own command."""
+    """Build the image with the user's own command and return its tag."""
     return build(ROOT, IMAGE, base_image)
 
 
 def build(folder: Path, tag: str, base: str) -> str:
-    """Run `make image` in `folder`; older images of that tag go, as far as nothing is built on them."""
+    """Run `make image` in `folder`, and remove older, unused images of that tag."""
     subprocess.run(["make", "image", f"IMAGE={tag}", f"BASE_IMAGE={base}"], cwd=folder, check=True)
     docker("image", "prune", "--force", "--filter", "label=org.opencontainers.image.title=irra-pipeline")
     return tag
 
 
 def docker(*arguments: str) -> str:
-    """What a docker command prints; an AssertionError with its messages when it fails."""
+    """Run a docker command and return what it prints. If it fails, the AssertionError shows its messages."""
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True)
     assert done.returncode == 0, f"docker {' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
     return done.stdout.strip()
 
 
 def image_id(name: str) -> str:
-    """The id of an image that this engine has, or ""."""
+    """Return the id of a local image, or "" if there is none."""
     command = ["docker", "image", "inspect", "--format", "{{.Id}}", name]
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
 @contextmanager
 def running_engine(log: Path) -> Iterator[None]:
-    """Use the engine that answers, or start one for as long as this lasts; skips the test where none can run."""
+    """Use the running engine, or start one until the context ends. Skip the test if none can run."""
     if shutil.which("docker") is None:
         pytest.skip("no Docker engine: there is no docker command (on Debian: apt-get install docker.io)")
     if _answers():

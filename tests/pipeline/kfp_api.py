@@ -1,11 +1,11 @@
-"""A Kubeflow Pipelines server for tests: its v2beta1 API over real HTTP, as strict as the real one, and no cluster.
+"""A Kubeflow Pipelines server for tests: the v2beta1 API over real HTTP, as strict as the real one, without a cluster.
 
     with kfp_api() as api:
         submit(package, Server(api.host), experiment="irra")
         assert api.runs[0].parameters == {...}
 
-Every body is checked against the models of `kfp_server_api` (no unknown field, no wrong type), the pipeline against
-KFP's own messages, and run-time parameters against the pipeline's definitions, all refused with 400 otherwise.
+It checks every body against the models of `kfp_server_api` (no unknown field, no wrong type), the pipeline against
+KFP's own messages, and run-time parameters against the pipeline's definitions, and refuses what is wrong with 400.
 """
 
 import json
@@ -48,7 +48,7 @@ PARAMETER_TYPES: dict[str, tuple[type, ...]] = {
 
 
 class Refused(Exception):
-    """What the server answers instead: an HTTP status and a message."""
+    """A refusal: an HTTP status and a message."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -57,7 +57,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """A misbehaviour: an answer that KFP would not give, after a while."""
+    """An answer that KFP would not give, sent after `seconds`."""
 
     status: int = 200
     body: str = "<html><title>Sign in</title></html>"
@@ -67,7 +67,7 @@ class Answer:
 
 @dataclass
 class Run:
-    """A run as the server keeps it: the request's body, and the two documents in it."""
+    """A run as the server keeps it: the body of the request and the two documents in it."""
 
     run_id: str
     body: dict[str, Any]
@@ -82,16 +82,16 @@ class Run:
 
     @property
     def tasks(self) -> list[str]:
-        """All of them, also those inside loops and branches."""
+        """The names of all tasks, also of those inside loops and branches."""
         components = (self.pipeline["root"], *self.pipeline.get("components", {}).values())
         return sorted(name for component in components for name in component.get("dag", {}).get("tasks", {}))
 
 
 @dataclass
 class KfpApi:
-    """The server's state, to look at and to change while it runs.
+    """The server's state, which tests read and change while it runs.
 
-    `misbehave["POST /runs"]` takes the place of what the server would do; `states` are told one poll after the other.
+    `misbehave["POST /runs"]` replaces the server's own answer. Each poll of a run gets the next one of `states`.
     """
 
     host: str = ""
@@ -100,14 +100,14 @@ class KfpApi:
     cookie: str | None = None
     states: Sequence[str] = ("PENDING", "RUNNING", "SUCCEEDED")
     failing_task: str | None = None
-    failure: str | None = None  # its message; the API has a field for it, which real servers leave empty
+    failure: str | None = None  # the message of the failure; real servers leave it empty
     misbehave: dict[str, Answer] = field(default_factory=dict)
     experiments: list[dict[str, Any]] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)  # method, path and query, headers
 
     def answer(self, method: str, path: str, query: Mapping[str, str], body: Any) -> dict[str, Any]:
-        """One request: the routes of the API."""
+        """Answer one request: the routes of the API."""
         match method, path.removeprefix(ROOT).strip("/").split("/"):
             case "GET", ["healthz"]:
                 return {"multi_user": self.multi_user, "pipeline_store": "database"}
@@ -125,7 +125,7 @@ class KfpApi:
         namespace = query.get("namespace", "")
         self.check_namespace(namespace)
         found = [e for e in self.experiments if e["namespace"] == namespace and matches(e, query.get("filter"))]
-        return {"experiments": found, "total_size": len(found)} if found else {}  # empty fields are left out
+        return {"experiments": found, "total_size": len(found)} if found else {}  # the API leaves out empty fields
 
     def create_experiment(self, body: Any) -> dict[str, Any]:
         check_model(body, "V2beta1Experiment")
@@ -166,7 +166,7 @@ class KfpApi:
         return {**message, "run_details": {"task_details": self.task_details(run, state)}} if run.polls else message
 
     def task_details(self, run: Run, state: str) -> list[dict[str, Any]]:
-        """As a server reports them: the workflow, the graph, and for every task its driver, itself and its pod."""
+        """List what a server reports: the workflow, the graph, and for every task its driver, itself and its pod."""
         workflow = f"{run.pipeline['pipelineInfo']['name']}-x7k2p"
         names = [workflow, "root-driver", "root"]
         names += [name for task in run.tasks for name in (f"{task}-driver", task, "executor")]
@@ -186,7 +186,7 @@ class KfpApi:
 
 
 def check_model(data: Any, kind: str, where: str = "") -> None:
-    """Refused unless `data` is a message of the type `kind`, as the real gateway refuses unknown fields and types."""
+    """Refuse `data` unless it is a message of the type `kind`; the real gateway does so too."""
     if kind in PLAIN:
         fits = isinstance(data, PLAIN[kind]) and (kind in ("bool", "object") or not isinstance(data, bool))
     elif match := re.fullmatch(r"(list\[|dict\(str, )(.*)[])]", kind):
@@ -205,7 +205,7 @@ def check_model(data: Any, kind: str, where: str = "") -> None:
                 check_model(item, types[key], f"{where}.{key}")
     if not fits:
         raise Refused(400, f"proto: invalid value for {kind} field {where.strip('.')}: {json.dumps(data)[:100]}")
-    if not where:  # once more by kfp's own reader, which also checks enums and dates
+    if not where:  # kfp's own reader also checks enums and dates
         try:
             kfp_server_api.ApiClient().deserialize(SimpleNamespace(data=json.dumps(data)), kind)
         except (ValueError, kfp_server_api.ApiException) as error:
@@ -213,7 +213,7 @@ def check_model(data: Any, kind: str, where: str = "") -> None:
 
 
 def documents(sent: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The pipeline spec and the platform spec of a request, checked as the server checks them."""
+    """Return the pipeline spec and the platform spec of a request, checked as the server checks them."""
     pipeline = sent.get("pipeline_spec", sent)
     platform = sent.get("platform_spec", {})
     try:
@@ -233,7 +233,7 @@ def documents(sent: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def check_parameters(run: Run) -> None:
-    """Names, presence and types of run-time parameters, as the server checks them."""
+    """Check names, presence and types of run-time parameters, as the server does."""
     defined = run.pipeline["root"].get("inputDefinitions", {}).get("parameters", {})
     if extra := run.parameters.keys() - defined.keys():
         raise Refused(400, f"Invalid input error: parameter(s) provided are not required by pipeline: {sorted(extra)}")
@@ -247,7 +247,7 @@ def check_parameters(run: Run) -> None:
 
 
 def matches(experiment: Mapping[str, Any], text: str | None) -> bool:
-    """A filter of the API: all predicates equal; other operations are not needed here."""
+    """Whether an experiment passes a filter of the API. Only equality is supported."""
     for predicate in json.loads(text or "{}").get("predicates", []):
         if predicate["operation"] not in (1, "EQUALS"):
             raise Refused(400, f"Invalid input error: operation {predicate['operation']}")
@@ -261,7 +261,7 @@ class Handler(BaseHTTPRequestHandler):
     """HTTP around `KfpApi.answer`."""
 
     protocol_version = "HTTP/1.1"
-    wbufsize = -1  # head and body in one packet, or the client's system waits 40 ms before it acknowledges the first
+    wbufsize = -1  # head and body in one packet: otherwise the client's system acknowledges the first only after 40 ms
     server: "Http"
 
     def do_GET(self) -> None:
@@ -301,7 +301,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *arguments: Any) -> None:
-        """Silence: tests look at `KfpApi.requests`."""
+        """Log nothing; tests read `KfpApi.requests`."""
 
 
 class Http(ThreadingHTTPServer):
@@ -314,12 +314,12 @@ class Http(ThreadingHTTPServer):
         self.api, self.stopped = api, threading.Event()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that gave up on a slow answer is no news."""
+        """Ignore clients that gave up on a slow answer."""
 
 
 @contextmanager
 def kfp_api(certificate: Path | None = None, **settings: Any) -> Iterator[KfpApi]:
-    """A running server; `certificate` is a PEM file of key and certificate for https, `settings` as in `KfpApi`."""
+    """Run a server. `certificate`: a PEM file with key and certificate, for https; `settings`: those of `KfpApi`."""
     api = KfpApi(**settings)
     server = Http(api)
     if certificate:

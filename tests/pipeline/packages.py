@@ -25,7 +25,7 @@ def cluster() -> Cluster:
 
 
 def compiled(pipeline: Pipeline) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The graph and the Kubernetes settings."""
+    """Compile, and return the graph and the Kubernetes settings."""
     with TemporaryDirectory() as folder:
         compile_pipeline(pipeline, path := Path(folder, "package.yaml"))
         spec, platform = yaml.safe_load_all(path.read_text())
@@ -43,6 +43,6 @@ def ablation_package() -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def containers(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The container of every task."""
+    """Return the container of every task."""
     executors = spec["deploymentSpec"]["executors"]
     return {name.removeprefix("exec-"): executor["container"] for name, executor in executors.items()}

@@ -1,4 +1,4 @@
-"""`python -m pipeline`, in this process."""
+"""`python -m pipeline`, called in this process."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.pipeline.packages import IMAGE, cluster
 
 PRESETS = ROOT / "presets"
 PARAMS = ["--params", str(PRESETS / "tiny.yaml")]
-WEIGHTS = os.path.relpath(__file__)  # any file whose path is relative
+WEIGHTS = os.path.relpath(__file__)  # any file with a relative path
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -85,7 +85,7 @@ def settings_with_mlflow(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_submit_warns_where_no_task_is_told_of_mlflow(
+def test_submit_warns_if_tasks_get_no_mlflow_server(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, known: bool
 ) -> None:
     options = ["--cluster", str(settings_with_mlflow(tmp_path / "cluster.yaml"))] if known else []
@@ -110,12 +110,12 @@ def test_uncommitted_code_can_be_submitted_without_the_cache(monkeypatch: pytest
         (["--image", IMAGE, "--checkpoints", "s3://ck/states"], "'s3://ck/states': not an address in S3"),
         (["--image", IMAGE, "--params", "nowhere/cuhk.yaml"], "nowhere/cuhk.yaml: no such file; `make preset"),
         (["--image", IMAGE, "--params", f"{PRESETS}/cuhk-pedez.yaml"], f"did you mean {PRESETS}/cuhk-pedes.yaml?"),
-        (["--image", IMAGE, "--params", f"{PRESETS}/cuhk-pedes.yaml"], "'data/raw' is a folder of this machine"),
+        (["--image", IMAGE, "--params", f"{PRESETS}/cuhk-pedes.yaml"], "'data/raw' is a folder on this machine"),
         (
             ["--image", IMAGE, "--params", f"{PRESETS}/cuhk-pedes.yaml", "--set", "prepare.root_dir=s3:///raw"],
             "prepare.root_dir: 's3:///raw': not an address in S3",
         ),
-        (["--image", IMAGE, "--set", f"train.pretrained={WEIGHTS}"], f"'{WEIGHTS}' is a file of this machine"),
+        (["--image", IMAGE, "--set", f"train.pretrained={WEIGHTS}"], f"'{WEIGHTS}' is a file on this machine"),
         (["--image", IMAGE, "--cluster", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["--image", IMAGE, "--ablation", "--losses", "sdn"], "unknown loss 'sdn'; did you mean 'sdm'?"),
     ],
@@ -130,7 +130,7 @@ def test_a_mistake_is_found_before_anything_is_sent(
 
 
 @pytest.mark.parametrize("root", ["s3://bucket/raw", "/data/raw"])
-def test_data_that_a_cluster_sees_is_submitted(monkeypatch: pytest.MonkeyPatch, root: str) -> None:
+def test_data_that_a_cluster_can_see_is_submitted(monkeypatch: pytest.MonkeyPatch, root: str) -> None:
     options = ["--params", f"{PRESETS}/cuhk-pedes.yaml", "--set", f"prepare.root_dir={root}", "--image", IMAGE]
     with kfp_api() as api:
         assert run(monkeypatch, "submit", "--host", api.host, *options) == 0
@@ -147,7 +147,7 @@ def test_an_image_without_a_tag_is_not_compiled(
     assert not path.exists()
 
 
-def test_a_submission_to_nowhere_says_how_to_name_the_server(
+def test_submitting_without_a_host_says_how_to_name_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, "submit", *PARAMS, "--host", "", "--image", IMAGE) == 2

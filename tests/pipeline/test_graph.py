@@ -1,4 +1,4 @@
-"""The compiled pipelines: the same graph as DVC's, with settings where they belong."""
+"""The compiled pipelines: the same graph as in dvc.yaml, with all settings in place."""
 
 import json
 from pathlib import Path
@@ -91,7 +91,7 @@ def test_tasks_are_retried_with_backoff_and_end_in_time() -> None:
     assert platform["exec-train"]["activeDeadlineSeconds"] == str(2 * 24 * 3600)
 
 
-def test_an_attempt_that_fails_at_its_timeout_leaves_time_for_all_others() -> None:
+def test_an_attempt_that_fails_at_its_timeout_leaves_time_for_all_retries() -> None:
     train = irra_package()[0]["root"]["dag"]["tasks"]["train"]["retryPolicy"]
     minutes = 6 * 2 * 24 * 60 + (1 + 2 + 4 + 8 + 16)  # six attempts of two days, and the waits between them
     assert train["backoffMaxDuration"] == f"{60 * minutes}s"
@@ -115,7 +115,7 @@ def test_cluster_settings_reach_the_tasks() -> None:
         assert {"name": "AWS_ENDPOINT_URL", "value": "http://s3"} in container["env"]
 
 
-def test_every_task_may_have_settings_of_its_own() -> None:
+def test_every_task_can_have_its_own_settings() -> None:
     names = set(containers(irra_package()[0])) | set(containers(ablation_package()[0]))
     assert names == set(TASKS)
 
@@ -165,7 +165,7 @@ def test_durations_are_seconds() -> None:
 
 
 def test_sections_travel_as_json_strings() -> None:
-    """Integers inside a dict parameter would arrive as floats."""
+    """A dict parameter would turn integers into floats."""
     definitions = irra_package()[0]["root"]["inputDefinitions"]["parameters"]
     assert {definitions[name]["parameterType"] for name in SECTIONS} == {"STRING"}
     assert isinstance(json.loads(definitions["train"]["defaultValue"])["batch_size"], int)

@@ -1,4 +1,4 @@
-"""The image, really built: what is in it, who runs in it, and what a change of code costs."""
+"""The real image: what is in it, which user runs in it, and what has to be rebuilt after a change of code."""
 
 import json
 import re
@@ -24,7 +24,7 @@ find /app /opt/venv -perm -o+w ! -type l
 
 
 def inside(image: str, *command: str, user: str | None = None, folder: str = "/app") -> str:
-    """What a command prints in a container of the image."""
+    """Run a command in a container of the image and return what it prints."""
     return docker("run", "--rm", *(["--user", user] if user else []), "--workdir", folder, image, *command)
 
 
@@ -33,16 +33,16 @@ def facts(image: str) -> dict[str, Any]:
     return config
 
 
-def test_nobody_runs_as_root_and_the_user_is_a_number(image: str) -> None:
+def test_the_user_is_a_number_and_not_root(image: str) -> None:
     assert re.fullmatch(r"[1-9]\d*(:\d+)?", facts(image)["Config"]["User"])
     assert inside(image, "id", "-u") != "0"
 
 
-def test_there_is_no_entrypoint_since_kubeflow_gives_the_command(image: str) -> None:
+def test_there_is_no_entrypoint_because_kubeflow_gives_the_command(image: str) -> None:
     assert not facts(image)["Config"]["Entrypoint"]
 
 
-def test_the_image_says_which_commit_it_is_made_of(image: str) -> None:
+def test_the_image_says_from_which_commit_it_was_built(image: str) -> None:
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert facts(image)["Config"]["Labels"]["org.opencontainers.image.revision"] == commit.stdout.strip()
 
@@ -51,8 +51,8 @@ def test_no_caches_histories_or_keys_are_inside_and_code_is_read_only(image: str
     assert inside(image, "sh", "-c", LEFTOVERS, user="0") == ""
 
 
-def test_only_the_two_packages_and_their_metadata_are_beside_the_dependencies(image: str) -> None:
-    names = {"LICENSE", "README.md", "components", "irra", "pyproject.toml", "requirements.txt"}
+def test_the_work_folder_holds_only_the_packages_and_their_metadata(image: str) -> None:
+    names = {"LICENSE", "README.md", "app", "components", "irra", "pyproject.toml", "requirements.txt"}
     assert set(inside(image, "ls", "-A", "/app").split()) == names
 
 
@@ -72,8 +72,8 @@ def test_libraries_find_a_home_and_a_name_for_any_user(image: str, user: str | N
     assert inside(image, "python", "-c", code, user=user) == "irra /home/irra/.cache/matplotlib"
 
 
-def test_the_executor_of_kubeflow_and_the_stages_import_from_any_folder(image: str) -> None:
-    code = "import kfp.dsl.executor_main, irra, components; print(irra.__file__)"
+def test_the_executor_of_kubeflow_and_the_packages_import_from_any_folder(image: str) -> None:
+    code = "import kfp.dsl.executor_main, irra, components, app; print(irra.__file__)"
     command = ["env", "_KFP_RUNTIME=true", "python3", "-c", code]  # as kfp starts a task
     assert inside(image, *command, folder="/tmp") == "/app/irra/__init__.py"
 
@@ -83,23 +83,28 @@ def test_all_dependencies_of_the_stages_are_installed(image: str) -> None:
     assert inside(image, "python", "-W", "error::ImportWarning", "-c", code) == ""
 
 
-def test_bytecode_is_there_since_no_task_can_write_it(image: str) -> None:
-    code = "import torch, irra, os; print(all(os.path.exists(package.__cached__) for package in (torch, irra)))"
+def test_the_command_of_the_image_starts(image: str) -> None:
+    assert "Usage: irra" in docker("run", "--rm", image)
+
+
+def test_bytecode_is_compiled_because_no_task_can_write_it(image: str) -> None:
+    packages = "torch, irra, components, app"
+    code = f"import {packages}, os; print(all(os.path.exists(package.__cached__) for package in ({packages})))"
     assert inside(image, "python", "-c", code) == "True"
 
 
-def test_changed_code_keeps_the_layer_of_the_dependencies(image: str, base_image: str, tmp_path: Path) -> None:
+def test_a_change_of_code_keeps_the_layer_of_the_dependencies(image: str, base_image: str, tmp_path: Path) -> None:
     for name in (
         "Makefile",
         "Dockerfile",
         ".dockerignore",
-        "requirements.txt",
         "pyproject.toml",
+        "requirements.txt",
         "README.md",
         "LICENSE",
     ):
         shutil.copy(ROOT / name, tmp_path)
-    for name in ("irra", "components"):
+    for name in ("irra", "components", "app"):
         shutil.copytree(ROOT / name, tmp_path / name)
     (tmp_path / "irra" / "__init__.py").write_text("# edited\n")
     edited = build(tmp_path, "irra-python-pipeline:edited", base_image)
@@ -107,5 +112,5 @@ def test_changed_code_keeps_the_layer_of_the_dependencies(image: str, base_image
         before, after = facts(image)["RootFS"]["Layers"], facts(edited)["RootFS"]["Layers"]
     finally:
         docker("rmi", edited)
-    assert before[:-3] == after[:-3]
-    assert before[-3:] != after[-3:]  # irra, components, the installed command
+    assert before[:-4] == after[:-4]
+    assert before[-4:] != after[-4:]  # irra, components, app, the installed command

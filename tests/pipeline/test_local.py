@@ -1,4 +1,4 @@
-"""Which folders of a local run are a finished one, and what a container sees of this machine."""
+"""When a local run counts as finished, and which local paths a container gets."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ ALWAYS = ("prepare", "tokenize", "train", "evaluate", "index")
 
 
 def leave(run: Path, *tasks: str, verdict: str = "") -> None:
-    """What tasks that ended well leave; with a `verdict`, also that of the gate."""
+    """Write what successful tasks leave; with a `verdict`, also the gate's result."""
     for task in tasks:
         (run / task).mkdir(parents=True)
         (run / task / "executor_output.json").write_text("{}")
@@ -41,9 +41,7 @@ def iterations() -> list[str]:
 
 
 @pytest.mark.parametrize(("verdict", "more"), [("pass", ["register"]), ("fail", [])])
-def test_a_run_is_finished_with_register_only_where_the_gate_says_pass(
-    tmp_path: Path, verdict: str, more: list[str]
-) -> None:
+def test_a_finished_run_has_register_only_if_the_gate_says_pass(tmp_path: Path, verdict: str, more: list[str]) -> None:
     leave(tmp_path, *ALWAYS, *more, verdict=verdict)
     check(tmp_path)
 
@@ -51,10 +49,10 @@ def test_a_run_is_finished_with_register_only_where_the_gate_says_pass(
 @pytest.mark.parametrize(
     ("tasks", "verdict", "silent"),
     [
-        (("prepare", "tokenize", "train", "evaluate"), "fail", "index"),  # nothing is made of its output
+        (("prepare", "tokenize", "train", "evaluate"), "fail", "index"),  # no other task needs its output
         (ALWAYS, "pass", "register"),
         (ALWAYS, "", "gate"),
-        (("prepare",), "", "tokenize"),  # and not those after it, which never began
+        (("prepare",), "", "tokenize"),  # the tasks after it never began
     ],
 )
 def test_a_task_that_vanished_is_named(tmp_path: Path, tasks: tuple[str, ...], verdict: str, silent: str) -> None:
@@ -77,7 +75,7 @@ def test_a_task_of_an_ablation_that_vanished_is_named(tmp_path: Path, vanished: 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with a folder for datasets."""
+    """Make a folder for datasets in a new current folder."""
     project = tmp_path / "project"
     (project / "raw").mkdir(parents=True)
     monkeypatch.chdir(project)
@@ -89,20 +87,20 @@ def with_dataset(*assignments: str) -> Params:
     return change(tiny(), [*dataset, *assignments])
 
 
-def test_containers_see_a_dataset_under_its_absolute_address(here: Path) -> None:
+def test_containers_see_a_dataset_at_its_absolute_path(here: Path) -> None:
     (here / "raw" / "CUHK-PEDES").mkdir()
     params, mounts = on_this_machine(with_dataset())
     assert params.prepare.root_dir == str(here / "raw")
     assert mounts == [here / "raw"]
 
 
-def test_containers_see_what_a_link_leads_to(here: Path, tmp_path: Path) -> None:
+def test_containers_see_the_target_of_a_link(here: Path, tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (here / "raw" / "CUHK-PEDES").symlink_to(tmp_path / "disk")
     assert on_this_machine(with_dataset())[1] == [here / "raw", tmp_path / "disk"]
 
 
-def test_containers_see_weights_of_this_machine(here: Path) -> None:
+def test_containers_see_local_weights(here: Path) -> None:
     (here / "weights.pt").touch()
     params, mounts = on_this_machine(change(tiny(), ["train.pretrained=weights.pt"]))
     assert params.train.pretrained == str(here / "weights.pt")
@@ -110,7 +108,7 @@ def test_containers_see_weights_of_this_machine(here: Path) -> None:
 
 
 @pytest.mark.parametrize("root", ["s3://bucket/raw", "nowhere"])
-def test_what_is_not_on_this_machine_stays_as_it_is(here: Path, root: str) -> None:
+def test_a_path_that_is_not_on_this_machine_stays_as_it_is(here: Path, root: str) -> None:
     params = with_dataset(f"prepare.root_dir={root}")
     assert on_this_machine(params) == (params, [])
 
@@ -125,7 +123,7 @@ def small(number: int) -> None:
     double(number=number)
 
 
-def test_a_run_has_a_folder_of_its_own(tmp_path: Path) -> None:
+def test_every_run_has_its_own_folder(tmp_path: Path) -> None:
     folder = run_in_subprocesses(small, tmp_path, {"number": 3})
     assert json.loads((folder / "double" / "executor_output.json").read_text())["parameterValues"] == {"Output": 6}
     assert list(folder.parent.iterdir()) == [folder]

@@ -1,4 +1,4 @@
-"""Submission through kfp's own client to a server that refuses what the real one refuses."""
+"""Submitting through kfp's own client to a test server as strict as the real one."""
 
 import datetime
 import ipaddress
@@ -69,7 +69,7 @@ def api() -> Iterator[KfpApi]:
 
 @pytest.fixture(autouse=True)
 def quick_and_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Polls follow each other at once, and nothing of this machine's user is seen."""
+    """Poll without waiting, and ignore the environment of the user who runs the tests."""
     monkeypatch.setattr(module, "POLL_SECONDS", 0.0)
     monkeypatch.setattr(module, "LOST_POLLS", 3)
     for name in ("TOKEN", "COOKIE", "ENDPOINT", "UI_ENDPOINT"):
@@ -82,7 +82,7 @@ def send(package: Path, api: KfpApi, **options: Any) -> Submission:
 
 
 def refused(package: Path, api: KfpApi, **options: Any) -> str:
-    """The message of a submission that creates no run."""
+    """Submit, and return the message of the refusal; no run may be created."""
     with pytest.raises(UserError) as error:
         send(package, api, **options)
     assert not api.runs
@@ -148,7 +148,7 @@ def test_caching_is_switched_off_inside_branches_too(package: Path, api: KfpApi)
         ({"number": "three"}, "'number' is NUMBER_INTEGER, found 'three'"),
         ({"number": 1.5}, "'number' is NUMBER_INTEGER, found 1.5"),
         ({"number": True}, "'number' is NUMBER_INTEGER, found True"),
-        ({"number": 2**53 + 1}, "keeps integers only up to"),
+        ({"number": 2**53 + 1}, "keeps integers exactly only up to"),
         ({"number": 1, "rate": "NaN"}, "'rate' is NUMBER_DOUBLE, found 'NaN'"),
         ({"number": 1, "text": 5}, "'text' is STRING, found 5"),
         ({"number": 1, "flag": "yes"}, "'flag' is BOOLEAN, found 'yes'"),
@@ -176,7 +176,7 @@ def test_wrong_arguments_are_found_before_any_request(
         ("pipelineInfo: {name: x}", "no name or no tasks"),
     ],
 )
-def test_a_file_that_is_no_compiled_pipeline_is_refused(
+def test_a_file_that_is_not_a_compiled_pipeline_is_refused(
     tmp_path: Path, api: KfpApi, text: str | None, message: str
 ) -> None:
     path = tmp_path / "pipeline.yaml"
@@ -188,7 +188,7 @@ def test_a_file_that_is_no_compiled_pipeline_is_refused(
 
 
 @pytest.mark.parametrize("host", ["localhost:8080", "ftp://a", "http://", "http://a:b", "http://a/#/runs"])
-def test_an_address_that_cannot_be_one_is_refused(package: Path, host: str) -> None:
+def test_an_invalid_address_is_refused(package: Path, host: str) -> None:
     with pytest.raises(UserError, match="an address such as https"):
         submit(package, Server(host), experiment="e", arguments={"number": 1})
 
@@ -206,28 +206,34 @@ def test_a_closed_port_is_named_at_once(package: Path, api: KfpApi) -> None:
     assert refused(package, api, server=Server(host)).startswith(f"no answer from {host}: ")
 
 
-def test_a_name_without_an_address_is_named(package: Path, api: KfpApi) -> None:
+def test_a_host_that_does_not_resolve_is_named(package: Path, api: KfpApi) -> None:
     assert "no answer from http://nowhere.invalid" in refused(package, api, server=Server("http://nowhere.invalid"))
 
 
-def test_a_silent_server_is_not_waited_for(package: Path, api: KfpApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_server_is_not_waited_for_long(package: Path, api: KfpApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "ANSWER_SECONDS", 0.1)
     api.misbehave["GET /healthz"] = Answer(seconds=5)
     assert "Read timed out" in refused(package, api)
     assert len(api.requests) == 1
 
 
-def test_a_run_that_may_exist_all_the_same_is_said(package: Path, api: KfpApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_message_says_when_a_run_may_exist_all_the_same(
+    package: Path, api: KfpApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(server_module, "ANSWER_SECONDS", 0.3)
     api.misbehave["POST /runs"] = Answer(seconds=5)
-    assert f"may have created the run all the same: look at {api.host}/#/runs first" in refused(package, api)
+    assert f"the run may exist all the same: look at {api.host}/#/runs first" in refused(package, api)
 
 
 @pytest.mark.parametrize(
     ("request_line", "answer", "message"),
     [
-        ("*", Answer(), "answers with a page"),
-        ("*", Answer(body="\xff\xfe", headers={"Content-Type": "text/html; charset=utf-16"}), "not understand|a page"),
+        ("*", Answer(), "answers with a web page"),
+        (
+            "*",
+            Answer(body="\xff\xfe", headers={"Content-Type": "text/html; charset=utf-16"}),
+            "not understand|a web page",
+        ),
         ("*", Answer(302, "", {"Location": "/dex/auth"}), "redirects to /dex/auth"),
         ("*", Answer(301, "", {"Location": "https://kfp/"}), "redirects to https://kfp/: give that address"),
         ("*", Answer(404), "404 Not Found; the API of KFP 2"),
@@ -236,7 +242,7 @@ def test_a_run_that_may_exist_all_the_same_is_said(package: Path, api: KfpApi, m
         ("*", Answer(200, '{"status": "ok"}', {"Content-Type": "application/json"}), "another service"),
         ("POST /runs", Answer(500, '{"message": "disk full"}'), "answers 500 Internal Server Error: disk full"),
         ("POST /runs", Answer(401, '{"message": "expired"}'), "401 Unauthorized: expired; is the token"),
-        ("GET /experiments", Answer(), "answers with a page"),
+        ("GET /experiments", Answer(), "answers with a web page"),
         ("POST /experiments", Answer(409, '{"message": "exists"}'), "409 Conflict: exists"),
     ],
 )
@@ -250,7 +256,7 @@ def test_a_server_that_misbehaves_gives_one_clear_message(
     assert "\n" not in text
 
 
-def test_a_server_of_the_first_version_is_named(package: Path, api: KfpApi) -> None:
+def test_a_kfp_1_server_is_recognized(package: Path, api: KfpApi) -> None:
     api.misbehave["GET /healthz"] = Answer(404, '{"message": "Not Found"}', {"Content-Type": "application/json"})
     assert "404 Not Found: Not Found; the API of KFP 2 (v2beta1) is not there: is it KFP 1" in refused(package, api)
 
@@ -258,7 +264,7 @@ def test_a_server_of_the_first_version_is_named(package: Path, api: KfpApi) -> N
 def test_a_shared_server_needs_a_namespace(package: Path, api: KfpApi) -> None:
     api.multi_user = True
     assert "give the namespace of your profile" in refused(package, api)
-    send(package, api, server=Server(api.host, namespace="kubeflow"))  # which is kfp's default and ignored by it
+    send(package, api, server=Server(api.host, namespace="kubeflow"))  # kfp's default, which kfp itself ignores
     assert api.experiments[0]["namespace"] == "kubeflow"
 
 
@@ -297,7 +303,7 @@ def test_a_cookie_opens_a_login_page(package: Path, api: KfpApi, monkeypatch: py
 
 
 def self_signed(path: Path) -> Path:
-    """A PEM file of a key and its own certificate for 127.0.0.1."""
+    """Write a PEM file with a key and a self-signed certificate for 127.0.0.1."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
     today = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
@@ -310,7 +316,7 @@ def self_signed(path: Path) -> Path:
     return path
 
 
-def test_a_certificate_of_ones_own_authority_can_be_given(package: Path, tmp_path: Path) -> None:
+def test_the_certificate_of_a_private_authority_can_be_given(package: Path, tmp_path: Path) -> None:
     pem = self_signed(tmp_path / "server.pem")
     with kfp_api(pem) as api:
         assert "give the certificate of its authority" in refused(package, api)
@@ -319,7 +325,7 @@ def test_a_certificate_of_ones_own_authority_can_be_given(package: Path, tmp_pat
         send(package, api, server=Server(api.host, ca_certificate=pem))
 
 
-def test_https_to_a_server_of_plain_http_is_named(package: Path, api: KfpApi) -> None:
+def test_https_to_a_plain_http_server_is_recognized(package: Path, api: KfpApi) -> None:
     assert refused(package, api, server=Server(api.host.replace("http", "https"))).endswith("is it an http:// address?")
 
 
@@ -338,7 +344,9 @@ def test_no_file_of_the_user_is_read_or_written(
     assert context.read_text() == before
 
 
-def test_a_followed_run_tells_every_change_once(package: Path, api: KfpApi, capsys: pytest.CaptureFixture[str]) -> None:
+def test_following_a_run_prints_every_change_once(
+    package: Path, api: KfpApi, capsys: pytest.CaptureFixture[str]
+) -> None:
     api.states = ("PENDING", "PENDING", "RUNNING", "SUCCEEDED")
     submission = send(package, api, wait=True)
     lines = [line.split(" ", 1)[1] for line in capsys.readouterr().out.splitlines()[1:]]
@@ -378,10 +386,10 @@ def test_a_server_that_is_away_for_a_moment_is_asked_again(
 
 
 @pytest.mark.parametrize("status", [401, 404, 500])
-def test_a_wait_that_ends_early_says_that_the_run_goes_on(package: Path, api: KfpApi, status: int) -> None:
+def test_a_wait_that_ends_early_says_that_the_run_continues(package: Path, api: KfpApi, status: int) -> None:
     submission = send(package, api)
     api.misbehave[f"GET /runs/{submission.run_id}"] = Answer(status)
-    with pytest.raises(UserError, match=f"{status} .*; the run goes on: {api.host}"):
+    with pytest.raises(UserError, match=f"{status} .*; the run continues: {api.host}"):
         module.follow(module.Client(Server(api.host)), submission)
 
 

@@ -1,4 +1,4 @@
-"""The wrappers of the stages, called as kfp's executor calls them."""
+"""The Kubeflow components of the stages, called as kfp's executor calls them."""
 
 import json
 from pathlib import Path
@@ -20,9 +20,9 @@ def model(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> dsl.Model:
-    """The artifact of a training during which no MLflow server was there."""
+    """Train without an MLflow server, and return the model's artifact."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
-    monkeypatch.setenv("KFP_RUN_ID", "")  # which the wrapper sets
+    monkeypatch.setenv("KFP_RUN_ID", "")  # the component sets it
     config = train_config.model_copy(update={"num_epoch": 1, "warmup_epochs": 0, "loss_names": "itc"})
     made = dsl.Model(uri=str(tmp_path / "model"))
     tasks.train.python_func(

@@ -1,4 +1,4 @@
-"""The project with the tiny preset, and what `dvc repro` made of it: what every runner is compared with."""
+"""The project with the tiny preset after `dvc repro`: the reference for every runner."""
 
 import shutil
 from pathlib import Path
@@ -20,7 +20,7 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def project(reproduced: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A copy for each module."""
+    """Copy the project for each module."""
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(reproduced, folder, symlinks=True, dirs_exist_ok=True)
     return Project(folder)

@@ -1,4 +1,4 @@
-"""The Kubeflow pipeline in containers of the real image, by kfp's DockerRunner, against `dvc repro`."""
+"""The Kubeflow pipeline in containers, run by kfp's DockerRunner and compared with `dvc repro`."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ from tests.projects import Project
 
 pytestmark = [*NEEDS_DOCKER, pytest.mark.system]
 
-# Whatever kfp starts in it ends at once, and well.
+# Whatever kfp starts in this image ends at once with status 0.
 DEAD = """
 FROM {image}
 USER 0
@@ -24,7 +24,7 @@ RUN ln -sf /bin/true /bin/sh
 
 @pytest.fixture(scope="module")
 def run(project: Project, image: str) -> Path:
-    """The folder of a run."""
+    """Run the pipeline and return the folder of the run."""
     shown = project.run("make", "run-docker", f"IMAGE={image}")
     return project.folder / shown.rpartition("outputs: ")[2].splitlines()[0]
 
@@ -38,14 +38,14 @@ def dead_image(image: str, tmp_path: Path) -> Iterator[str]:
 
 
 def fail(project: Project, *options: str) -> str:
-    """What run-docker writes to standard error when it fails."""
+    """Run `run-docker`, which must fail, and return its standard error."""
     command = ["python", "-m", "pipeline", "run-docker", *options]
     done = subprocess.run(command, cwd=project.folder, env=project.environment, capture_output=True, text=True)
     assert done.returncode == 2, done.stdout + done.stderr
     return done.stderr
 
 
-def test_containers_give_the_weights_and_metrics_of_dvc(project: Project, run: Path) -> None:
+def test_containers_give_the_same_weights_and_metrics_as_dvc(project: Project, run: Path) -> None:
     assert model_fingerprint(run / "train" / "model") == model_fingerprint(project.folder / "model")
     found, expected = run / "evaluate" / "results", project.folder / "reports" / "evaluate"
     assert json.loads((found / "metrics.json").read_text()) == json.loads((expected / "metrics.json").read_text())
@@ -60,7 +60,7 @@ def test_containers_log_to_the_project_s_mlflow(project: Project, run: Path) -> 
     assert client.get_model_version_by_alias("irra", "champion").run_id == runs[0].info.run_id
 
 
-def test_a_container_that_dies_at_once_is_no_success(project: Project, dead_image: str) -> None:
+def test_a_container_that_ends_without_a_result_is_a_failure(project: Project, dead_image: str) -> None:
     shown = fail(project, "--image", dead_image)
     assert shown.startswith("error: ") or "\nerror: " in shown
     assert "prepare" in shown.splitlines()[-1]
@@ -71,6 +71,6 @@ def test_a_failed_task_fails_the_run(project: Project, image: str) -> None:
     assert "'train'" in shown.splitlines()[-1]
 
 
-def test_an_image_that_is_not_there_is_named(project: Project) -> None:
+def test_a_missing_image_is_named(project: Project) -> None:
     shown = fail(project, "--image", "irra-python-pipeline:missing")
-    assert "image irra-python-pipeline:missing is not here, and cannot be pulled" in shown.splitlines()[-1]
+    assert "image irra-python-pipeline:missing is not here and cannot be pulled" in shown.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""The results of the whole pipeline through DVC's remote in S3: plain `dvc push` and `dvc pull`."""
+"""The results of the whole pipeline in a DVC remote in S3: `dvc push`, then `dvc pull` in another clone."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def clone(project: Project, s3_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A second clone of a project whose results were pushed."""
+    """Push the results, and pull them in a second clone."""
     project.environment |= s3_server.environment
     project.run("dvc", "remote", "add", "--default", "storage", f"s3://{BUCKET}/dvc")
     commit(project)

@@ -1,4 +1,4 @@
-"""The Kubeflow pipeline by kfp's own runners, in throw-away copies of the project, against `dvc repro`."""
+"""The Kubeflow pipeline run by kfp's SubprocessRunner in a copy of the project, compared with `dvc repro`."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ def first_run(project: Project) -> Path:
 
 
 def run_local(project: Project, *options: str) -> Path:
-    """The folder of the run."""
+    """Run the pipeline and return the folder of the run."""
     shown = project.run("python", "-m", "pipeline", "run-local", *options)
     return project.folder / shown.rpartition("outputs: ")[2].splitlines()[0]
 
@@ -36,7 +36,7 @@ def runs_of_kubeflow(project: Project) -> list[Any]:
 
 
 def pictures(run: Any) -> dict[str, bytes]:
-    """The pictures among a run's artifacts."""
+    """Return the pictures among a run's artifacts."""
     folder = Path(run.info.artifact_uri.removeprefix("file://"))
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.png")}
 
@@ -45,12 +45,12 @@ def metrics(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "metrics.json").read_text())
 
 
-def test_subprocesses_give_the_weights_and_metrics_of_dvc(project: Project, first_run: Path) -> None:
+def test_subprocesses_give_the_same_weights_and_metrics_as_dvc(project: Project, first_run: Path) -> None:
     assert model_fingerprint(first_run / "train" / "model") == model_fingerprint(project.folder / "model")
     assert metrics(first_run / "evaluate" / "results") == metrics(project.folder / "reports" / "evaluate")
 
 
-def test_one_mlflow_run_is_shared_by_the_tasks_of_a_model(project: Project, first_run: Path) -> None:
+def test_the_tasks_of_a_model_share_one_mlflow_run(project: Project, first_run: Path) -> None:
     (run,) = runs_of_kubeflow(project)
     assert {"loss/total", "val/t2i/R1", "final/test/t2i/R1"} <= set(run.data.metrics)
     assert run.data.tags["irra.model_fingerprint"] == model_fingerprint(first_run / "train" / "model")
@@ -70,7 +70,7 @@ def test_a_model_that_passes_the_gate_becomes_the_champion(project: Project, fir
     assert champion.run_id == runs_of_kubeflow(project)[0].info.run_id
 
 
-def test_reports_are_pages_that_need_nothing_beside_them(first_run: Path) -> None:
+def test_reports_are_self_contained_pages(first_run: Path) -> None:
     for task, picture in (("prepare", "contact sheet"), ("train", "losses"), ("evaluate", "retrieval best")):
         page = (first_run / task / "report").read_text()
         assert f'alt="{picture}" src="data:image/png;base64,' in page
@@ -97,7 +97,7 @@ def test_a_model_that_fails_the_gate_is_not_registered(project: Project, first_r
     assert len(client(project).search_model_versions("name='irra'")) == 1
 
 
-def test_ablation_collects_one_table_of_all_trainings(project: Project) -> None:
+def test_an_ablation_puts_all_trainings_into_one_table(project: Project) -> None:
     folder = run_local(project, "--ablation", "--losses", "itc", "sdm+id", "--seeds", "0", "1")
     table = (folder / "compare" / "table").read_text().splitlines()
     assert [line.split(" | ")[:2] for line in table[2:]] == [["| itc", "2"], ["| sdm+id", "2"]]
