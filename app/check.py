@@ -1,6 +1,6 @@
-"""Say what is wrong with params.yaml or the dataset's folder before DVC does, which names neither key nor cure.
+"""Check params.yaml and the dataset's folder before DVC does, whose messages name neither key nor remedy.
 
-python -m app.check              # as `make repro` does first
+python -m app.check              # the first step of `make repro`
 """
 
 from pathlib import Path
@@ -13,7 +13,11 @@ from irra.data.datasets import find_annotations
 
 
 def check(path: Path) -> None:
-    """UserError for a mistake in the parameter file, or a dataset without annotations or folder of images."""
+    """Check the parameter file at `path` and the dataset it names, unless that is in S3 or synthetic.
+
+    Raises:
+        UserError: The parameters are invalid, or the dataset has no annotations or no folder of images.
+    """
     config = load_params(path).prepare
     if config.source and not is_remote(config.root_dir):
         find_annotations(Path(config.source), config.dataset_name)
