@@ -1,1 +1,1 @@
-"""What people touch: the command line `irra`, the search page, and the commands behind `make`."""
+"""User interfaces: the command line `irra`, the search page, and the commands behind `make`."""

@@ -1,6 +1,6 @@
-"""Say what is wrong with params.yaml or the dataset's folder before DVC does, which names neither key nor cure.
+"""Check params.yaml and the dataset's folder before DVC does, whose messages name neither key nor remedy.
 
-python -m app.check              # as `make repro` does first
+python -m app.check              # the first step of `make repro`
 """
 
 from pathlib import Path
@@ -15,7 +15,11 @@ from irra.utils.errors import UserError
 
 
 def check(path: Path) -> None:
-    """UserError for a mistake in the parameter file, or a dataset without annotations or folder of images."""
+    """Check the parameter file at `path` and the dataset it names, unless that is in S3 or synthetic.
+
+    Raises:
+        UserError: The parameters are invalid, or the dataset has no annotations or no folder of images.
+    """
     config = load_params(path).prepare
     if missing := missing_sections(path):
         raise UserError(f"{path}: no section {', '.join(missing)}; `make params` writes it, with its defaults")

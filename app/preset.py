@@ -1,7 +1,7 @@
-"""Write params.yaml: a preset, or what it says already, complete and with its comments of today.
+"""Write params.yaml: a preset, or its own values with every missing key and up-to-date comments.
 
-python -m app.preset cuhk-pedes  # as `make preset NAME=cuhk-pedes` does
-python -m app.preset --complete  # as `make params` does
+python -m app.preset cuhk-pedes  # what `make preset NAME=cuhk-pedes` runs
+python -m app.preset --complete  # what `make params` runs
 """
 
 import difflib
@@ -20,7 +20,7 @@ COMPLETE = "--complete"
 
 
 def write_preset(name: str) -> None:
-    """Write the preset `name` to params.yaml, whole; parameters that are in no preset are kept as params.yaml.bak.
+    """Write the complete preset `name` to params.yaml; an edited params.yaml is kept as params.yaml.bak.
 
     Raises:
         UserError: There is no such preset.
@@ -29,24 +29,24 @@ def write_preset(name: str) -> None:
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]}? " if close else ""
-        raise UserError(f"no preset {name!r}: {hint}there are {', '.join(known)}")
+        raise UserError(f"no preset {name!r}; {hint}available: {', '.join(known)}")
     _replace_params(render_file(known[name]))
     print(f"{PARAMS} is now the preset {name}; `make repro` runs it")
 
 
 def complete_params() -> None:
-    """Write params.yaml anew with its own values and first lines: all keys that there are, with their comments.
+    """Rewrite params.yaml with all keys and comments, keeping its values and its first lines.
 
     Raises:
-        UserError: It is not there, or a value cannot be used.
+        UserError: The file is missing, or a value is invalid.
     """
     _replace_params(render_file(PARAMS))
-    print(f"{PARAMS} has every key")
+    print(f"{PARAMS} now has every key")
 
 
 def _replace_params(text: str) -> None:
-    known = [text, *map(render_file, PRESETS.glob("*.yaml"))]
-    if PARAMS.exists() and PARAMS.read_bytes() not in [own.encode() for own in known]:
+    generated = [text, *map(render_file, PRESETS.glob("*.yaml"))]
+    if PARAMS.exists() and PARAMS.read_bytes() not in [known.encode() for known in generated]:
         backup = PARAMS.with_suffix(".yaml.bak")
         shutil.copyfile(PARAMS, backup)
         print(f"kept your edited {PARAMS} as {backup}")
@@ -54,7 +54,7 @@ def _replace_params(text: str) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Do what the command line asks for."""
+    """Run the command line."""
     if arguments == [COMPLETE]:
         complete_params()
     else:

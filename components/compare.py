@@ -1,6 +1,6 @@
-"""Compare trainings that differ in losses and seed: one table and one plot, mean and spread over seeds.
+"""Compare trainings that differ in losses and seed: one table and one plot with mean and spread over seeds.
 
-dvc exp show --json | python -m components.compare     # as `make ablation` does at its end
+dvc exp show --json | python -m components.compare     # the last step of `make ablation`
 """
 
 import argparse
@@ -30,7 +30,7 @@ METRICS = str(EVALUATION / "metrics.json")
 
 @dataclass(frozen=True)
 class Result:
-    """One training: its losses and seed, and its text-to-image metrics on test in percent."""
+    """One training: its losses, its seed, and its text-to-image metrics on test, in percent."""
 
     loss_names: str
     seed: int
@@ -38,31 +38,35 @@ class Result:
 
 
 def run(folders: Sequence[Path], report: Path) -> None:
-    """Compare the evaluations in `folders`, as Kubeflow's tasks hand them over."""
+    """Compare the evaluations in `folders`, which are the outputs of Kubeflow's evaluate tasks."""
     compare([read_result(folder) for folder in folders], report)
 
 
 def read_result(folder: Path) -> Result:
-    """Read the report folder of the evaluate stage."""
+    """Read one result from a report folder of the evaluate stage."""
     results = read_results(folder)
     train = results["model"]["train"]
     return Result(train["loss_names"], train["seed"], results["metrics"]["test"]["t2i"])
 
 
-def read_experiments(shown: Sequence[Mapping[str, Any]]) -> tuple[list[Result], list[str]]:
-    """The results of the comparison in what `dvc exp show --json` printed, and the names of experiments without one.
+def read_experiments(revisions: Sequence[Mapping[str, Any]]) -> tuple[list[Result], list[str]]:
+    """Read the results from the output of `dvc exp show --json`.
 
-    A name may be there several times: tries that failed, and one that did not.
+    A name may occur several times: failed attempts, and the one that succeeded.
+
+    Returns:
+        The results, and the names of the study's experiments that have none.
     """
-    experiments = [experiment for revision in shown for experiment in revision.get("experiments") or []]
+    experiments = [experiment for revision in revisions for experiment in revision.get("experiments") or []]
     named = [experiment for experiment in experiments if str(experiment["name"]).startswith(NAME_PREFIX)]
     results = {one["name"]: read_experiment(one["revs"][0]["data"]) for one in named if is_finished(one)}
     return list(results.values()), sorted({one["name"] for one in named} - results.keys())
 
 
 def is_finished(experiment: Mapping[str, Any]) -> bool:
-    """Whether an experiment has metrics of its own; one that failed, or never ran, shows those of its commit.
+    """Whether an experiment has metrics of its own.
 
+    DVC shows the metrics of the commit for an experiment that failed or never ran:
     https://github.com/treeverse/dvc/issues/9787
     """
     (revision, *_), executor = experiment["revs"], experiment.get("executor") or {}
@@ -72,13 +76,13 @@ def is_finished(experiment: Mapping[str, Any]) -> bool:
 
 
 def read_experiment(data: Mapping[str, Any]) -> Result:
-    """The result of a finished experiment."""
+    """Read the result of a finished experiment."""
     train = data["params"][str(PARAMS)]["data"]["train"]
     return Result(train["loss_names"], train["seed"], data["metrics"][METRICS]["data"]["test"])
 
 
 def compare(results: Sequence[Result], report: Path) -> None:
-    """Write the table as Markdown, JSON and HTML with the plot, and log them to a run of MLflow."""
+    """Write the table as Markdown, JSON and HTML, draw the plot, and log all of it to an MLflow run."""
     groups = by_losses(results)
     header, rows = ["losses", "seeds", *METRIC_NAMES], [table_row(*group) for group in groups.items()]
     write_text(report / "ablation.md", markdown(header, rows))
@@ -89,13 +93,13 @@ def compare(results: Sequence[Result], report: Path) -> None:
     write_json(report / "ablation.json", means)
     with open_run("ablation", run_name="ablation") as tracker:
         for losses, values in means.items():
-            name = losses.replace("+", "-")  # MLflow allows no plus sign
+            name = losses.replace("+", "-")  # MLflow does not allow plus signs
             tracker.log_metrics({f"{name}/{metric}": value["mean"] for metric, value in values.items()}, 0)
         tracker.log_folder(report, "ablation")
 
 
 def by_losses(results: Iterable[Result]) -> dict[str, list[Result]]:
-    """Results of each set of losses, fewest losses first, by seed."""
+    """Group the results by set of losses, fewest losses first; within a group they are ordered by seed."""
     groups: dict[str, list[Result]] = {}
     for result in sorted(results, key=lambda result: (result.loss_names.count("+"), result.loss_names, result.seed)):
         groups.setdefault(result.loss_names, []).append(result)
@@ -103,7 +107,7 @@ def by_losses(results: Iterable[Result]) -> dict[str, list[Result]]:
 
 
 def summary(group: Sequence[Result]) -> dict[str, dict[str, float]]:
-    """Mean and, of more than one seed, sample standard deviation of every metric."""
+    """Mean of every metric and, given more than one seed, its sample standard deviation."""
     values = {name: [result.metrics[name] for result in group] for name in METRIC_NAMES}
     means = {name: {"mean": statistics.fmean(seeds)} for name, seeds in values.items()}
     if len(group) > 1:
@@ -112,7 +116,7 @@ def summary(group: Sequence[Result]) -> dict[str, dict[str, float]]:
 
 
 def table_row(losses: str, group: Sequence[Result]) -> list[str]:
-    """Losses, number of seeds, and `mean ± standard deviation` of every metric."""
+    """A row of the table: losses, number of seeds, and `mean ± standard deviation` of every metric."""
     cells = [
         f"{value['mean']:.1f} ± {value['std']:.1f}" if "std" in value else f"{value['mean']:.1f}"
         for value in summary(group).values()
@@ -121,23 +125,23 @@ def table_row(losses: str, group: Sequence[Result]) -> list[str]:
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
+    """Format a table as Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 def main() -> None:
-    """Compare the experiments that are on standard input, and print the table."""
+    """Compare the experiments read from standard input, and print the table."""
     parser = argparse.ArgumentParser(prog="python -m components.compare", description=__doc__)
     parser.add_argument("--report", type=Path, default=Path("reports/ablation"), help="output (default: %(default)s)")
     report = parser.parse_args().report
     results, missing = read_experiments(json.load(sys.stdin))
     if not results:
-        raise UserError(f"no finished experiment is named {NAME_PREFIX}*; `make ablation` runs them")
+        raise UserError(f"no finished experiment is named {NAME_PREFIX}*; run `make ablation`")
     compare(results, report)
     print((report / "ablation.md").read_text(), end="")
     if missing:
-        raise UserError(f"without a result: {', '.join(missing)}; `make ablation` trains them again")
+        raise UserError(f"no result for {', '.join(missing)}; `make ablation` trains them again")
 
 
 if __name__ == "__main__":

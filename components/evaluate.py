@@ -1,6 +1,6 @@
-"""Measure the best model on val and test, both ways.
+"""Evaluate the best model on val and test, in both directions.
 
-python -m components.evaluate           # as `dvc repro evaluate` does
+python -m components.evaluate           # what `dvc repro evaluate` runs
 """
 
 import csv
@@ -37,14 +37,18 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Metrics and curves; and the top of every test query's ranking."""
+    """Metrics and curves, and the top of every test query's ranking."""
 
     report: Path = EVALUATION
     rankings: Path = RANKINGS
 
 
 def run(inputs: Inputs, outputs: Outputs, config: EvaluateConfig) -> dict[str, Any]:
-    """Evaluate a model; returns what results.json holds: the model, its metrics and their 95% intervals."""
+    """Evaluate a model.
+
+    Returns:
+        The content of results.json: the model, its metrics and their 95% intervals.
+    """
     evaluation = evaluate(inputs.model, inputs.prepared, inputs.tokens, config)
     results = {
         "model": describe_model(inputs.model, PreparedStore.open(inputs.prepared)),
@@ -60,19 +64,19 @@ def run(inputs: Inputs, outputs: Outputs, config: EvaluateConfig) -> dict[str, A
 
 
 def describe_model(folder: Path, store: PreparedStore) -> dict[str, Any]:
-    """Which model was measured on which data: its weights, and how it was trained."""
-    origin = {name: value for name, value in read_model_metadata(folder).items() if name != "model"}
-    measured = {"dataset": store.dataset_name, "data_fingerprint": store.fingerprint}
-    return {"fingerprint": model_fingerprint(folder), **origin, **measured}
+    """Describe the model and the data it was evaluated on: fingerprints, and how the model was trained."""
+    training = {name: value for name, value in read_model_metadata(folder).items() if name != "model"}
+    data = {"dataset": store.dataset_name, "data_fingerprint": store.fingerprint}
+    return {"fingerprint": model_fingerprint(folder), **training, **data}
 
 
 def write_table(path: Path, metrics: dict[str, Any]) -> None:
-    """What DVC compares: a row that can be read, text to image alone, with test in front."""
+    """Write the metrics that `dvc metrics diff` shows: text to image only, test first, so that a row stays readable."""
     write_json(path, {split: metrics[split]["t2i"] for split in reversed(SPLITS) if split in metrics})
 
 
 def write_curves(path: Path, evaluation: Evaluation) -> None:
-    """Recall by rank, a column for each split and direction."""
+    """Write recall by rank, one column for each split and direction."""
     curves = flatten(evaluation.cmc(CMC_RANKS), "_")
     with replace_file(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -81,7 +85,7 @@ def write_curves(path: Path, evaluation: Evaluation) -> None:
 
 
 def write_rankings(path: Path, evaluation: Evaluation) -> None:
-    """One row per query of the last split: caption id, rank of its first match, and the best images with similarity."""
+    """Write one row per query of the last split: caption id, rank of its first match, best images and similarities."""
     features, ranking = evaluation.features, list(evaluation.directions.values())[-1]["t2i"].ranking
     table = pa.table(
         {

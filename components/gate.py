@@ -1,6 +1,6 @@
-"""Say whether a model is good enough for the registry, and better than its champion on the same data.
+"""Decide whether a model is good enough for the registry, and better than the champion on the same data.
 
-python -m components.gate               # prints the verdict and its reason; exits 0 either way
+python -m components.gate               # prints the verdict and the reason; exits with 0 in both cases
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from components.layout import DECISION, EVALUATION
-from components.results import AGAIN, RESULTS, read_results
+from components.results import EVALUATE_AGAIN, RESULTS, read_results
 from components.stage import main
 from components.tracking.registry import CHAMPION, Candidate, Champion, Registry
 from irra.config import RegistryConfig
@@ -19,46 +19,50 @@ from irra.utils.nested import flatten
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the evaluate stage measured, and with which model."""
+    """The report of the evaluate stage: the metrics, and the model they belong to."""
 
     report: Path = EVALUATION
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """The verdict as JSON: what `run` returns."""
+    """The return value of `run` as JSON."""
 
     decision: Path = DECISION
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether a model may become the champion, and why, in a sentence."""
+    """Whether a model may become the champion, and the reason as a sentence."""
 
     passed: bool
     reason: str
 
 
 def run(inputs: Inputs, outputs: Outputs, config: RegistryConfig) -> dict[str, Any]:
-    """Decide on a model; returns `verdict`, which is "pass" or "fail", and `reason`. Changes nothing in MLflow."""
+    """Decide on a model, without changing anything in MLflow.
+
+    Returns:
+        `verdict`, which is "pass" or "fail", and `reason`.
+    """
     candidate = read_candidate(inputs.report, config.metric)
-    decision = consult(Registry(config.model_name), candidate, config)
+    decision = check_registry(Registry(config.model_name), candidate, config)
     result = {"verdict": "pass" if decision.passed else "fail", "reason": decision.reason}
     write_json(outputs.decision, result)
     print(f"{result['verdict']}: {decision.reason}")
     return result
 
 
-def consult(registry: Registry, candidate: Candidate, config: RegistryConfig) -> Decision:
-    """Decide on a model that is not registered yet; one that is registered already fails."""
+def check_registry(registry: Registry, candidate: Candidate, config: RegistryConfig) -> Decision:
+    """Decide on a model against the registry's champion; a model that is already registered fails."""
     if version := registry.find_version(candidate.model_fingerprint):
-        place = f"version {version} of {config.model_name}"
-        return Decision(False, f"this very model is {place} already; delete that version to register it again")
+        registered = f"version {version} of {config.model_name}"
+        return Decision(False, f"this model is already {registered}; delete that version to register it again")
     return decide(candidate, registry.champion(), config)
 
 
 def decide(candidate: Candidate, champion: Champion | None, config: RegistryConfig) -> Decision:
-    """The rule: at or above the threshold, and above the champion, which was measured on the same data."""
+    """The rule: at or above the threshold, and better than a champion that was evaluated on the same data."""
     name, metric, value = config.model_name, config.metric, candidate.metrics[config.metric]
     if value < config.threshold:
         return Decision(False, f"{metric} {value:g} is below registry.threshold {config.threshold:g}")
@@ -75,29 +79,33 @@ def decide(candidate: Candidate, champion: Champion | None, config: RegistryConf
 
 
 def _incomparable(candidate: Candidate, rival: Candidate, metric: str) -> str:
-    """Why two models' metrics say nothing about each other; "" when they do."""
+    """Why the metrics of two models cannot be compared; "" if they can."""
     if rival.data_fingerprint != candidate.data_fingerprint:
-        there, here = (f"{model.dataset} {model.data_fingerprint[:12]}".strip() for model in (rival, candidate))
-        return f"it was measured on other data ({there or 'unknown'}, here {here})"
-    return "" if metric in rival.metrics else f"it was not measured by {metric}"
+        theirs, ours = (f"{model.dataset} {model.data_fingerprint[:12]}".strip() for model in (rival, candidate))
+        return f"it was evaluated on other data ({theirs or 'unknown'} instead of {ours})"
+    return "" if metric in rival.metrics else f"it has no {metric}"
 
 
 def read_candidate(report: Path, metric: str) -> Candidate:
-    """Read which model was evaluated on what, and its metrics; UserError when `metric` is not among them."""
+    """Read from a report which model was evaluated on which data, and its metrics.
+
+    Raises:
+        UserError: The report is not usable, or `metric` is not in it.
+    """
     results, path = read_results(report), report / RESULTS
     try:
         metrics = {name: float(value) for name, value in flatten(results["metrics"], "/").items()}
         if any(name.count("/") != 2 for name in metrics):
             raise ValueError("metrics are by split, direction and name")
-        facts = results["model"]
-        candidate = Candidate(facts["fingerprint"], facts["data_fingerprint"], facts["dataset"], metrics)
+        model = results["model"]
+        candidate = Candidate(model["fingerprint"], model["data_fingerprint"], model["dataset"], metrics)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}: not the results of `evaluate` ({error!r}); {AGAIN}") from None
+        raise UserError(f"{path}: not the results of `evaluate` ({error!r}); {EVALUATE_AGAIN}") from None
     if metric not in metrics:
         split = metric.split("/")[0]
         raise UserError(
-            f"{path}: no {metric}; the data has no {split} split? "
-            "Set registry.metric to one of the test split, or hold out identities by prepare.val_share"
+            f"{path}: no {metric}; does the data have no {split} split? "
+            "Set registry.metric to a metric of the test split, or hold out identities with prepare.val_share"
         )
     return candidate
 

@@ -1,6 +1,6 @@
-"""Encode a split's pictures and captions with the best model, ready to be searched.
+"""Encode a split's pictures and captions with the best model, so that they can be searched.
 
-python -m components.index              # as `dvc repro index` does
+python -m components.index              # what `dvc repro index` runs
 """
 
 import sys
@@ -25,16 +25,20 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Outputs:
-    """The index of the gallery."""
+    """The index folder."""
 
     index: Path = INDEX
 
 
 def run(inputs: Inputs, outputs: Outputs, config: IndexConfig) -> dict[str, Any]:
-    """Index a split of a prepared store; returns facts about the index."""
+    """Index a split of a prepared store.
+
+    Returns:
+        Metadata of the index: model, split, sizes, kind of search and data type.
+    """
     start = time.monotonic()
     info = index_dataset(inputs.prepared, inputs.model, config, outputs.index)
-    seconds = time.monotonic() - start  # not among the facts, which are the same each time
+    seconds = time.monotonic() - start  # not returned: the metadata is the same in every run
     print(f"index: {info.size} images, {info.size / seconds:.0f} images/s", file=sys.stderr)
     return {
         "model_fingerprint": info.model_fingerprint,

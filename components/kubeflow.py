@@ -1,4 +1,4 @@
-"""What a stage needs around it when it runs as a task of a Kubeflow pipeline."""
+"""Context managers for a stage that runs as a task of a Kubeflow pipeline."""
 
 import os
 import tempfile
@@ -11,10 +11,12 @@ from components.stage import explain
 
 @contextmanager
 def running_stage(kfp_run: str = "") -> Iterator[None]:
-    """Run a stage's code: a user's mistake ends the task with one message.
+    """Run a stage's code in the block, and end the task with a single message if the user made a mistake.
 
-    `kfp_run` tags the MLflow run that the stage makes. A stage without it belongs to the run that trained its model:
-    Kubeflow's MLflow plugin gives every task a run of its own in MLFLOW_RUN_ID, which only train attaches to.
+    Args:
+        kfp_run: Tags the MLflow run that the stage creates. Without it, the stage logs to the run that trained its
+            model: Kubeflow's MLflow plugin sets MLFLOW_RUN_ID to a separate run for every task, and only stages with
+            `kfp_run` use it.
     """
     if kfp_run:
         os.environ["KFP_RUN_ID"] = kfp_run
@@ -28,6 +30,6 @@ def running_stage(kfp_run: str = "") -> Iterator[None]:
 
 @contextmanager
 def reporting_folder() -> Iterator[Path]:
-    """Yield a folder for pictures and numbers that only the report shows."""
+    """Yield a temporary folder for files that are only needed to write the task's report."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)

@@ -1,4 +1,4 @@
-"""Where in the project the stages leave what others take up, as dvc.yaml has it."""
+"""Default paths of what the stages read and write; dvc.yaml uses the same."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
 """Read a dataset, decode and resize its images once, and store them with their captions.
 
-python -m components.prepare            # as `dvc repro prepare` does
+python -m components.prepare            # what `dvc repro prepare` runs
 """
 
 from dataclasses import dataclass
@@ -17,24 +17,24 @@ from irra.data.preparation import prepare_dataset
 
 @dataclass(frozen=True)
 class Inputs:
-    """The raw dataset is named by the parameters root_dir, here or in S3, and dataset_name."""
+    """None: the parameters root_dir (a local folder or one in S3) and dataset_name say where the raw dataset is."""
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """The prepared store; and copies from S3, kept for the next time."""
+    """The prepared store, and copies of datasets in S3, which are kept for the next run."""
 
     prepared: Path = PREPARED
     downloads: Path = Path("data/downloads")
 
 
 def run(inputs: Inputs, outputs: Outputs, config: PrepareConfig) -> dict[str, Any]:
-    """Prepare the dataset; returns its statistics."""
+    """Prepare the dataset and return its statistics."""
     return prepare_dataset(fetch(config, outputs.downloads), outputs.prepared)
 
 
 def fetch(config: PrepareConfig, downloads: Path) -> PrepareConfig:
-    """`config` with a root_dir on this machine: where that is an address in S3, `<downloads>/<bucket>/<folder>`."""
+    """Download a dataset in S3 to `<downloads>/<bucket>/<folder>`; returns `config` with a local root_dir."""
     if not config.source or not is_remote(config.root_dir):
         return config
     root = downloads / config.root_dir.removeprefix("s3://")

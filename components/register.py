@@ -1,8 +1,8 @@
-"""Put a model that passes the gate into MLflow's registry, with its gallery, and make it the champion.
+"""Register a model that passes the gate in MLflow, together with its gallery, and make it the champion.
 
-python -m components.register           # prints what came of it; a model that does not pass is no error: exit status 0
+python -m components.register           # prints the outcome; exits with 0 even if the model does not pass
 
-What is registered can be searched and served: see components/tracking/served_model.py.
+A registered model can be searched and served: see components/tracking/served_model.py.
 """
 
 import sys
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import irra
 from components import tracking
-from components.gate import Decision, consult, decide, read_candidate
+from components.gate import Decision, check_registry, decide, read_candidate
 from components.layout import EVALUATION, INDEX, MODEL, REGISTRATION
 from components.stage import main
-from components.tracking.registry import Candidate, Champion, Logged, Registry, explained
+from components.tracking.registry import Candidate, Champion, Logged, Registry, explain_failure
 from irra.checkpoint import model_fingerprint
 from irra.config import RegistryConfig
 from irra.layout import WEIGHTS
@@ -28,9 +28,9 @@ from irra.utils.files import write_json
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
-LOGGED_NAME = "search"  # beside `model`, the folder that training logs to the same run
+LOGGED_NAME = "search"  # `model` is the folder that training logs to the same run
 SERVED_MODEL = Path(tracking.__file__).with_name("served_model.py")
-# What serving needs, and torchvision, which open_clip needs to fit torch.
+# Needed for serving; torchvision is pinned because open_clip needs the version that matches torch.
 PACKAGES = (
     "faiss-cpu",
     "mlflow",
@@ -50,7 +50,7 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Inputs:
-    """A trained model, the gallery that it indexed, and the report of its evaluation."""
+    """A trained model, the index it encoded, and the report of its evaluation."""
 
     model: Path = MODEL
     index: Path = INDEX
@@ -59,39 +59,47 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What came of it as JSON: what `run` returns."""
+    """The return value of `run` as JSON."""
 
     registration: Path = REGISTRATION
 
 
 def run(inputs: Inputs, outputs: Outputs, config: RegistryConfig) -> dict[str, Any]:
-    """Register a model where the gate lets it pass; returns `verdict`, `reason` and, for "pass", where it is.
+    """Register a model if it passes the gate.
 
-    UserError when the inputs do not belong together, or MLflow fails; the champion is then what it was.
+    Returns:
+        `verdict`, `reason` and, for "pass", `model_name`, `version`, `model_uri` and `run_id`.
+
+    Raises:
+        UserError: The inputs do not belong together, or MLflow failed; the champion is unchanged.
     """
     candidate = read_candidate(inputs.report, config.metric)
     check_inputs(inputs, candidate)
     registry = Registry(config.model_name)
-    decision = consult(registry, candidate, config)
-    place: dict[str, str] = {}
+    decision = check_registry(registry, candidate, config)
+    location: dict[str, str] = {}
     if decision.passed:
-        decision, place = register(inputs, config, registry, candidate)
-    result = {"verdict": "pass" if decision.passed else "fail", "reason": decision.reason, **place}
+        decision, location = register(inputs, config, registry, candidate)
+    result = {"verdict": "pass" if decision.passed else "fail", "reason": decision.reason, **location}
     write_json(outputs.registration, result)
-    outcome = f"registered: {place['model_uri']} is the champion" if decision.passed else "not registered"
+    outcome = f"registered: {location['model_uri']} is the champion" if decision.passed else "not registered"
     print(f"{outcome}: {decision.reason}")
     return result
 
 
 def check_inputs(inputs: Inputs, candidate: Candidate) -> None:
-    """UserError unless the report and the index were made with the model."""
+    """Check that the report and the index were made with the model.
+
+    Raises:
+        UserError: They were not, or there is no model.
+    """
     if not (inputs.model / WEIGHTS).is_file():
         raise UserError(f"{inputs.model / WEIGHTS}: missing; train a model first (dvc repro train)")
     fingerprint = model_fingerprint(inputs.model)
     if candidate.model_fingerprint != fingerprint:
         raise UserError(
-            f"{inputs.report} is of model {candidate.model_fingerprint[:12]}, {inputs.model} is {fingerprint[:12]}; "
-            "evaluate this model (dvc repro evaluate)"
+            f"{inputs.report} is of model {candidate.model_fingerprint[:12]}, but {inputs.model} is {fingerprint[:12]}"
+            "; evaluate this model (dvc repro evaluate)"
         )
     Gallery.open(inputs.index).check_model(fingerprint)
 
@@ -99,46 +107,46 @@ def check_inputs(inputs: Inputs, candidate: Candidate) -> None:
 def register(
     inputs: Inputs, config: RegistryConfig, registry: Registry, candidate: Candidate
 ) -> tuple[Decision, dict[str, str]]:
-    """Log the model, make a version of it and move the alias; nothing of it stays when that fails."""
+    """Log the model, create a version of it and move the alias; undo all of it if any step fails."""
     logged = registry.add_model(LOGGED_NAME, candidate.model_fingerprint)
     champion: Champion | None = None
     try:
         upload(inputs, registry, logged)
         version = registry.add_version(logged, candidate.as_tags())
-        champion = registry.champion()  # again: the upload took its time
+        champion = registry.champion()  # asked again, since the upload may have taken long
         decision = decide(candidate, champion, config)
         if decision.passed:
             registry.set_champion(version)
     except BaseException:
-        take_back(registry, logged, champion)
+        undo(registry, logged, champion)
         raise
     if not decision.passed:
-        take_back(registry, logged, champion)
+        undo(registry, logged, champion)
         return decision, {}
     uri = f"models:/{config.model_name}/{version}"
-    place = {"model_name": config.model_name, "version": version, "model_uri": uri, "run_id": logged.run_id}
-    return decision, place
+    location = {"model_name": config.model_name, "version": version, "model_uri": uri, "run_id": logged.run_id}
+    return decision, location
 
 
-def take_back(registry: Registry, logged: Logged, champion: Champion | None) -> None:
-    """Remove a logged model and its version; where MLflow does not even do that, say what is left."""
+def undo(registry: Registry, logged: Logged, champion: Champion | None) -> None:
+    """Remove a logged model and its version; if MLflow fails at this too, warn about what may remain."""
     try:
         registry.remove(logged, champion)
     except UserError as error:
-        left = f"a version of {registry.model_name} may be left; delete it before registering this model again"
-        print(f"warning: {error}; {left}", file=sys.stderr)
+        remedy = f"a version of {registry.model_name} may be left; delete it before registering this model again"
+        print(f"warning: {error}; {remedy}", file=sys.stderr)
 
 
 def upload(inputs: Inputs, registry: Registry, logged: Logged) -> None:
-    """Pack the model, see that it answers, and send it."""
+    """Package the model, check that it answers a query, and upload it."""
     with tempfile.TemporaryDirectory() as folder:
-        packed = Path(folder, "model")
-        explained("packing the model", lambda: pack(inputs, packed, logged))
-        registry.upload(logged, packed)
+        package = Path(folder, "model")
+        explain_failure("packaging the model", lambda: write_package(inputs, package, logged))
+        registry.upload(logged, package)
 
 
-def pack(inputs: Inputs, folder: Path, logged: Logged) -> None:
-    """Write model, gallery and the code that searches them as an MLflow model, and try it with its example."""
+def write_package(inputs: Inputs, folder: Path, logged: Logged) -> None:
+    """Write the model, its index and the search code as an MLflow model, and run its example query."""
     import pandas as pd
     from mlflow import pyfunc
     from mlflow.models import Model
@@ -158,12 +166,12 @@ def pack(inputs: Inputs, folder: Path, logged: Logged) -> None:
 
 
 def requirements() -> list[str]:
-    """What serving needs, pinned to what is installed here; the public version where a build has a local one."""
+    """Packages needed for serving, pinned to the installed versions without local parts such as `+cpu`."""
     return [f"{name}=={version(name).split('+')[0]}" for name in PACKAGES]
 
 
 def signature() -> "ModelSignature":
-    """The columns of components/tracking/served_model.py."""
+    """The input and output columns of components/tracking/served_model.py."""
     from mlflow.models import ModelSignature
     from mlflow.types.schema import Array, ColSpec, Object, Property, Schema
 

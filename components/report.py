@@ -1,6 +1,6 @@
-"""Draw what the other stages wrote: pictures, and one page of them all that needs nothing beside it.
+"""Draw the outputs of the other stages: pictures, and one self-contained page with all of them.
 
-python -m components.report             # as `dvc repro report` does
+python -m components.report             # what `dvc repro report` runs
 """
 
 import csv
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from components.figures import RetrievalRow, cmc_curve, loss_curves, retrieval_sheet, validation_curves
 from components.figures.dataset import draw_dataset_sheet
-from components.figures.page import facts_table, heading, metrics_table, picture, write_page
+from components.figures.page import heading, metrics_table, picture, values_table, write_page
 from components.layout import CURVES, EVALUATION, PICTURES, PREPARED, RANKINGS
 from components.results import RESULTS, read_results
 from components.stage import main
@@ -31,7 +31,7 @@ HISTORY, VALIDATION, CMC, PAGE = "history.csv", "validation.csv", "cmc.csv", "re
 
 @dataclass(frozen=True)
 class Inputs:
-    """The prepared store, the curves of the training, and what was measured and found with its model."""
+    """The prepared store, the curves of the training, and the metrics and rankings of its model."""
 
     prepared: Path = PREPARED
     train: Path = CURVES
@@ -41,14 +41,14 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Outputs:
-    """A folder for the pictures and the page."""
+    """The folder for the pictures and the page."""
 
     report: Path = PICTURES
 
 
 @dataclass(frozen=True)
 class Chapter:
-    """What is shown of one stage: its tables in HTML, and its pictures, in the order in which they are read."""
+    """The part of the report about one stage: its tables as HTML, and its pictures in reading order."""
 
     stage: str
     title: str
@@ -56,13 +56,13 @@ class Chapter:
     pictures: Sequence[Path]
 
     def blocks(self) -> list[str]:
-        """The chapter in HTML."""
+        """The chapter as blocks of HTML."""
         return [*self.tables, *map(picture, self.pictures)]
 
 
 @dataclass(frozen=True)
 class Rankings:
-    """The retrieval of every test query (Q): its caption, its scores, and its K best images with their similarity."""
+    """What each of the Q test queries retrieved: its caption, its scores, and its K best images with similarities."""
 
     caption_id: NDArray[np.int64]
     first_rank: NDArray[np.int64]
@@ -72,7 +72,11 @@ class Rankings:
 
 
 def run(inputs: Inputs, outputs: Outputs, config: ReportConfig) -> dict[str, Any]:
-    """Draw the report and log it to the MLflow run that trained the model; returns the names of the pictures."""
+    """Draw the report and log it to the MLflow run that trained the model.
+
+    Returns:
+        The names of the pictures.
+    """
     check_inputs(inputs)
     model, folder = read_results(inputs.evaluate)["model"], outputs.report
     chapters = [
@@ -87,7 +91,11 @@ def run(inputs: Inputs, outputs: Outputs, config: ReportConfig) -> dict[str, Any
 
 
 def check_inputs(inputs: Inputs) -> None:
-    """UserError where a file is missing that is drawn."""
+    """Check that every file to be drawn exists.
+
+    Raises:
+        UserError: One is missing.
+    """
     curves = (inputs.train / HISTORY, inputs.train / VALIDATION, inputs.evaluate / CMC)
     for path in (*curves, inputs.evaluate / RESULTS, inputs.rankings):
         if not path.is_file():
@@ -95,16 +103,16 @@ def check_inputs(inputs: Inputs) -> None:
 
 
 def draw_dataset(prepared: Path, folder: Path) -> Chapter:
-    """Some people of every split, and how many there are."""
+    """Draw some people of every split, and tabulate the sizes of the splits."""
     sheet = folder / "contact_sheet.png"
     draw_dataset_sheet(PreparedStore.open(prepared), sheet)
     stats = json.loads((prepared / "stats.json").read_text(encoding="utf-8"))
-    facts = {**stats["splits"], "skipped images": len(stats["skipped"])}
-    return Chapter("prepare", "Dataset", [facts_table(facts)], [sheet])
+    counts = {**stats["splits"], "skipped images": len(stats["skipped"])}
+    return Chapter("prepare", "Dataset", [values_table(counts)], [sheet])
 
 
 def draw_training(curves: Path, model: Mapping[str, Any], folder: Path) -> Chapter:
-    """The tables in `curves` as pictures; `model` is what the model's config.json says of its training."""
+    """Draw the tables in the folder `curves`; `model` is the training part of the model's config.json."""
     history, validation = read_columns(curves / HISTORY), read_columns(curves / VALIDATION)
     losses, validations = folder / "losses.png", folder / "validation.png"
     epochs = history.pop("epoch")
@@ -112,14 +120,20 @@ def draw_training(curves: Path, model: Mapping[str, Any], folder: Path) -> Chapt
     selected, split = model["selected"], model["train"]["select_on"]
     metrics = {name: validation[name] for name in METRIC_NAMES}
     validation_curves(validations, list(map(int, validation["epoch"])), metrics, selected["best_epoch"], split)
-    return Chapter("train", "Training", [facts_table(selected)], [validations, losses])
+    return Chapter("train", "Training", [values_table(selected)], [validations, losses])
 
 
 def draw_evaluation(measured: Path, rankings: Path, prepared: Path, config: ReportConfig, folder: Path) -> Chapter:
-    """The tables in `measured`, and queries with what they retrieve: best, worst and random ones."""
+    """Draw the tables in the folder `measured`, and the best, the worst and random queries with their results.
+
+    Raises:
+        UserError: The evaluation is missing or damaged, or was made with other data.
+    """
     results, store = read_results(measured), PreparedStore.open(prepared)
     if results["model"]["data_fingerprint"] != store.fingerprint:
-        raise UserError(f"{measured / RESULTS} is of other data than {prepared}; evaluate again (dvc repro evaluate)")
+        raise UserError(
+            f"{measured / RESULTS} was made with other data than {prepared}; evaluate again (dvc repro evaluate)"
+        )
     curves = {name.replace("_", "/"): values for name, values in read_columns(measured / CMC).items() if name != "rank"}
     cmc_curve(folder / "cmc.png", curves)
     sheets = draw_sheets(store, read_rankings(rankings), config, folder)
@@ -128,20 +142,20 @@ def draw_evaluation(measured: Path, rankings: Path, prepared: Path, config: Repo
 
 
 def read_columns(path: Path) -> dict[str, list[float]]:
-    """A table of numbers by its header."""
+    """Read a CSV table of numbers by column."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return {name: [float(row[name]) for row in rows] for name in rows[0]}
 
 
 def read_rankings(path: Path) -> Rankings:
-    """The table that evaluate wrote."""
+    """Read the table written by evaluate."""
     table = pq.ParquetFile(path).read()
     return Rankings(**{name: np.array(table[name].to_pylist()) for name in table.column_names})
 
 
 def draw_sheets(store: PreparedStore, rankings: Rankings, config: ReportConfig, folder: Path) -> list[Path]:
-    """A picture of the best, the worst and random queries with what they retrieve."""
+    """Draw one picture each of the best, the worst and random queries with their results."""
     pids = store.image_pids[store.caption_image_ids[rankings.caption_id]]
     sheets = []
     for name, queries in pick_queries(pids, rankings, config).items():
@@ -152,7 +166,7 @@ def draw_sheets(store: PreparedStore, rankings: Rankings, config: ReportConfig, 
 
 
 def pick_queries(pids: NDArray[np.int64], rankings: Rankings, config: ReportConfig) -> dict[str, NDArray[np.int64]]:
-    """Query rows for each sheet, at most one of a person; `pids` (Q,) are the people that were asked for."""
+    """Choose the queries for each sheet, at most one per person; `pids` (Q,) are the people the queries describe."""
     order = np.lexsort((-rankings.similarities[:, 0], rankings.first_rank, -rankings.average_precision))
     shuffled = np.random.default_rng(config.seed).permutation(len(order))
     rows = {"best": order, "worst": order[::-1], "random": shuffled}
@@ -160,13 +174,13 @@ def pick_queries(pids: NDArray[np.int64], rankings: Rankings, config: ReportConf
 
 
 def one_per_person(pids: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The first row of each person, in the order of `rows`."""
+    """Keep the first row of each person, in the order of `rows`."""
     _, first = np.unique(pids[rows], return_index=True)
     return rows[np.sort(first)]
 
 
 def retrieval_row(store: PreparedStore, rankings: Rankings, query: int) -> RetrievalRow:
-    """A query with its own image and its best results."""
+    """Collect a query, the image it was written for, and its best results."""
     caption_id, image_ids = rankings.caption_id[query], rankings.image_ids[query]
     own_image = store.caption_image_ids[caption_id]
     right = store.image_pids[image_ids] == store.image_pids[own_image]
@@ -176,12 +190,12 @@ def retrieval_row(store: PreparedStore, rankings: Rankings, query: int) -> Retri
 
 
 def write_chapter(path: Path, chapter: Chapter) -> None:
-    """Write a page of one chapter, as the report of a task on Kubeflow."""
+    """Write a page with one chapter: the report of a Kubeflow task."""
     write_page(path, chapter.title, chapter.blocks())
 
 
 def log(chapters: Sequence[Chapter], model_fingerprint: str, page: Path | None = None) -> None:
-    """Log pictures, and a page, to the MLflow run that trained the model, each beside what its stage logged."""
+    """Log pictures and page to the MLflow run that trained the model; pictures go to the folder of their stage."""
     with open_run("report", model_fingerprint=model_fingerprint) as tracker:
         for chapter in chapters:
             for path in chapter.pictures:

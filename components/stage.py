@@ -1,4 +1,4 @@
-"""What all stages share on the command line: parameters, paths, error messages and exit codes."""
+"""The command line of the stages: parameters, paths, error messages and exit statuses."""
 
 import argparse
 import errno
@@ -14,7 +14,7 @@ from components.layout import PARAMS
 from irra.config import load_params
 from irra.utils.errors import Interrupted, UserError
 
-SHOWN_CHARACTERS = 60  # of a path that is too long
+MAX_SHOWN_CHARACTERS = 60  # of a path that is too long
 
 
 def main(
@@ -24,10 +24,17 @@ def main(
     outputs: type[Any],
     section: str | None = None,
 ) -> int:
-    """Run the stage `name` with its `section` (default: `name`) of the parameter file; returns the exit status.
+    """Run a stage from the command line.
 
-    Every field of `inputs` and `outputs`, dataclasses of paths and addresses, is an option whose default is where
-    `dvc.yaml` has it.
+    Args:
+        name: The stage's module is `components.<name>`.
+        run: The stage's function of inputs, outputs and config.
+        inputs: A dataclass of paths and addresses; every field becomes an option with the field's default.
+        outputs: Likewise.
+        section: The stage's section of the parameter file; `name` by default.
+
+    Returns:
+        The exit status.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m components.{name}", description=sys.modules[run.__module__].__doc__
@@ -36,26 +43,26 @@ def main(
     for kind in (inputs, outputs):
         for field in fields(kind):
             assert field.default is not MISSING
-            what = "input" if kind is inputs else "output"
+            role = "input" if kind is inputs else "output"
             parser.add_argument(
                 f"--{field.name.replace('_', '-')}",
                 type=field.type,
                 default=field.default,
-                help=f"{what} (default: {str(field.default) or 'none'})",
+                help=f"{role} (default: {str(field.default) or 'none'})",
             )
     arguments = vars(parser.parse_args())
     warnings.formatwarning = _warning
     os.environ.setdefault("DVC_STAGE", name)
-    try:  # not `guarded`, which would stand between this line and the first of the stage in every traceback
+    try:  # not `guarded`, which would add frames to every traceback
         config = getattr(load_params(arguments["params"]), section or name)
-        run(_take(inputs, arguments), _take(outputs, arguments), config)
+        run(_paths(inputs, arguments), _paths(outputs, arguments), config)
     except BaseException as error:
         return explain(error)
     return 0
 
 
 def guarded(work: Callable[[], object]) -> int:
-    """Run `work`; a user's mistake, a full disk or a signal becomes one message and an exit status, not a traceback."""
+    """Run `work` and return the exit status; user errors, full disks and signals print a message, not a traceback."""
     warnings.formatwarning = _warning
     try:
         work()
@@ -65,7 +72,14 @@ def guarded(work: Callable[[], object]) -> int:
 
 
 def explain(error: BaseException) -> int:
-    """Print the message of an expected `error`; returns the exit status. Raises again what is our own bug."""
+    """Print the message of an expected `error`.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        BaseException: `error` itself, if it is a bug or a signal that ends the process.
+    """
     match error:
         case UserError():
             print(f"error: {error}", file=sys.stderr)
@@ -74,11 +88,11 @@ def explain(error: BaseException) -> int:
             print("interrupted", file=sys.stderr)
             return 130
         case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EFBIG | errno.EACCES | errno.EROFS):
-            what = error.filename or "output"
-            print(f"error: {what}: {error.strerror}; what was there before is intact", file=sys.stderr)
+            path = error.filename or "output"
+            print(f"error: {path}: {error.strerror}; the previous output is intact", file=sys.stderr)
             return 1
         case OSError(errno=errno.ENAMETOOLONG):  # a sentence where a path belongs
-            print(f"error: {str(error.filename)[:SHOWN_CHARACTERS]}...: {error.strerror}", file=sys.stderr)
+            print(f"error: {str(error.filename)[:MAX_SHOWN_CHARACTERS]}...: {error.strerror}", file=sys.stderr)
             return 2
         case Interrupted():
             print(error.message, file=sys.stderr)
@@ -88,9 +102,9 @@ def explain(error: BaseException) -> int:
 def _warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """A warning is about the user's data: the line of code that gives it helps nobody."""
+    """Format a warning without its line of code: warnings are about the user's data."""
     return f"warning: {message}\n"
 
 
-def _take(kind: type[Any], arguments: dict[str, Any]) -> Any:
+def _paths(kind: type[Any], arguments: dict[str, Any]) -> Any:
     return kind(**{field.name: arguments[field.name] for field in fields(kind)})

@@ -1,7 +1,7 @@
-"""All stages in one table: what each reads and writes, and who runs it.
+"""All stages in one table: what each of them reads and writes, and where it runs.
 
-A new stage is its module with `run(inputs, outputs, config)`, its section of the configuration, a row here, its entry
-in dvc.yaml and its wrapper in pipeline/tasks.py. The graph of tasks, its caching and the tests read the rows.
+A new stage needs a module with `run(inputs, outputs, config)`, a section of the configuration, a row here, an entry in
+dvc.yaml and a wrapper in pipeline/tasks.py. The Kubeflow graph, its caching and the tests read the rows.
 """
 
 from dataclasses import dataclass
@@ -26,16 +26,17 @@ from components.layout import (
 class Stage:
     """One stage, whose code is `components.<name>`.
 
-    `reads` and `writes` are the files and folders by default, without what only the stage itself finds again.
+    `reads` and `writes` are the default files and folders, except those that only the stage itself uses, such as
+    checkpoints and downloads.
     """
 
     name: str
     section: str | None  # of params.yaml
     reads: tuple[Path, ...]
     writes: tuple[Path, ...]
-    in_dvc: bool = True  # run by `dvc repro`
-    on_kubeflow: bool = True  # a task there
-    cached: bool = True  # there, equal inputs bring earlier outputs back
+    in_dvc: bool = True  # `dvc repro` runs it
+    on_kubeflow: bool = True  # it is a task
+    cached: bool = True  # on Kubeflow, equal inputs reuse earlier outputs
 
     @property
     def module(self) -> str:
@@ -44,18 +45,18 @@ class Stage:
 
 
 ROWS = (
-    Stage("prepare", "prepare", (), (PREPARED,)),  # reads what the parameters name
+    Stage("prepare", "prepare", (), (PREPARED,)),  # reads the dataset that the parameters name
     Stage("tokenize", "tokenize", (PREPARED,), (TOKENS,)),
-    # never cached: a training asked for again is wanted again, and its MLflow run with it
+    # never cached: whoever submits a training again wants a new one, with an MLflow run of its own
     Stage("train", "train", (PREPARED, TOKENS), (MODEL, CURVES), cached=False),
     Stage("evaluate", "evaluate", (PREPARED, TOKENS, MODEL), (EVALUATION, RANKINGS)),
-    # no task: on Kubeflow, each task draws its own report
+    # not a task: on Kubeflow, each task draws its own report
     Stage("report", "report", (PREPARED, CURVES, EVALUATION, RANKINGS), (PICTURES,), on_kubeflow=False),
     Stage("index", "index", (PREPARED, MODEL), (INDEX,)),
-    # never cached: the champion may be another by now
+    # never cached: the champion may have changed
     Stage("gate", "registry", (EVALUATION,), (DECISION,), in_dvc=False, cached=False),
     Stage("register", "registry", (MODEL, INDEX, EVALUATION), (REGISTRATION,), in_dvc=False, cached=False),
-    Stage("compare", None, (EVALUATION,), (ABLATION,), in_dvc=False),  # of many trainings
+    Stage("compare", None, (EVALUATION,), (ABLATION,), in_dvc=False),  # reads one evaluation per training
 )
 STAGES = {stage.name: stage for stage in ROWS}
 SECTIONS = tuple(dict.fromkeys(stage.section for stage in ROWS if stage.section))

@@ -1,6 +1,6 @@
 """Turn captions into token ids, and draw the masking cache for MLM.
 
-python -m components.tokenize           # as `dvc repro tokenize` does
+python -m components.tokenize           # what `dvc repro tokenize` runs
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Outputs:
 
 
 def run(inputs: Inputs, outputs: Outputs, config: TokenizeConfig) -> dict[str, Any]:
-    """Tokenize the captions of a prepared store; returns statistics."""
+    """Tokenize the captions of a prepared store and return statistics."""
     return tokenize_dataset(inputs.prepared, config, outputs.tokens)
 
 

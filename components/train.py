@@ -1,6 +1,6 @@
 """Train IRRA on prepared data, validate after every epoch and keep the best weights.
 
-python -m components.train              # as `dvc repro train` does; start it again after a kill and it goes on
+python -m components.train              # what `dvc repro train` runs; a killed training resumes when started again
 """
 
 from collections.abc import Mapping
@@ -35,10 +35,10 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Outputs:
-    """The best model; the tables of its curves; and the state of an unfinished training, removed when it ends.
+    """The best model, the tables of its curves, and the state of an unfinished training, removed when it ends.
 
-    `checkpoints_uri` (s3://bucket/folder; empty: none) keeps that state where another machine can go on with it; there
-    a task of Kubeflow leaves its last one.
+    `checkpoints_uri` (s3://bucket/folder; empty: none) keeps a copy of that state, from which another machine can
+    resume. A Kubeflow task leaves its last state there.
     """
 
     model: Path = MODEL
@@ -48,13 +48,17 @@ class Outputs:
 
 
 def run(inputs: Inputs, outputs: Outputs, config: TrainConfig) -> dict[str, Any]:
-    """Train a model; returns its validation metrics, fingerprint and MLflow run."""
+    """Train a model, or resume an unfinished training.
+
+    Returns:
+        The validation metrics of the best epoch, the model's fingerprint and the id of its MLflow run.
+    """
     check_replaceable(outputs.model, WEIGHTS, "a model folder")
     store, tokens = PreparedStore.open(inputs.prepared), TokenStore.open(inputs.tokens)
     with open_state(outputs.checkpoints, fingerprint(config, store, tokens), outputs.checkpoints_uri) as states:
         trainer = build_trainer(store, tokens, config, states)
-        known = trainer.state.run_id
-        with open_run("train", run_id=known, run_name=config.loss_names, system_metrics=True) as tracker:
+        run_id = trainer.state.run_id
+        with open_run("train", run_id=run_id, run_name=config.loss_names, system_metrics=True) as tracker:
             trainer.state.run_id = tracker.run_id
             describe(tracker, trainer)
             trainer.fit(Report(tracker, config.select_on))
@@ -62,7 +66,7 @@ def run(inputs: Inputs, outputs: Outputs, config: TrainConfig) -> dict[str, Any]
 
 
 def describe(tracker: Tracker, trainer: Trainer) -> None:
-    """Log what is about to be trained on what."""
+    """Log the parameters, the model's size, the device and the dataset."""
     store, tokens, config = trainer.data.store, trainer.data.tokens, trainer.config
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
     tracker.log_params({"prepare": store.settings, "tokenize": tokens.settings, "train": config.model_dump()})
@@ -71,28 +75,28 @@ def describe(tracker: Tracker, trainer: Trainer) -> None:
 
 
 def device_name(device: torch.device) -> str:
-    """The accelerator's own name where it has one."""
+    """The model name of a CUDA device; otherwise the type, such as `cpu`."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 class Report(EpochLines):
-    """Sends what training reports to MLflow, and a line per epoch to standard output."""
+    """Sends metrics to MLflow, and prints a line per epoch."""
 
     def __init__(self, tracker: Tracker, split: str) -> None:
         self._tracker, self._split = tracker, split
 
     def step(self, row: Mapping[str, float], step: int) -> None:
-        """A window of training steps."""
+        """Log the means over a window of training steps."""
         self._tracker.log_metrics(row, step)
 
     def epoch(self, row: Mapping[str, float], epoch: int) -> None:
-        """A validation on the split that selects the best epoch."""
+        """Log and print the validation on the split that selects the best epoch."""
         super().epoch(row, epoch)
         self._tracker.log_metrics({f"{self._split}/t2i/{name}": value for name, value in row.items()}, epoch)
 
 
 def publish(tracker: Tracker, outputs: Outputs, trainer: Trainer) -> dict[str, Any]:
-    """Write the model and its curves, log them, and drop the state that is no longer needed."""
+    """Write the model and its curves, log them, and remove the training state."""
     save_best(trainer, outputs.model)
     write_curves(trainer, outputs.report)
     weights = model_fingerprint(outputs.model)

@@ -2,7 +2,7 @@
 
 irra search "a woman in a red coat with a white handbag"
 
-Commands import what they need when they run, so that help and mistakes in options never wait for torch.
+Commands import what they need when they run, so that help and option errors never wait for torch.
 """
 
 from typing import Annotated
@@ -16,7 +16,7 @@ from app.cli.index import index, print_update
 from app.cli.info import info
 from app.cli.search import print_hits, search
 
-# Help without boxes: it is read in half the space and drawn in a third of the time.
+# Help without boxes takes half the space and a third of the time.
 app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]}, rich_markup_mode=None, pretty_exceptions_enable=False
 )
@@ -27,7 +27,7 @@ for work in (import_official, export, info):
 
 
 def print_version(wanted: bool) -> None:
-    """Print the version and stop, where it is wanted."""
+    """Print the version and exit, if the option is given."""
     if wanted:
         from importlib.metadata import version
 
@@ -46,8 +46,9 @@ def irra(
 
     Example: irra search "a woman in a red coat with a white handbag"
 
-    Exit status: 0 when done, 1 where nothing can be written (no room, no permission), 2 for a mistake in options, files
-    or queries, 130 when interrupted. Messages go to standard error, answers alone to standard output.
+    Exit status: 0 on success, 1 if output cannot be written (disk full, no permission), 2 for a mistake in options,
+    files or queries, 130 when interrupted. Standard output holds only the answer; messages go to
+    standard error.
 
     Shell completion: run irra --install-completion once, then open a new shell.
     """
@@ -56,5 +57,5 @@ def irra(
 
 
 def main() -> None:
-    """Run the command line of this process, and exit."""
+    """Run the command line, and exit."""
     app(prog_name="irra")

@@ -1,4 +1,4 @@
-"""What the commands share: exit statuses, answers for people and for scripts, checks of where output goes."""
+"""Code shared by the commands: exit statuses, output for people and for scripts, checks of output paths."""
 
 import functools
 import inspect
@@ -14,38 +14,38 @@ import typer
 from irra.utils.errors import UserError
 from irra.utils.nested import flatten
 
-Document = dict[str, Any]  # what a command answers: anything that JSON holds
+Document = dict[str, Any]  # a command's answer: anything that JSON can hold
 
 MODEL_HELP = "Model folder, or an MLflow address such as models:/irra@champion."
-Json = Annotated[bool, typer.Option("--json", help="Answer with one JSON document, for scripts.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for scripts.")]
 
 
-def print_facts(facts: Document, stream: TextIO) -> None:
-    """A line for every fact that there is, its name in a column; names of nested ones behind those around them."""
-    rows = [(name.replace("_", " "), value) for name, value in flatten(facts, " ").items() if value is not None]
+def print_fields(document: Document, stream: TextIO) -> None:
+    """Print a line for every value that is not None; names of nested values are joined by spaces."""
+    rows = [(name.replace("_", " "), value) for name, value in flatten(document, " ").items() if value is not None]
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        print(f"{name:<{width}}  {_shown(value)}", file=stream)
+        print(f"{name:<{width}}  {_formatted(value)}", file=stream)
 
 
 def command(
-    work: Callable[..., Document], show: Callable[[Document, TextIO], None] = print_facts
+    work: Callable[..., Document], show: Callable[[Document, TextIO], None] = print_fields
 ) -> Callable[..., None]:
-    """`work` as a command that shows its answer, or prints it as JSON: every command has that option.
+    """Turn `work` into a command with the option --json, which prints its answer as JSON instead of with `show`.
 
-    Mistakes, full disks and signals end it by the rules of the stages. Standard output holds the answer alone: what
-    libraries print on the way goes to standard error.
+    Errors and signals end it like a stage (see `guarded`). Only the answer goes to standard output; what libraries
+    print in the meantime goes to standard error.
     """
 
     @functools.wraps(work)
     def run(as_json: bool, **options: Any) -> None:
-        from components.stage import guarded  # takes a third of a second
+        from components.stage import guarded  # this import takes a third of a second
 
         def answer() -> None:
             with redirect_stdout(sys.stderr):
                 document = work(**options)
             if as_json:
-                print(json.dumps(document, indent=2, allow_nan=False))  # in ASCII, which survives any terminal
+                print(json.dumps(document, indent=2, allow_nan=False))  # in ASCII, which works in any terminal
             else:
                 show(document, sys.stdout)
             sys.stdout.flush()
@@ -58,10 +58,10 @@ def command(
     return run
 
 
-def _shown(value: Any) -> str:
+def _formatted(value: Any) -> str:
     match value:
         case list():
-            return (" x " if all(isinstance(item, int) for item in value) else ", ").join(map(_shown, value))
+            return (" x " if all(isinstance(item, int) for item in value) else ", ").join(map(_formatted, value))
         case float():
             return f"{value:.4g}"
         case bool() | str():
@@ -71,12 +71,16 @@ def _shown(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` on one line: tabs, line breaks, terminal controls and broken characters as escapes."""
+    """Put `text` on one line, with escapes for tabs, line breaks, terminal controls and broken characters."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def check_output_file(option: str, path: Path, suffix: str) -> None:
-    """UserError where no file with that suffix could be written at `path`, as far as can be seen beforehand."""
+    """Check beforehand, as far as possible, that a file with the given suffix can be written at `path`.
+
+    Raises:
+        UserError: It cannot; the message names `option`.
+    """
     if path.suffix.lower() != suffix:
         raise UserError(f"{option}: {path} does not end in {suffix}")
     if path.is_dir():
@@ -85,14 +89,17 @@ def check_output_file(option: str, path: Path, suffix: str) -> None:
 
 
 def check_output_folder(option: str, path: Path, names: Sequence[str]) -> None:
-    """UserError unless the folder `path` is new, empty, or one to be replaced.
+    """Check that the output folder `path` is new, empty, or an earlier output.
 
-    Such a one holds nothing but files called `names`, and the first of these at least.
+    An earlier output contains no files other than `names`, and at least the first of these.
+
+    Raises:
+        UserError: It is none of these; the message names `option`.
     """
     if path.exists() and not path.is_dir():
         raise UserError(f"{option}: {path} is a file; name a folder")
-    found = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
-    lost = found.difference(names) if names[0] in found else found
+    existing = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+    lost = existing.difference(names) if names[0] in existing else existing
     if lost:
         raise UserError(
             f"{option}: {path} holds other files, which would be lost ({printable(min(lost))}); name a new folder"

@@ -1,4 +1,4 @@
-"""irra export: both encoders as ONNX files, for search without PyTorch."""
+"""irra export: write both encoders as ONNX files, for search without PyTorch."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,11 +14,11 @@ FILES = (EXPORT_FACTS, IMAGE_ENCODER, TEXT_ENCODER)
 
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder to write.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Output folder.")],
 ) -> Document:
     """Write both encoders of a model as ONNX files, checked against PyTorch.
 
-    The image encoder takes RGB bytes, so that nothing else has to normalise them; both give vectors of length 1.
+    The image encoder takes RGB bytes and normalises them itself; both encoders return vectors of length 1.
 
     Example: irra export model --out onnx
     """
@@ -28,8 +28,8 @@ def export(
     from irra.search.onnx import export_onnx
 
     path = resolve_model(model)
-    facts = export_onnx(load_model(path), out, model_fingerprint(path))
+    metadata = export_onnx(load_model(path), out, model_fingerprint(path))
     files = {
         file.name: {"bytes": file.stat().st_size, "sha256": hash_file(file)} for file in sorted(out.glob("*.onnx"))
     }
-    return {"path": str(out), **facts, "files": files}
+    return {"path": str(out), **metadata, "files": files}

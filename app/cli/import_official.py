@@ -1,4 +1,4 @@
-"""irra import-official: a checkpoint that IRRA's authors released becomes a model folder."""
+"""irra import-official: convert a checkpoint released by IRRA's authors to a model folder."""
 
 import tempfile
 from pathlib import Path
@@ -17,12 +17,12 @@ def import_official(
     checkpoint: Annotated[Path, typer.Argument(metavar="BEST_PTH", help="The released best.pth.")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Model folder to write.")],
     image_size: Annotated[
-        tuple[int, int], typer.Option(metavar="HEIGHT WIDTH", min=1, help="Of the images it was trained on, in pixels.")
+        tuple[int, int], typer.Option(metavar="HEIGHT WIDTH", min=1, help="Size of the training images, in pixels.")
     ] = (384, 128),
 ) -> Document:
-    """Turn a released checkpoint into a model.
+    """Convert a released checkpoint to a model folder.
 
-    The stages and the other commands then take it like one of ours.
+    The stages and the other commands accept it like a model trained here.
 
     Example: irra import-official best.pth --out model
     """
@@ -34,13 +34,13 @@ def import_official(
 
 
 def write_model(checkpoint: Path, out: Path, image_size: tuple[int, int]) -> None:
-    """Write the model folder, which names the checkpoint. Its best epoch is 0: none of ours."""
+    """Write the model folder; its metadata names the checkpoint. Its best epoch is 0, since it was not trained here."""
     from irra import checkpoint as checkpoints
 
     model = checkpoints.import_official(checkpoint, image_size)
-    facts = {"imported": {"file": checkpoint.name, "sha256": hash_file(checkpoint)}, "selected": {"best_epoch": 0}}
+    metadata = {"imported": {"file": checkpoint.name, "sha256": hash_file(checkpoint)}, "selected": {"best_epoch": 0}}
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".irra-", dir=out.parent) as folder:  # a disk with room for weights
+    with tempfile.TemporaryDirectory(prefix=".irra-", dir=out.parent) as folder:  # has room for the weights
         weights = Path(folder, WEIGHTS)
         checkpoints.save_weights(model, weights)
-        checkpoints.save_model(out, weights, model.spec, facts)
+        checkpoints.save_model(out, weights, model.spec, metadata)

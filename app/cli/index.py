@@ -1,4 +1,4 @@
-"""irra index: the pictures of any folder, made searchable."""
+"""irra index: make the pictures of any folder searchable."""
 
 import tempfile
 from collections.abc import Iterator
@@ -8,24 +8,26 @@ from typing import Annotated, TextIO
 
 import typer
 
-from app.cli.console import MODEL_HELP, Document, check_output_folder, print_facts, printable
+from app.cli.console import MODEL_HELP, Document, check_output_folder, print_fields, printable
 from components.layout import MODEL
 from irra.utils.errors import UserError
 
-SHOWN_SKIPPED = 10  # files left out that are named; --json names them all
+MAX_SHOWN_SKIPPED = 10  # files; --json lists them all
 
 
 def index(
-    images: Annotated[str, typer.Option(metavar="FOLDER", help="Pictures, in this folder and below; or s3://.")],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Index to write, or to bring up to date.")],
+    images: Annotated[
+        str, typer.Option(metavar="FOLDER", help="Folder of pictures, searched recursively, or s3://...")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Index to create or update.")],
     model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL_HELP)] = str(MODEL),
     replace: Annotated[
-        bool, typer.Option("--replace", help="Also where the index is of another model or of other pictures.")
+        bool, typer.Option("--replace", help="Replace an index made with another model or folder.")
     ] = False,
 ) -> Document:
     """Make a folder of pictures searchable.
 
-    Where the index exists, only new and changed pictures are encoded, and those that are gone leave it.
+    If the index exists, only new and changed pictures are encoded, and deleted pictures are removed from it.
 
     Example: irra index --images photos --out photos-index
     """
@@ -54,29 +56,37 @@ def index(
 
 
 def check_apart(images: str, out: Path) -> None:
-    """UserError where the index would replace the pictures, or lie among them."""
+    """Check that the index would neither replace the pictures nor lie among them.
+
+    Raises:
+        UserError: It would.
+    """
     from components.s3.client import is_remote
 
     folder, target = Path(images).resolve(), out.resolve()
     if is_remote(images):
         return
     if folder == target or folder in target.parents or target in folder.parents:
-        raise UserError(f"--out: {out} and the pictures of --images {images} lie in each other; name another folder")
+        raise UserError(f"--out: {out} and --images {images} overlap; name another folder")
 
 
 def print_update(answer: Document, stream: TextIO) -> None:
-    """How many pictures there are and what has changed, then the first of those left out, with the reason."""
+    """Print the number of pictures and what has changed, then the first skipped files with the reason."""
     skipped = answer["skipped"]
-    print_facts({**answer, "skipped": len(skipped)}, stream)
-    for item in skipped[:SHOWN_SKIPPED]:
+    print_fields({**answer, "skipped": len(skipped)}, stream)
+    for item in skipped[:MAX_SHOWN_SKIPPED]:
         print(f"skipped  {printable(item['path'])}: {printable(item['reason'])}", file=stream)
-    if len(skipped) > SHOWN_SKIPPED:
-        print(f"skipped  {len(skipped) - SHOWN_SKIPPED:,} more, which --json names", file=stream)
+    if len(skipped) > MAX_SHOWN_SKIPPED:
+        print(f"skipped  {len(skipped) - MAX_SHOWN_SKIPPED:,} more; --json lists all of them", file=stream)
 
 
 @contextmanager
 def local_folder(images: str) -> Iterator[tuple[Path, str]]:
-    """The folder `images` and its name; of an address in S3 a copy, for as long as this lasts."""
+    """Yield a local folder with the pictures, and the name of their source; from S3, a copy that is deleted afterwards.
+
+    Raises:
+        UserError: There is no such folder.
+    """
     from components.s3.client import is_remote
 
     if is_remote(images):

@@ -1,4 +1,4 @@
-"""irra info: what a model folder or an index folder is."""
+"""irra info: describe a model folder or an index folder."""
 
 import json
 import math
@@ -20,7 +20,7 @@ ORIGIN = ("imported", "dataset", "data_fingerprint", "selected")
 def info(
     folder: Annotated[str, typer.Argument(metavar="MODEL_OR_INDEX", help="Model or index folder, or MLflow address.")],
 ) -> Document:
-    """Say what a model or an index is.
+    """Describe a model or an index.
 
     Shows sizes, parameters, data, fingerprint and metrics.
 
@@ -37,58 +37,66 @@ def info(
 
 
 def describe_model(folder: Path) -> Document:
-    """A model's sizes and origin, read without torch, which takes longer to load than all the rest."""
-    facts, weights = read_facts(folder / CONFIG), folder / WEIGHTS
+    """Describe a model's sizes and origin, without importing torch, which would take longer than everything else."""
+    metadata, weights = read_metadata(folder / CONFIG), folder / WEIGHTS
     return {
         "kind": "model",
         "path": str(folder),
         "parameters": count_values(weights),
         "bytes": weights.stat().st_size,
         "fingerprint": hash_file(weights),
-        "embed_dim": facts["model"]["architecture"]["embed_dim"],
-        **_taken(SIZES, facts["model"]),
-        **_taken(TRAINING, facts.get("train", {})),
-        **_taken(ORIGIN, facts),
+        "embed_dim": metadata["model"]["architecture"]["embed_dim"],
+        **_pick(SIZES, metadata["model"]),
+        **_pick(TRAINING, metadata.get("train", {})),
+        **_pick(ORIGIN, metadata),
     }
 
 
 def describe_index(folder: Path) -> Document:
-    """What an index holds, and the model that it belongs to."""
+    """Describe the content of an index and the model it was made with."""
     from irra.search.format import read_info
 
-    facts = read_info(folder)
+    index = read_info(folder)
     return {
         "kind": "index",
         "path": str(folder),
-        "pictures": facts.size,
-        "captions": facts.captions,
-        "skipped": len(facts.skipped),
-        "bytes": sum(facts.file_bytes.values()),
-        "search": facts.kind,
-        "dimension": facts.dimension,
-        "dtype": facts.dtype,
-        "image_size": facts.image_size,
-        "source": facts.source,
-        "model_fingerprint": facts.model_fingerprint,
+        "pictures": index.size,
+        "captions": index.captions,
+        "skipped": len(index.skipped),
+        "bytes": sum(index.file_bytes.values()),
+        "search": index.kind,
+        "dimension": index.dimension,
+        "dtype": index.dtype,
+        "image_size": index.image_size,
+        "source": index.source,
+        "model_fingerprint": index.model_fingerprint,
     }
 
 
-def read_facts(path: Path) -> dict[str, Any]:
-    """The config.json of a model folder; UserError when it is missing, damaged or another program's."""
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Read the config.json of a model folder.
+
+    Raises:
+        UserError: It is missing or damaged, or belongs to another program.
+    """
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        metadata = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path.parent}: neither a model folder (no {CONFIG}) nor an index (no {INDEX_INFO})") from None
     except ValueError:
         raise UserError(f"{path}: not valid JSON") from None
-    match facts:
+    match metadata:
         case {"model": {"architecture": {"embed_dim": int()}}}:
-            return dict(facts)
+            return dict(metadata)
     raise UserError(f"{path}: not the configuration of a model of this project")
 
 
 def count_values(weights: Path) -> int:
-    """How many numbers a safetensors file holds, by its header."""
+    """Count the numbers in a safetensors file by its header.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -100,5 +108,5 @@ def count_values(weights: Path) -> int:
         raise UserError(f"{weights}: damaged weights ({error})") from None
 
 
-def _taken(keys: tuple[str, ...], facts: dict[str, Any]) -> Document:
-    return {key: facts[key] for key in keys if key in facts}
+def _pick(keys: tuple[str, ...], values: dict[str, Any]) -> Document:
+    return {key: values[key] for key in keys if key in values}

@@ -1,4 +1,4 @@
-"""irra search: the pictures that a sentence describes."""
+"""irra search: find the pictures that a sentence describes."""
 
 import sys
 from dataclasses import asdict
@@ -23,15 +23,17 @@ def search(
         str | None, typer.Argument(metavar="QUERY", show_default=False, help="A description, in quotes.")
     ] = None,
     queries: Annotated[
-        str | None, typer.Option(metavar="FILE", help="One query a line instead; - reads standard input.")
+        str | None, typer.Option(metavar="FILE", help="File with one query per line; - is standard input.")
     ] = None,
-    top: Annotated[int, typer.Option(metavar="N", min=1, help="How many pictures; all where there are fewer.")] = 10,
+    top: Annotated[int, typer.Option(metavar="N", min=1, help="Maximum number of pictures.")] = 10,
     index: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Index to search, of `dvc repro` or `irra index`.")
+        Path, typer.Option(metavar="FOLDER", help="Index to search, made by `dvc repro` or `irra index`.")
     ] = INDEX,
     model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL_HELP)] = str(MODEL),
-    sheet: Annotated[Path | None, typer.Option(metavar="PNG", help="Draw each query with its best ten.")] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Draw why they were found: words and heat maps.")] = False,
+    sheet: Annotated[
+        Path | None, typer.Option(metavar="PNG", help="Draw each query with its ten best pictures.")
+    ] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Draw why they were found: words, heat maps.")] = False,
 ) -> Document:
     """Find the pictures that a sentence describes.
 
@@ -41,10 +43,10 @@ def search(
     if sheet is not None:
         check_sheet(sheet, len(named))
     elif explain:
-        raise UserError("--explain draws on the sheet; name one with --sheet")
+        raise UserError("--explain draws on a sheet; name one with --sheet")
     from irra.search.format import read_info
 
-    read_info(index)  # says what is wrong before torch is loaded, which takes seconds
+    read_info(index)  # reports a bad index before torch loads, which takes seconds
     from components.tracking.models import resolve_model
     from irra.search.engine import SearchEngine, clean_query
 
@@ -53,7 +55,7 @@ def search(
     rankings, unread = search_all(engine, texts, top), [engine.unread(text) for text in texts]
     for name, rest in zip(named, unread, strict=True):
         if rest:
-            print(f"warning: {name} is longer than the model reads; not read: {printable(rest)}", file=sys.stderr)
+            print(f"warning: {name} is longer than the model can read; not read: {printable(rest)}", file=sys.stderr)
     if sheet is not None:
         from app.cli.sheet import draw_explanations, draw_results
 
@@ -67,20 +69,23 @@ def search(
 
 
 def search_all(engine: "SearchEngine", texts: list[str], top: int) -> list[list["Hit"]]:
-    """The best pictures for each text; progress is shown where there are many."""
+    """Find the best pictures for each text, with a progress bar if there are several batches."""
     from irra.search.engine import BATCH
     from irra.utils.progress import progress
 
     starts = range(0, len(texts), BATCH)
-    shown = progress(starts, "search", len(starts), "batches") if len(starts) > 1 else starts
-    return [hits for start in shown for hits in engine.search(texts[start : start + BATCH], top)]
+    batches = progress(starts, "search", len(starts), "batches") if len(starts) > 1 else starts
+    return [hits for start in batches for hits in engine.search(texts[start : start + BATCH], top)]
 
 
 def named_queries(query: str | None, source: str | None) -> dict[str, str]:
-    """Queries by the name that messages give them.
+    """Return the queries by the names that messages use for them.
 
-    Every line of a file is a query: a blank one is refused by its number later on, as any other query that says
-    nothing, so that answers and lines keep together.
+    Every line of a file is a query, so that results correspond to lines. A blank line is not skipped; it is refused
+    later, like any other empty query.
+
+    Raises:
+        UserError: Not exactly one of `query` and `source` is given, or the source cannot be read or is empty.
     """
     if (query is None) == (source is None):
         raise UserError("give one query in quotes, or a file of them with --queries")
@@ -95,7 +100,11 @@ def named_queries(query: str | None, source: str | None) -> dict[str, str]:
 
 
 def read_text(source: str, name: str) -> str:
-    """The text of a file, or of standard input for `-`; UserError when there is none."""
+    """Read a text file, or standard input for `-`.
+
+    Raises:
+        UserError: There is no such file, or it is not UTF-8 text.
+    """
     try:
         data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
         return data.decode("utf-8-sig")
@@ -108,14 +117,18 @@ def read_text(source: str, name: str) -> str:
 
 
 def check_sheet(path: Path, queries: int) -> None:
-    """UserError where the sheet could not be written, or would be too large to look at."""
+    """Check that the sheet can be written and would not be too large to look at.
+
+    Raises:
+        UserError: It cannot, or it would.
+    """
     check_output_file("--sheet", path, ".png")
     if queries > MAX_SHEET_QUERIES:
-        raise UserError(f"--sheet: draws up to {MAX_SHEET_QUERIES} queries, there are {queries}")
+        raise UserError(f"--sheet: draws at most {MAX_SHEET_QUERIES} queries, but there are {queries}")
 
 
 def print_hits(answer: Document, stream: TextIO) -> None:
-    """A table for every query: ruled on a terminal, tab-separated elsewhere; several have their query above."""
+    """Print a table for every query, ruled on a terminal and tab-separated elsewhere; several tables have titles."""
     results = answer["results"]
     for number, result in enumerate(results):
         if number:
@@ -128,7 +141,7 @@ def print_hits(answer: Document, stream: TextIO) -> None:
 
 
 def print_plain(title: str | None, names: list[str], rows: list[list[str]], stream: TextIO) -> None:
-    """Lines of tab-separated cells, which cut and awk read."""
+    """Print lines of tab-separated cells, for cut and awk."""
     if title is not None:
         print(title, file=stream)
     for row in [names, *rows]:
@@ -136,7 +149,7 @@ def print_plain(title: str | None, names: list[str], rows: list[list[str]], stre
 
 
 def print_ruled(title: str | None, names: list[str], rows: list[list[str]], stream: TextIO) -> None:
-    """A table as wide as it needs to be; paths that the terminal cannot hold go on in the next line."""
+    """Print a table that is as wide as needed; paths that do not fit into the terminal are wrapped."""
     from rich import box
     from rich.console import Console
     from rich.table import Table

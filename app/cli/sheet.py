@@ -1,4 +1,4 @@
-"""What free queries found, drawn: the pictures themselves, or why each of them was found."""
+"""Draw the results of free queries: the pictures themselves, or why each of them was found."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -14,7 +14,7 @@ from irra.utils.progress import progress
 
 
 def draw_results(path: Path, engine: SearchEngine, texts: Sequence[str], rankings: Sequence[Sequence[Hit]]) -> None:
-    """Draw each query with its best ten pictures."""
+    """Draw each query with its ten best pictures."""
     rows = [
         RetrievalRow(text, None, [(pixels_of(engine, hit), hit.score, None) for hit in hits[:TOP_RESULTS]], None)
         for text, hits in zip(texts, rankings, strict=True)
@@ -25,9 +25,9 @@ def draw_results(path: Path, engine: SearchEngine, texts: Sequence[str], ranking
 def draw_explanations(
     path: Path, engine: SearchEngine, texts: Sequence[str], rankings: Sequence[Sequence[Hit]]
 ) -> None:
-    """Draw each query's best ten pictures with the words and the places that carry their scores."""
+    """Draw each query's ten best pictures with the words and the parts that account for their scores."""
     found = [(text, hit) for text, hits in zip(texts, rankings, strict=True) for hit in hits[:TOP_RESULTS]]
-    rows = iter([explained(engine, *each) for each in progress(found, "explain", len(found), "pictures")])
+    rows = iter([explanation_row(engine, *pair) for pair in progress(found, "explain", len(found), "pictures")])
     queries = [
         ExplainedQuery(text, list(islice(rows, len(hits[:TOP_RESULTS]))))
         for text, hits in zip(texts, rankings, strict=True)
@@ -35,8 +35,8 @@ def draw_explanations(
     explanation_sheet(path, queries)
 
 
-def explained(engine: SearchEngine, text: str, hit: Hit) -> ExplanationRow:
-    """Why one picture was found."""
+def explanation_row(engine: SearchEngine, text: str, hit: Hit) -> ExplanationRow:
+    """Explain why one picture was found."""
     pixels = pixels_of(engine, hit)
     explanation = explain(engine.model, pixels, text)
     words = [*explanation.words, *([(f"(not read: {explanation.unread})", 0.0)] if explanation.unread else [])]

@@ -1,1 +1,1 @@
-"""The search page: a sentence in, a ranked grid of people out."""
+"""The search page: enter a sentence, get a ranked grid of people."""

@@ -1,6 +1,6 @@
 """Serve the search page on this machine.
 
-python -m app.web                                       # http://127.0.0.1:7860, as `make demo` does
+python -m app.web                                       # http://127.0.0.1:7860; what `make demo` runs
 python -m app.web --model models:/irra@champion --port 8000
 """
 
@@ -12,28 +12,31 @@ from components.layout import INDEX, MODEL
 from components.stage import guarded
 from irra.utils.errors import UserError
 
-GRACE_SECONDS = 3  # for requests that run when the server is stopped
+GRACE_SECONDS = 3  # for running requests when the server is stopped
 
 
 def main() -> int:
-    """The command line; returns the exit status."""
+    """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m app.web", description="Serve the search page.")
     parser.add_argument("--model", default=str(MODEL), help="model folder or MLflow address (default: %(default)s)")
-    parser.add_argument("--index", type=Path, default=INDEX, help="an index folder (default: %(default)s)")
+    parser.add_argument("--index", type=Path, default=INDEX, help="index folder (default: %(default)s)")
     parser.add_argument(
-        "--host", default="127.0.0.1", help="where to listen; browsers must call it that, or localhost (%(default)s)"
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; browsers must use this name, or localhost (default: %(default)s)",
     )
-    parser.add_argument("--port", type=int, default=7860, help="(default: %(default)s)")
+    parser.add_argument("--port", type=int, default=7860, help="port to listen on (default: %(default)s)")
     arguments = parser.parse_args()
     return guarded(lambda: serve(arguments.model, arguments.index, arguments.host, arguments.port))
 
 
 def serve(model: str, index: Path, host: str, port: int) -> None:
-    """Open model and index and answer requests until interrupted.
+    """Open model and index, and answer requests until interrupted.
 
-    UserError when the address is taken, or model and index do not open or do not belong together.
+    Raises:
+        UserError: The port is in use, or model and index cannot be opened or do not belong together.
     """
-    with listen(host, port) as listener:  # before the model loads: a taken port is known at once
+    with listen(host, port) as listener:  # before the model loads, so that a port in use is reported at once
         import torch
         import uvicorn
 
@@ -54,20 +57,24 @@ def serve(model: str, index: Path, host: str, port: int) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens on `host` and `port`; UserError when that cannot be had."""
-    if port not in range(65536):  # getaddrinfo would take the remainder
+    """Return a socket that listens on `host` and `port`.
+
+    Raises:
+        UserError: That is not possible.
+    """
+    if port not in range(65536):  # getaddrinfo would use it modulo 65536
         raise UserError(f"--port {port}: ports go from 1 to 65535")
     try:
-        # With the protocol named, asyncio switches Nagle's algorithm off, which would hold each answer for 40 ms.
+        # Only with an explicit protocol does asyncio disable Nagle's algorithm, which delays every response by 40 ms.
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # or a restart waits for old connections
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # otherwise a restart waits for old connections
         listener.bind(address)
         listener.listen()
         return listener
     except OSError as error:
         raise UserError(
-            f"cannot listen on {host} port {port}: {error.strerror}; choose others by --host or --port"
+            f"cannot listen on {host} port {port}: {error.strerror}; choose another --host or --port"
         ) from None
 
 

@@ -1,6 +1,6 @@
-"""What the page asks of the search engine, as JSON: /api/gallery, search, thumbnails, captions and explain.
+"""The JSON API of the page: /api/gallery, search, thumbnails, captions and explain.
 
-Work on the model runs on threads, one a core and two at least, so that the event loop stays free for everybody else.
+The model runs on threads, one per core and at least two, so that the event loop stays free for other requests.
 """
 
 import base64
@@ -22,7 +22,7 @@ from irra.utils.cores import available_cores
 
 T = TypeVar("T")
 MAX_TOP = 100  # results on a page
-CAPTIONS = 10
+CAPTIONS = 10  # results for a picture
 EXAMPLES = 6
 PLAIN_EXAMPLES = (
     "a woman in a red jacket and black trousers",
@@ -33,12 +33,12 @@ A_YEAR = "public, max-age=31536000, immutable"
 
 
 class Api:
-    """The routes over one engine."""
+    """The routes of the API, for one engine."""
 
     def __init__(self, engine: SearchEngine) -> None:
         self._engine = engine
         self._threads = CapacityLimiter(max(2, available_cores()))
-        self._long_work = CapacityLimiter(1)  # so that it leaves threads to searches, and memory
+        self._long_work = CapacityLimiter(1)  # leaves threads for searches, and limits memory
         self._version = gallery_version(engine.gallery)
 
     def router(self) -> APIRouter:
@@ -52,7 +52,7 @@ class Api:
         return router
 
     async def gallery(self) -> dict[str, Any]:
-        """What can be searched, and sentences to try."""
+        """Describe the gallery, and suggest sentences to try."""
         gallery = self._engine.gallery
         return {
             "size": gallery.size,
@@ -72,9 +72,9 @@ class Api:
         top: Annotated[int, Query(ge=1, le=MAX_TOP)] = 24,
         page: Annotated[int, Query(ge=1)] = 1,
     ) -> dict[str, Any]:
-        """A page of the pictures that fit a sentence, best first; `total` counts those on all pages.
+        """Return one page of the pictures that fit a sentence, best first; `total` counts those on all pages.
 
-        `gallery` is the version of the gallery whose rows these are, `unread` the end of the sentence that was cut off.
+        `gallery` is the version of the gallery that the rows refer to, `unread` the end of the sentence if cut off.
         """
         query = clean_query(q)
         total = min(self._engine.gallery.size, MAX_RESULTS)
@@ -93,14 +93,14 @@ class Api:
         }
 
     async def thumbnail(self, row: int, v: str = "") -> Response:
-        """A picture of the gallery as JPEG, to be kept for good where `v` is this gallery's version."""
+        """Return a picture as JPEG, which browsers may cache forever if `v` is this gallery's version."""
         self._check_row(row)
         thumbnail = self._engine.gallery.entry(row).thumbnail
         headers = {"Cache-Control": A_YEAR} if v == self._version else {}
         return Response(thumbnail, media_type="image/jpeg", headers=headers)
 
     async def captions(self, request: Request) -> dict[str, Any]:
-        """The captions of the gallery that are nearest to an uploaded picture, the field `picture` of a form."""
+        """Return the captions nearest to an uploaded picture, which is the field `picture` of a form."""
         if not self._engine.gallery.caption_count:
             raise HTTPException(409, "this gallery has no captions to search")
         async with limit_body(request).form(max_files=1, max_fields=0) as form:
@@ -111,9 +111,10 @@ class Api:
         return {"captions": [asdict(hit) for hit in hits]}
 
     async def explain(self, request: Request, row: int, q: str = "", v: str = "") -> dict[str, Any]:
-        """Which words and which parts of the picture made their score; 409 where `v` is another gallery's version.
+        """Explain which words and which parts of a picture account for its score.
 
-        `heat` is H x W bytes in base64, row by row, 255 where the picture mattered most.
+        `heat` is H x W bytes in base64, row by row, 255 where the picture mattered most. The status is 409 if `v` is
+        the version of another gallery.
         """
         query = clean_query(q)
         if v not in ("", self._version):
@@ -129,10 +130,10 @@ class Api:
         }
 
     async def _in_turn(self, request: Request, work: Callable[..., T], *arguments: Any) -> T:
-        """Do what costs as much as many searches, one at a time."""
+        """Run work that costs as much as many searches, one job at a time."""
         async with self._long_work:
-            if await request.is_disconnected():  # has gone on to another picture meanwhile
-                raise HTTPException(499, "nobody waits for this any more")
+            if await request.is_disconnected():  # the user has moved on to another picture
+                raise HTTPException(499, "the client has disconnected")
             return await self._on_thread(work, *arguments)
 
     async def _on_thread(self, work: Callable[..., T], *arguments: Any) -> T:
@@ -153,13 +154,13 @@ class Api:
 
 
 def example_queries(gallery: Gallery) -> list[str]:
-    """Captions from all over the gallery, or ready-made sentences where it has none."""
+    """Return captions spread over the gallery, or fixed sentences if it has none."""
     count = gallery.caption_count
     rows = range(0, count, max(1, -(-count // EXAMPLES)))
     return [gallery.caption(row) for row in rows] or list(PLAIN_EXAMPLES)
 
 
 def gallery_version(gallery: Gallery) -> str:
-    """Changes when the index is written anew, so that no browser shows a picture of the previous one."""
-    written = gallery.folder.stat().st_mtime_ns
-    return hashlib.sha256(f"{gallery.model_fingerprint} {gallery.size} {written}".encode()).hexdigest()[:16]
+    """A version that changes when the index is rewritten, so that no browser shows a picture of the previous one."""
+    modified = gallery.folder.stat().st_mtime_ns
+    return hashlib.sha256(f"{gallery.model_fingerprint} {gallery.size} {modified}".encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""The search page as an ASGI application: its files, its API, its error messages and its headers."""
+"""The search page as an ASGI application: files, API, error messages and headers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,12 +32,12 @@ HEADERS = {
 
 
 def create_app(engine: SearchEngine, hosts: Sequence[str] = ()) -> FastAPI:
-    """The page and its API over `engine`.
+    """Create the page and its API for `engine`.
 
-    Requests must name `hosts` or this machine as their host: a foreign name that resolves to this machine is how
-    another site's script would read the answers (DNS rebinding).
+    Only requests whose host is local or in `hosts` are accepted. Otherwise, another site's script could read the
+    answers through a foreign name that resolves to this machine (DNS rebinding).
     """
-    # The interactive documentation would load its scripts from another host.
+    # No interactive documentation: it would load its scripts from another host.
     app = FastAPI(title="Person search", docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(Api(engine).router(), prefix="/api")
     app.add_api_route("/", index, methods=["GET", "HEAD"])
@@ -52,24 +52,24 @@ def create_app(engine: SearchEngine, hosts: Sequence[str] = ()) -> FastAPI:
 
 
 async def index() -> FileResponse:
-    """The page itself."""
+    """Return the page itself."""
     return FileResponse(STATIC / "index.html")
 
 
 def answer(status: int, message: str) -> JSONResponse:
-    """An error, as every part of the API reports it."""
+    """Return an error in the form that the whole API uses."""
     return JSONResponse({"error": message}, status, HEADERS)
 
 
 async def explain_validation(request: Request, error: Exception) -> JSONResponse:
-    """Name the parameters that have no usable value."""
+    """Name the parameters that are invalid."""
     assert isinstance(error, RequestValidationError)
     problems = [f"{problem['loc'][-1]}: {problem['msg'][0].lower()}{problem['msg'][1:]}" for problem in error.errors()]
     return answer(422, "; ".join(problems))
 
 
 async def explain_http(request: Request, error: Exception) -> JSONResponse:
-    """Unknown addresses and methods, and what the API refuses."""
+    """Report unknown addresses and methods, and errors raised by the API."""
     assert isinstance(error, AnyHTTPException)
     return answer(error.status_code, error.detail)
 
@@ -81,7 +81,7 @@ class SecurityHeaders:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request, as ASGI has it."""
+        """Handle one ASGI request."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

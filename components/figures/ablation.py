@@ -1,4 +1,4 @@
-"""One metric by the losses that were trained: every seed as a dot, their mean as a line."""
+"""One metric for each set of losses: every seed as a dot, their mean as a line."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from components.figures.style import INK, SERIES, hex_colour
 
 
 def ablation_chart(path: Path, metric: str, values: Mapping[str, Sequence[float]]) -> None:
-    """Write `metric` (percent) for each set of losses; `values`: losses -> one value for each seed."""
+    """Write a chart of `metric` (percent); `values` maps each set of losses to one value per seed."""
     assert values, "no training to draw"
     with chart(path, WIDTH, 1.2 + 0.6 * len(values)) as figure:
         axes = figure.add_subplot()

@@ -1,4 +1,4 @@
-"""Curves: losses and learning rates of training, metrics of validation, recall by rank."""
+"""Curves: training losses and learning rates, validation metrics, recall by rank."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.figures.plots import chart, label_ends, labels_apart
-from components.figures.style import MUTED, SERIES, WAYS, Colour, hex_colour
+from components.figures.style import DIRECTIONS, MUTED, SERIES, Colour, hex_colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Values = npt.NDArray[np.float64]
 Line = tuple[Sequence[float], Sequence[float]]  # x, y
 
-WIDTH = 10.0  # inches; shown 1000 pixels wide, ten points are fourteen pixels
+WIDTH = 10.0  # inches; in a picture shown 1000 pixels wide, 10 points are 14 pixels
 LEARNING_RATE = "lr/"
 MARKED_RANKS = (1, 5, 10)
 RANK_TICKS = (1, 2, 5, 10, 20, 50, 100)
@@ -27,8 +27,10 @@ SUPERSCRIPTS = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u207
 def loss_curves(path: Path, history: Mapping[str, Line]) -> None:
     """Write a panel for every loss and one for the learning rates.
 
-    `history`: name -> (epochs, fractional; values). Names `lr/<group>` are learning rates, all others losses, whose
-    titles leave out a `loss/`.
+    Args:
+        path: The PNG to write.
+        history: Fractional epochs and values by name. Names `lr/<group>` are learning rates, all others are losses,
+            whose titles omit the prefix `loss/`.
     """
     for name, (x, y) in history.items():
         assert len(x) == len(y) > 0, f"{name} needs one value for each epoch, and at least one"
@@ -48,7 +50,7 @@ def loss_curves(path: Path, history: Mapping[str, Line]) -> None:
 
 
 def _loss_panel(axes: "Axes", name: str, line: Line) -> None:
-    """One loss, its moving mean in front, and its last mean as a number above the end, where no curve runs."""
+    """Draw one loss with its moving mean in front, and write the last mean above the plot, clear of the curve."""
     x, y = np.asarray(line[0], dtype=float), np.asarray(line[1], dtype=float)
     colour = hex_colour(SERIES[0])
     mean = _moving_mean(y)
@@ -62,14 +64,14 @@ def _loss_panel(axes: "Axes", name: str, line: Line) -> None:
 
 
 def _moving_mean(values: Values) -> Values:
-    """Mean over a fortieth of the points about each one, over fewer at both ends."""
+    """Mean over a window of a fortieth of the points around each one, shorter at both ends."""
     kernel = np.ones(2 * (len(values) // 80) + 1)
     counts = np.convolve(np.ones_like(values), kernel, mode="same")
     return np.asarray(np.convolve(values, kernel, mode="same") / counts)
 
 
 def _rate_panel(axes: "Axes", rates: Mapping[str, Line]) -> None:
-    """Learning rates in units of a power of ten, labelled at their peaks; groups with equal rates share a line."""
+    """Draw learning rates in units of a power of ten, labelled at their peaks; groups with equal rates share a line."""
     highest = max(max(y) for _, y in rates.values())
     exponent = math.floor(math.log10(highest)) if highest > 0.0 else 0
     shared: dict[tuple[float, ...], list[str]] = {}
@@ -77,7 +79,7 @@ def _rate_panel(axes: "Axes", rates: Mapping[str, Line]) -> None:
         shared.setdefault(tuple(value / 10.0**exponent for value in y), []).append(name)
     colours = _colours(len(shared))
     for (y, names), colour in zip(shared.items(), colours, strict=True):
-        marker = "o" if len(y) == 1 else None  # a line needs two points to be seen
+        marker = "o" if len(y) == 1 else None  # a line through one point is invisible
         axes.plot(rates[names[0]][0], y, color=hex_colour(colour), drawstyle="steps-pre", marker=marker)
     axes.set_title(f"learning rate, \u00d7 10{str(exponent).translate(SUPERSCRIPTS)}")
     axes.set_ylim(0.0, 1.18 * max(map(max, shared)) or 1.0)
@@ -104,7 +106,7 @@ def _epoch_axis(axes: "Axes", x: Sequence[float] | Values) -> None:
 def validation_curves(
     path: Path, epochs: Sequence[int], metrics: Mapping[str, Sequence[float]], best_epoch: int, split: str = "val"
 ) -> None:
-    """Write metrics (percent) on `split` by epoch, with the chosen epoch and the values there beside the names."""
+    """Write metrics (percent) on `split` by epoch; a line marks the best epoch, whose values stand beside the names."""
     assert metrics, "no validation to draw"
     assert best_epoch in epochs, f"epoch {best_epoch} was not validated"
     for name, values in metrics.items():
@@ -130,25 +132,25 @@ def validation_curves(
 def cmc_curve(path: Path, curves: Mapping[str, Sequence[float]]) -> None:
     """Write recall (percent) at rank 1..K, one panel for each direction.
 
-    `curves`: `<split>/<direction>` -> recalls, with a direction of `t2i` or `i2t`, such as `test/t2i`.
+    `curves` maps `<split>/<direction>`, such as `test/t2i`, to recalls; the direction is `t2i` or `i2t`.
     """
     assert min(map(len, curves.values()), default=0) > 0, "no recall to draw"
     panels: dict[str, dict[str, Sequence[float]]] = {}
     for name, recalls in curves.items():
         split, _, direction = name.partition("/")
-        assert direction in WAYS, f"{name} is not named <split>/t2i or <split>/i2t"
+        assert direction in DIRECTIONS, f"{name} is not named <split>/t2i or <split>/i2t"
         panels.setdefault(direction, {})[split] = recalls
     lowest = min(min(recalls) for recalls in curves.values())
     with chart(path, WIDTH, 4.4) as figure:
         grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)
         for axes, (direction, lines) in zip(grid[0], panels.items(), strict=True):
             axes.set_ylim(max(0.0, 10.0 * math.floor(lowest / 10.0 - 0.5)), 102.0)
-            axes.set_title(f"{WAYS[direction].capitalize()}: recall at rank k (%)")
+            axes.set_title(f"{DIRECTIONS[direction].capitalize()}: recall at rank k (%)")
             _recall_panel(axes, lines)
 
 
 def _recall_panel(axes: "Axes", lines: Mapping[str, Sequence[float]]) -> None:
-    """Recalls over the logarithm of the rank; at each marked one, numbers above the best line and below the worst."""
+    """Draw recalls over the logarithm of the rank; at marked ranks, number the best line above and the worst below."""
     from matplotlib.ticker import NullLocator
 
     ends = []
@@ -176,5 +178,5 @@ def _recall_panel(axes: "Axes", lines: Mapping[str, Sequence[float]]) -> None:
 
 def _number(axes: "Axes", rank: int, recall: float, colour: Colour, above: bool) -> None:
     offset, side = ((-4, 6), "right") if above else ((4, -14), "left")
-    place, ink = (rank, recall), hex_colour(colour)
-    axes.annotate(f"{recall:.1f}", place, offset, textcoords="offset points", ha=side, color=ink, fontsize=9)
+    point, ink = (rank, recall), hex_colour(colour)
+    axes.annotate(f"{recall:.1f}", point, offset, textcoords="offset points", ha=side, color=ink, fontsize=9)

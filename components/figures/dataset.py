@@ -1,23 +1,23 @@
-"""The contact sheet of a prepared dataset: some identities of every split, with their images and captions."""
+"""The contact sheet of a prepared dataset: a few identities of every split, with images and captions."""
 
 from pathlib import Path
 
 import numpy as np
 
 from components.figures import SheetRow, contact_sheet
+from components.figures.sheets import SHEET_IMAGES
 from irra.data.store import PreparedStore
 
 SHEET_IDENTITIES = 8
-SHEET_IMAGES = 4
 
 
 def draw_dataset_sheet(store: PreparedStore, path: Path) -> None:
-    """Write the sheet as a PNG file."""
+    """Write the contact sheet as a PNG."""
     contact_sheet(path, sheet_rows(store))
 
 
 def sheet_rows(store: PreparedStore) -> list[SheetRow]:
-    """Evenly spread identities of every split in turn, each with its first images and their first captions."""
+    """Choose evenly spaced identities of every split, each with its first images and the first caption of each."""
     first_caption = {int(image): row for row, image in reversed(list(enumerate(store.caption_image_ids)))}
     rows = []
     per_split = -(-SHEET_IDENTITIES // len(store.splits))

@@ -1,4 +1,4 @@
-"""Why a picture was found: its heat map beside it, and the query with the words shaded that mattered."""
+"""Why a picture was found: its heat map, and the query with shading on the words that mattered."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,23 +16,23 @@ Heat = npt.NDArray[np.float32]  # (H, W) in 0..1
 
 TITLE = "Why these pictures were found"
 CAVEAT = (
-    "An aid to understanding, not a proof: it shows what the score of this model reacts to most, which may differ from "
-    "what a person would go by."
+    "An aid to understanding, not a proof: it shows what this model's score reacts to most, which may differ from what "
+    "a person would look at."
 )
 IMAGE_WIDTH = 96
 CELL_WIDTH = (WIDTH - 3 * MARGIN) // 2
 QUERY_LINES = 3
-SCALE = (120, 12)  # width and height of a legend's colours
-PADDING = 3  # of a word's shade
-SHADE: Colour = (255, 176, 32)  # of the most important word; dark text stays readable on it
+SCALE = (120, 12)  # width and height of the colour scale in a legend
+PADDING = 3  # between a word and the edge of its shading
+SHADE: Colour = (255, 176, 32)  # behind the most important word; dark text stays readable on it
 STOPS = (0.0, 0.2, 0.5, 0.75, 1.0)
 STOP_COLOURS = np.array([(60, 20, 110), (60, 20, 110), (190, 45, 90), (240, 110, 40), (255, 225, 90)], float)
-STRONGEST = 0.75  # how much of the picture the heat may cover
+MAX_COVER = 0.75  # highest opacity of the heat
 
 
 @dataclass(frozen=True)
 class ExplanationRow:
-    """A picture that was found: its heat, and the query's words, both with their importance in 0..1."""
+    """A picture that was found: its heat, and the query's words with their importance, both in 0..1."""
 
     title: str
     pixels: Pixels
@@ -42,29 +42,29 @@ class ExplanationRow:
 
 @dataclass(frozen=True)
 class ExplainedQuery:
-    """A query, and the pictures that were found for it."""
+    """A query and the pictures found for it."""
 
     text: str
     rows: Sequence[ExplanationRow]
 
 
 def explanation_sheet(path: Path, queries: Sequence[ExplainedQuery]) -> None:
-    """Write what the colours mean, then every query above what was found for it.
+    """Write a legend, then every query with the pictures found for it.
 
-    Pictures stand in two columns, each plain, under its heat map, and beside the query's shaded words.
+    Pictures are in two columns; each is shown plain, then under its heat map, then the query's shaded words.
     """
     assert min((len(query.rows) for query in queries), default=0) > 0, "no explanation to draw"
     size = fitted(queries[0].rows[0].pixels, IMAGE_WIDTH)
-    canvas = Canvas(_draw(Canvas(1), queries, size))  # drawn twice: the first time says how high it becomes
+    canvas = Canvas(_draw(Canvas(1), queries, size))  # drawn twice: the first time only to measure the height
     _draw(canvas, queries, size)
     save_png(path, canvas.picture, (*COLOURS, SHADE))
 
 
 def heat_map(pixels: Pixels, heat: Heat) -> Pixels:
-    """The picture under its heat: as it is where nothing mattered, from violet over red to yellow where it did."""
+    """Blend a picture with its heat: unchanged where nothing mattered, violet to red to yellow the more it did."""
     assert heat.shape == pixels.shape[:2], f"heat is {heat.shape}, the picture {pixels.shape[:2]}"
     colours = np.stack([np.interp(heat, STOPS, channel) for channel in STOP_COLOURS.T], axis=2)
-    cover = np.minimum(STRONGEST, 0.9 * heat)[..., None]
+    cover = np.minimum(MAX_COVER, 0.9 * heat)[..., None]
     covered: Pixels = (pixels + cover * (colours - pixels)).round().astype(np.uint8)
     return covered
 
@@ -76,7 +76,7 @@ def shade(importance: float) -> Colour:
 
 
 def _draw(canvas: Canvas, queries: Sequence[ExplainedQuery], size: tuple[int, int]) -> int:
-    """Draw the sheet with images of `size`; its height."""
+    """Draw the sheet with images of `size`, and return its height."""
     face = load_face(17, bold=True)
     cell_height = load_face(15).line_height + 6 + size[1] + MARGIN
     y = _heading(canvas)
@@ -92,7 +92,7 @@ def _draw(canvas: Canvas, queries: Sequence[ExplainedQuery], size: tuple[int, in
 
 
 def _heading(canvas: Canvas) -> int:
-    """What this is, and what its colours mean; the y below it."""
+    """Draw title, caveat and legend, and return the y below them."""
     heading, face = load_face(22, bold=True), load_face(14)
     y = canvas.text((MARGIN, MARGIN), [TITLE], heading, INK) + 4
     y = canvas.text((MARGIN, y), face.wrap(CAVEAT, WIDTH - 2 * MARGIN, 2), face, MUTED) + 12
@@ -101,8 +101,8 @@ def _heading(canvas: Canvas) -> int:
     hot = heat_map(grey, np.tile(steps, (SCALE[1], 1)))
     shaded = np.tile(np.array([shade(step) for step in steps.tolist()], np.uint8), (SCALE[1], 1, 1))
     x = MARGIN
-    for name, colours in (("places in the picture:  little", hot), ("words of the query:  little", shaded)):
-        for part in (name, colours, "much"):
+    for name, colours in (("parts of the picture:  less", hot), ("words of the query:  less", shaded)):
+        for part in (name, colours, "more"):
             if isinstance(part, str):
                 canvas.text((x, y), [part], face, MUTED)
                 x += round(face.font.getlength(part)) + GAP
@@ -114,7 +114,7 @@ def _heading(canvas: Canvas) -> int:
 
 
 def _explanation(canvas: Canvas, corner: tuple[int, int], row: ExplanationRow, size: tuple[int, int]) -> None:
-    """One cell of the sheet, with images of `size`."""
+    """Draw one cell of the sheet, with images of `size`."""
     (left, top), title = corner, load_face(15)
     y = canvas.text((left, top), title.wrap(row.title, CELL_WIDTH, 1), title, MUTED) + 6
     canvas.image((left, y), row.pixels, size)
@@ -126,7 +126,7 @@ def _explanation(canvas: Canvas, corner: tuple[int, int], row: ExplanationRow, s
 
 
 def _words(canvas: Canvas, box: tuple[int, int, int, int], words: Sequence[tuple[str, float]], face: Face) -> None:
-    """Write shaded words into `box` (left, top, right, bottom); an ellipsis stands for those that do not fit."""
+    """Write shaded words into `box` (left, top, right, bottom); an ellipsis replaces words that do not fit."""
     line_height = face.line_height + 2 * PADDING
     for x, y, text, importance in placed_words(box, words, face):
         width = round(face.font.getlength(text)) + 2 * PADDING
@@ -138,28 +138,28 @@ def _words(canvas: Canvas, box: tuple[int, int, int, int], words: Sequence[tuple
 def placed_words(
     box: tuple[int, int, int, int], words: Sequence[tuple[str, float]], face: Face
 ) -> list[tuple[int, int, str, float]]:
-    """Where in `box` each word goes, what of it is written, and its importance."""
+    """Lay the words out in `box`: x, y, text (words wider than the box are cut short) and importance of each."""
     left, y, right, bottom = box
     x, line_height = left, face.line_height + 2 * PADDING
     room = right - left - 2 * PADDING
-    places: list[tuple[int, int, str, float]] = []
+    placed: list[tuple[int, int, str, float]] = []
     for word, importance in words:
         text = "".join(face.wrap(word, room, 1))
         width = round(face.font.getlength(text)) + 2 * PADDING
         if x > left and x + width > right:
             if y + 2 * line_height > bottom:
-                return _with_ellipsis(places, x, right, face)
+                return _with_ellipsis(placed, x, right, face)
             x, y = left, y + line_height
-        places.append((x, y, text, importance))
+        placed.append((x, y, text, importance))
         x += width
-    return places
+    return placed
 
 
 def _with_ellipsis(
-    places: list[tuple[int, int, str, float]], x: int, right: int, face: Face
+    placed: list[tuple[int, int, str, float]], x: int, right: int, face: Face
 ) -> list[tuple[int, int, str, float]]:
-    """The places with an ellipsis at `x` behind them, without as many of the last ones as it takes to fit."""
-    y, width = places[-1][1], face.font.getlength(ELLIPSIS) + 2 * PADDING
+    """Add an ellipsis at `x`, removing as many of the last words as needed to make it fit."""
+    y, width = placed[-1][1], face.font.getlength(ELLIPSIS) + 2 * PADDING
     while x + width > right:
-        x = places.pop()[0]
-    return [*places, (x, y, ELLIPSIS, 0.0)]
+        x = placed.pop()[0]
+    return [*placed, (x, y, ELLIPSIS, 0.0)]

@@ -1,4 +1,4 @@
-"""How charts look, and the labels at the ends of their lines: matplotlib by its objects, without global state."""
+"""The look of charts, and labels at the ends of lines. Uses matplotlib's objects, without its global state."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LINE_POINTS = 13.0  # from one label to the next, at least
+LINE_POINTS = 13.0  # minimum distance between two labels
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -49,8 +49,8 @@ STYLE: dict[str, Any] = {
 
 @contextmanager
 def chart(path: Path, width: float, height: float) -> Iterator["Figure"]:
-    """A figure of `width` x `height` inches, saved to `path` unless the block raises."""
-    # imported here, since matplotlib takes a second and sheets of images do without it
+    """Yield a figure of `width` x `height` inches, and save it to `path` unless the block raises."""
+    # imported here because matplotlib takes a second to load, and sheets of images do not need it
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -65,7 +65,7 @@ def chart(path: Path, width: float, height: float) -> Iterator["Figure"]:
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
-    """`heights` moved apart to at least `gap`, in their order, each cluster about the mean of its own."""
+    """Move `heights` at least `gap` apart, keeping their order and the mean of every cluster."""
     order = sorted(range(len(heights)), key=lambda index: heights[index])
     clusters: list[list[int]] = []
     for index in order:
@@ -89,17 +89,17 @@ def _top(cluster: list[int], heights: Sequence[float], gap: float) -> float:
 
 
 def labels_apart(axes: "Axes", heights: Sequence[float]) -> list[float]:
-    """`heights` in data units, moved apart so that a label fits at each. Limits of the axes must be final."""
+    """Move `heights` (data units) apart so that a label fits at each. The limits of the axes must be final."""
     figure = axes.get_figure(root=True)
     assert figure is not None
-    figure.draw_without_rendering()  # settles the layout, which turns points into data units
+    figure.draw_without_rendering()  # computes the layout, from which points are converted to data units
     low, high = axes.get_ylim()
     points = axes.get_window_extent().height / figure.dpi * 72
     return spread(heights, LINE_POINTS * (high - low) / points)
 
 
 def label_ends(axes: "Axes", ends: Sequence[tuple[float, str, Colour]]) -> None:
-    """Write each (y, label, colour) right of the plot at the height y, or near it where labels would overlap."""
+    """Write each (y, label, colour) to the right of the plot at height y, or near it if labels would overlap."""
     for y, (_, label, colour) in zip(labels_apart(axes, [end[0] for end in ends]), ends, strict=True):
         axes.annotate(
             label,

@@ -1,4 +1,4 @@
-"""Sheets of images with text: what the dataset holds, and what a query finds."""
+"""Sheets of images with text: the people in a dataset, and the results of queries."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ RESULT_WIDTH = 64
 TOP_RESULTS = 10
 RESULT_STEP = RESULT_WIDTH + 2 * FRAME + GAP // 2
 SHEET_IMAGES = 4
-TEXT_HEIGHT = 120  # that captions have at least, beside images that are lower
+TEXT_HEIGHT = 120  # minimum height for captions, if the images beside them are lower
 
 
 @dataclass(frozen=True)
 class SheetRow:
-    """One identity: some of its images, and captions of them."""
+    """One identity: some of its images and their captions."""
 
     images: list[Pixels]
     title: str
@@ -27,9 +27,9 @@ class SheetRow:
 
 @dataclass(frozen=True)
 class RetrievalRow:
-    """One query: its text, the image it was written for, and the ranked (image, score, right) that were found.
+    """One query: its text, the image it was written for, and its ranked results as (image, score, right).
 
-    A free query was written for no image: `truth` and `rank` are None, and so is every `right`.
+    A free query was not written for an image: `truth`, `rank` and every `right` are None.
     """
 
     caption: str
@@ -39,7 +39,7 @@ class RetrievalRow:
 
 
 def contact_sheet(path: Path, rows: list[SheetRow]) -> None:
-    """Write a sheet of identities in two columns, each with up to four images and its captions beside them."""
+    """Write a sheet of identities in two columns, each with up to four images and the captions beside them."""
     assert min((len(row.images) for row in rows), default=0) > 0, "a contact sheet needs identities with images"
     size = fitted(rows[0].images[0], SHEET_IMAGE_WIDTH)
     cell_height = load_face(16, bold=True).line_height + 6 + max(size[1], TEXT_HEIGHT) + MARGIN
@@ -52,7 +52,7 @@ def contact_sheet(path: Path, rows: list[SheetRow]) -> None:
 
 
 def _identity(canvas: Canvas, corner: tuple[int, int], width: int, row: SheetRow, size: tuple[int, int]) -> None:
-    """One cell of the contact sheet, `width` wide, with images of `size`; captions that do not fit are left out."""
+    """Draw one cell of the contact sheet, `width` wide, with images of `size`; captions that do not fit are omitted."""
     (left, top), title, face = corner, load_face(16, bold=True), load_face(14)
     y = canvas.text((left, top), title.wrap(row.title, width, 1), title, INK) + 6
     for index, pixels in enumerate(row.images[:SHEET_IMAGES]):
@@ -67,13 +67,13 @@ def _identity(canvas: Canvas, corner: tuple[int, int], width: int, row: SheetRow
 
 
 def retrieval_sheet(path: Path, title: str, rows: list[RetrievalRow]) -> None:
-    """Write queries with the image each was written for, and their top ten results marked right or wrong.
+    """Write queries with the image each was written for, and their top ten results, marked right or wrong.
 
-    Free queries have neither; they do not share a sheet with others.
+    Free queries have no such image and no marks; they cannot share a sheet with other queries.
     """
     assert min((len(row.results) for row in rows), default=0) > 0, "a retrieval sheet needs queries with results"
     judged = rows[0].truth is not None
-    assert all((row.truth is not None) == judged for row in rows), "free queries share no sheet with others"
+    assert all((row.truth is not None) == judged for row in rows), "free queries cannot share a sheet with others"
     size = fitted(rows[0].results[0][0], RESULT_WIDTH)
     heading, small = load_face(22, bold=True), load_face(13)
     top = MARGIN + heading.line_height + 12 + small.line_height + 12
@@ -87,7 +87,7 @@ def retrieval_sheet(path: Path, title: str, rows: list[RetrievalRow]) -> None:
 
 
 def _result_x(index: int) -> int:
-    """Left edge of the image of result `index`, from 0; the columns end at the right margin."""
+    """Left edge of result `index`, counted from 0; the columns end at the right margin."""
     return WIDTH - MARGIN - FRAME - RESULT_WIDTH - (TOP_RESULTS - 1 - index) * RESULT_STEP
 
 
@@ -105,7 +105,7 @@ def _column_names(canvas: Canvas, y: int, face: Face, judged: bool) -> None:
 
 
 def _query(canvas: Canvas, top: int, row: RetrievalRow, size: tuple[int, int]) -> None:
-    """One row of the retrieval sheet, from `top` downwards."""
+    """Draw one row of the retrieval sheet, from `top` downwards."""
     canvas.draw.line((MARGIN, top, WIDTH - MARGIN, top), fill=RULE, width=1)
     y = top + 16
     text, small = load_face(15), load_face(14)

@@ -1,4 +1,4 @@
-"""Text in pixel pictures: any caption becomes lines that the font can draw."""
+"""Text in pictures: wraps any caption into lines that the font can draw."""
 
 import unicodedata
 from bisect import bisect_left
@@ -23,7 +23,7 @@ class Face:
     line_height: int
 
     def printable(self, text: str) -> str:
-        """`text` on one line: white space collapsed, control characters dropped, a square for what the font lacks."""
+        """Put `text` on one line: white space collapsed, no control characters, squares for missing characters."""
         kept = "".join(map(self._drawn, unicodedata.normalize("NFC", text)))
         return " ".join(kept.split())
 
@@ -35,12 +35,12 @@ class Face:
         return character if ord(character) in self.characters else MISSING
 
     def fitting(self, text: str, width: int) -> int:
-        """How many first characters of `text` fit into `width` pixels, at least one."""
-        ends = range(min(len(text), width))  # no more characters than pixels, which bounds the work for endless texts
+        """How many characters from the start of `text` fit into `width` pixels, at least one."""
+        ends = range(min(len(text), width))  # at most one character per pixel, which bounds the work for long texts
         return max(1, bisect_left(ends, True, key=lambda end: self.font.getlength(text[: end + 1]) > width))
 
     def wrap(self, text: str, width: int, max_lines: int) -> list[str]:
-        """The printable `text` in at most `max_lines` lines of `width` pixels; an ellipsis ends a text cut short."""
+        """Wrap the printable `text` into at most `max_lines` lines of `width` pixels; an ellipsis marks a cut."""
         assert max_lines >= 1, "no line to write on"
         rest = self.printable(text)
         lines: list[str] = []
@@ -62,7 +62,7 @@ class Face:
 
 
 def load_face(size: int, bold: bool = False) -> Face:
-    """DejaVu Sans as matplotlib carries it, at `size` pixels, so that pictures need no installed font."""
+    """Load DejaVu Sans at `size` pixels from matplotlib, so that no font needs to be installed."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name
     font = ImageFont.truetype(str(file), size, layout_engine=ImageFont.Layout.BASIC)

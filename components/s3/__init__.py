@@ -1,1 +1,1 @@
-"""The adapter to S3: objects, folders, states of trainings."""
+"""The adapter to S3: objects, folders, training states."""

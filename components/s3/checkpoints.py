@@ -1,4 +1,4 @@
-"""The state of a training also in S3, so that another machine can go on with it."""
+"""A copy of the training state in S3, from which another machine can resume."""
 
 import hashlib
 import json
@@ -19,12 +19,12 @@ from torch.optim import Optimizer
 from components.s3.client import SHA256, RemoteFolder
 from irra.checkpoint import STATE, StateFolder, TrainState
 
-FINISHED = "finished"  # names the Kubeflow run whose training ended with the state beside it
+FINISHED = "finished"  # an object that holds the id of the Kubeflow run whose training ended with this state
 
 
 @contextmanager
 def open_state(folder: Path, fingerprint: dict[str, Any], uri: str) -> Iterator[StateFolder]:
-    """The state of a training in `folder` and, where a `uri` is given, there; the last upload is awaited at the end."""
+    """Open the training state in `folder`, with a copy at `uri` unless that is empty; waits for the last upload."""
     if not uri:
         yield StateFolder(folder, fingerprint)
         return
@@ -36,14 +36,14 @@ def open_state(folder: Path, fingerprint: dict[str, Any], uri: str) -> Iterator[
 
 
 class RemoteStateFolder(StateFolder):
-    """A state folder that is copied, after every save, to `<uri>/<hash of the fingerprint>/`.
+    """A state folder that is copied to `<uri>/<hash of the fingerprint>/` after every save.
 
-    A background thread sends one copy at a time, and of those that wait only the newest. An upload that fails costs a
-    warning; the next save tries again. But a state that cannot be looked for at the start is a UserError: to begin
-    anew would be worse.
+    A background thread uploads one copy at a time; if several are waiting, only the newest is sent. A failed upload
+    prints a warning, and the next save tries again. At the start, however, a failure to look for a state raises
+    UserError, because silently starting from scratch would be worse.
 
-    A task of Kubeflow may still fail after its training, when its outputs are sent: its finished state stays in S3, so
-    that its next try only publishes again. To other runs that state is none, and they replace it.
+    A Kubeflow task may still fail after its training, while its outputs are uploaded. Its finished state therefore
+    stays in S3, so that a retry only publishes the model again. Other runs ignore a finished state and replace it.
     """
 
     def __init__(self, folder: Path, fingerprint: dict[str, Any], uri: str) -> None:
@@ -52,67 +52,69 @@ class RemoteStateFolder(StateFolder):
         self._remote = RemoteFolder(f"{uri.rstrip('/')}/{digest[:16]}")
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
         self._pending: Future[None] = Future()
-        self._sent = ""  # the best weights that are there already
+        self._sent = ""  # name of the best weights that are already in S3
         self._run = os.environ.get("KFP_RUN_ID", "")
         self._failing = False
 
     def save(self, state: TrainState, model: nn.Module, optimizer: Optimizer, scaler: dict[str, Any]) -> None:
-        """Write the state here, and have it sent."""
+        """Write the state locally, and upload it in the background."""
         super().save(state, model, optimizer, scaler)
         paths = [self.best_weights(state.best_epoch)] if state.best_epoch else []
-        stack = ExitStack()  # opened now, since an open file keeps its content when a later save replaces or removes it
+        stack = ExitStack()  # an open file keeps its content even if a later save replaces or removes it
         files = {path.name: stack.enter_context(path.open("rb")) for path in (*paths, self.folder / STATE)}
         position = {"epoch": str(state.epoch), "step": str(state.step), "best": str(state.best_epoch)}
-        self._pending.cancel()  # of those that wait only the newest is sent
+        self._pending.cancel()  # only the newest waiting state is sent
         self._in_background(
-            lambda: self._send(files, position), "training goes on, and tries again after the next save"
+            lambda: self._send(files, position), "training continues, and tries again after the next save"
         )
         self._pending.add_done_callback(lambda _: stack.close())
 
     def load(self, model: nn.Module, optimizer: Optimizer, scaler: torch.amp.GradScaler) -> TrainState | None:
-        """Restore the state in S3 or the one here, whichever is further."""
+        """Restore the state in S3 or the local one, whichever has made more progress."""
         self._fetch_further()
         return super().load(model, optimizer, scaler)
 
     def clear(self) -> None:
-        """Remove the state of a finished training here; in S3, mark it where a task may be tried again."""
+        """Remove the local state of a finished training, and the one in S3; a Kubeflow task only marks the latter."""
         super().clear()
         if self._run:
-            self._in_background(self._mark_finished, "the next run with these parameters publishes this training")
+            self._in_background(
+                self._mark_finished, "the next run with these parameters will publish this training again"
+            )
         else:
             self._pending.cancel()
-            self._in_background(self._clear_remote, "the state of this finished training stays there")
+            self._in_background(self._clear_remote, "the state of this finished training stays in S3")
 
     def close(self) -> None:
-        """Wait for what is still to be sent."""
+        """Wait for pending uploads."""
         self._pool.shutdown()
 
-    def _in_background(self, work: Callable[[], None], otherwise: str) -> None:
-        """Do `work` after all that waits; the first of several failures is printed."""
+    def _in_background(self, work: Callable[[], None], consequence: str) -> None:
+        """Queue `work`; of several failures in a row, only the first prints a warning, which ends in `consequence`."""
 
         def guarded() -> None:
             try:
                 work()
                 self._failing = False
-            except Exception as error:  # nothing that goes wrong there may stop a training here
+            except Exception as error:  # no problem with S3 may stop the training
                 if not self._failing:
-                    print(f"warning: {error}; {otherwise}", file=sys.stderr, flush=True)
+                    print(f"warning: {error}; {consequence}", file=sys.stderr, flush=True)
                 self._failing = True
 
         self._pending = self._pool.submit(guarded)
 
     def _send(self, files: dict[str, BufferedReader], position: dict[str, str]) -> None:
-        """The state goes last, so that the weights which it names are there; what it replaces is removed after it.
+        """Upload the weights, then the state that refers to them, and then remove what the state has replaced.
 
-        Another run with the same parameters may have removed weights that were there.
+        Weights uploaded earlier are sent again if another run with the same parameters has removed them.
         """
-        there = self._remote.list()
+        existing = self._remote.list()
         for name, file in files.items():
-            if name != self._sent or name not in there:
+            if name != self._sent or name not in existing:
                 digest = hashlib.file_digest(file, SHA256).hexdigest()
                 file.seek(0)
                 self._remote.put(file, name, {SHA256: digest, **position})
-        for name in there.keys() - files.keys():
+        for name in existing.keys() - files.keys():
             self._remote.delete(name)
         self._sent = next((name for name in files if name != STATE), "")
 
@@ -120,26 +122,29 @@ class RemoteStateFolder(StateFolder):
         self._remote.write(FINISHED, self._run.encode())
 
     def _clear_remote(self) -> None:
-        """The state first: without it the rest is nothing, and it is nothing without the weights that it names."""
+        """Remove the state first: it is unusable without its weights, while weights without a state are ignored."""
         for name in sorted(self._remote.list(), key=lambda name: name != STATE):
             self._remote.delete(name)
 
     def _fetch_further(self) -> None:
-        """Copy the state from S3 here, behind the best weights that it names, unless the one here is as far."""
+        """Copy the state from S3, after the best weights it refers to, unless the local state is at least as far."""
         names = self._remote.list()
         if STATE not in names or (FINISHED in names and self._remote.read(FINISHED) != self._run.encode()):
             return
-        there = self._remote.metadata(STATE)
-        if self._position() >= (int(there["epoch"]), int(there["step"])):
+        remote = self._remote.metadata(STATE)
+        if self._position() >= (int(remote["epoch"]), int(remote["step"])):
             return
-        if best := int(there["best"]):
+        if best := int(remote["best"]):
             weights = self.best_weights(best)
             self._remote.get(weights.name, weights)
             self._sent = weights.name
         self._remote.get(STATE, self.folder / STATE)
 
     def _position(self) -> tuple[float, float]:
-        """Epoch and step of the state here; one of another training is not to be replaced, so it counts as furthest."""
+        """Epoch and step of the local state.
+
+        A state of another training counts as furthest, because it must not be replaced.
+        """
         if not (self.folder / STATE).exists():
             return (0, 0)
         metadata = self.read_metadata()

@@ -1,7 +1,7 @@
-"""The one adapter to S3, or to what speaks like it: objects under an address, verified, each failure one message.
+"""The only adapter to S3 and compatible stores: objects under an address, verified, with one message per failure.
 
-Endpoint, credentials and retries are boto3's own settings: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
-AWS_PROFILE, AWS_MAX_ATTEMPTS and so on.
+Endpoint, credentials and retries are set as usual with boto3: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID,
+AWS_SECRET_ACCESS_KEY, AWS_PROFILE, AWS_MAX_ATTEMPTS and so on.
 """
 
 import os
@@ -17,40 +17,40 @@ from typing import Any, BinaryIO
 from irra.utils.errors import UserError, root_cause, without_password
 from irra.utils.files import hash_file, replace_file
 
-THREADS = 16  # transfers at once,
-PARTS = 4  # and parts of a large one
-ATTEMPTS = 5  # of a request, unless AWS_MAX_ATTEMPTS is set; and of a body whose connection breaks midway
+THREADS = 16  # concurrent transfers
+PARTS = 4  # concurrent parts of a large upload
+ATTEMPTS = 5  # per request, unless AWS_MAX_ATTEMPTS is set; also per body whose connection breaks midway
 CONNECT_SECONDS = 10.0
 CHUNK_BYTES = 1 << 20
-SHA256 = "sha256"  # the metadata key under which an object of ours carries its hash
+SHA256 = "sha256"  # the metadata key of the hash on objects that we upload
 DENIED, ABSENT = "access denied; the credentials in use do not allow this", "no such object"
-S3_SAYS = {
+ERROR_REASONS = {
     "AccessDenied": DENIED,
     "403": DENIED,  # the answer to a HEAD request is a bare status
     "404": ABSENT,
     "NoSuchKey": ABSENT,
     "NoSuchBucket": "no such bucket",
     "ExpiredToken": "the credentials have expired; get new ones",
-    "InvalidAccessKeyId": "the access key is not known there; check AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL",
+    "InvalidAccessKeyId": "the access key is unknown there; check AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL",
     "SignatureDoesNotMatch": "the secret key does not belong to the access key; check AWS_SECRET_ACCESS_KEY",
 }
 
 
 def is_remote(path: str) -> bool:
-    """Whether `path` is an address in S3 rather than a folder here."""
+    """Whether `path` is an address in S3 and not a local folder."""
     return path.startswith("s3://")
 
 
 @dataclass(frozen=True)
 class Object:
-    """What a listing says of an object."""
+    """An entry of a listing."""
 
     size: int  # bytes
-    etag: str  # the content's MD5, where the object was sent in one part and is not encrypted with a managed key
+    etag: str  # the content's MD5 if the object was sent in one part and is not encrypted with a managed key
     modified: int  # nanoseconds since 1970, a whole number of seconds
 
     def is_copied_to(self, path: Path, sha256: str | None) -> bool:
-        """Whether `path` has the content of this object: its hash, or the time that `get` gave the file, tells."""
+        """Whether `path` has the content of this object, judged by its hash or by the time that `get` sets on files."""
         if not path.is_file() or path.stat().st_size != self.size:
             return False
         if sha256:
@@ -59,9 +59,9 @@ class Object:
 
 
 class RemoteFolder:
-    """The objects under an address `s3://bucket/folder`, by their names inside it; threads may share it.
+    """The objects under an address `s3://bucket/folder`, by their names relative to it. Thread-safe.
 
-    All that S3 or the network refuses is raised as a UserError, in whose message there is never a secret.
+    Every method raises UserError when S3 or the network fails; the message never contains a secret.
     """
 
     def __init__(self, uri: str) -> None:
@@ -70,8 +70,8 @@ class RemoteFolder:
         self._client = _connect()
 
     def list(self) -> dict[str, Object]:
-        """All objects, except the empty ones with which some tools stand for folders."""
-        with self._explained():
+        """List all objects, except the empty ones that some tools create for folders."""
+        with self._user_errors():
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
             items = [item for page in pages for item in page.get("Contents", ()) if not item["Key"].endswith("/")]
         return {
@@ -82,47 +82,51 @@ class RemoteFolder:
         }
 
     def metadata(self, name: str) -> dict[str, str]:
-        """What `put` noted on an object."""
-        with self._explained(name):
-            found: dict[str, str] = self._client.head_object(**self._at(name))["Metadata"]
-        return found
+        """Read the metadata that `put` attached to an object."""
+        with self._user_errors(name):
+            metadata: dict[str, str] = self._client.head_object(**self._at(name))["Metadata"]
+        return metadata
 
     def read(self, name: str) -> bytes:
-        """The content of a small object."""
-        with self._explained(name):
+        """Read a small object."""
+        with self._user_errors(name):
             content: bytes = self._client.get_object(**self._at(name))["Body"].read()
         return content
 
     def write(self, name: str, content: bytes) -> None:
-        """Make or replace a small object."""
-        with self._explained(name):
+        """Create or replace a small object."""
+        with self._user_errors(name):
             self._client.put_object(**self._at(name), Body=content)
 
     def get(self, name: str, path: Path, sha256: str | None = None) -> None:
-        """Copy an object to `path`, which appears when all of it is there and has the given or the known hash.
+        """Download an object to `path`, which appears only when it is complete and its hash is right.
 
-        UserError when the hash differs; OSError, with the name of the file, when the disk is full.
+        The hash is `sha256`; without one, it is the hash that S3 knows, if any.
+
+        Raises:
+            UserError: The hash differs, or S3 failed.
+            OSError: The file cannot be written, such as on a full disk; the error names the file.
         """
-        with self._explained(name), _naming(path), replace_file(path) as temporary:
+        with self._user_errors(name), _name_file_in_errors(path), replace_file(path) as temporary:
             with temporary.open("wb") as file:
                 answer = self._receive(name, file)
             algorithm, digest = (SHA256, sha256) if sha256 else _known_hash(answer)
             if digest and hash_file(temporary, algorithm) != digest:
                 raise UserError(
-                    f"{self.uri}/{name}: its {algorithm} is not the {digest} with which it was uploaded; "
+                    f"{self.uri}/{name}: its {algorithm} is not {digest}, as it was when uploaded; "
                     "it was damaged, or replaced by another tool. Upload it again"
                 )
             modified = _nanoseconds(answer["LastModified"])
             os.utime(temporary, ns=(modified, modified))
 
     def put(self, file: BinaryIO, name: str, metadata: Mapping[str, str]) -> None:
-        """Copy an open file to an object that appears, or replaces an earlier one, when all of it has arrived.
+        """Upload an open file; the object appears, or replaces an earlier one, only when it is complete.
 
-        S3 compares what arrives with the checksum that comes along.
+        S3 verifies the data against the checksum that boto3 sends along.
         """
         from boto3.s3.transfer import TransferConfig
 
-        with self._explained(name):
+        with self._user_errors(name):
             self._client.upload_fileobj(
                 file,
                 self._bucket,
@@ -132,17 +136,17 @@ class RemoteFolder:
             )
 
     def delete(self, name: str) -> None:
-        """Remove an object, if it is there."""
-        with self._explained(name):
+        """Remove an object if it exists."""
+        with self._user_errors(name):
             self._client.delete_object(**self._at(name))
 
     def _at(self, name: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": self._prefix + name}
 
     def _receive(self, name: str, file: BinaryIO) -> dict[str, Any]:
-        """Write an object's body to `file`; where the connection breaks, go on from there. Returns S3's answer.
+        """Write an object's body to `file`, resuming when the connection breaks; returns S3's response.
 
-        boto3 tries requests again, but not the reading of a body: https://github.com/boto/boto3/issues/4111
+        boto3 retries requests, but not the reading of a body: https://github.com/boto/boto3/issues/4111
         """
         from botocore.exceptions import HTTPClientError, IncompleteReadError
 
@@ -161,7 +165,8 @@ class RemoteFolder:
         return answer
 
     @contextmanager
-    def _explained(self, name: str = "") -> Iterator[None]:
+    def _user_errors(self, name: str = "") -> Iterator[None]:
+        """Turn errors of boto3 into UserErrors that name the object."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
@@ -172,9 +177,14 @@ class RemoteFolder:
 
 
 def parse_address(uri: str, name: str = "") -> tuple[str, str]:
-    """Bucket and prefix of an address; the prefix is empty or ends in a slash.
+    """Split an address into bucket and prefix, which is empty or ends in a slash.
 
-    UserError for what is no address, in which `name` says which option or key it belongs to.
+    Args:
+        uri: Such as s3://bucket/folder.
+        name: The option or key that the address belongs to, for the error message.
+
+    Raises:
+        UserError: `uri` is not an address in S3.
     """
     match = re.fullmatch(r"s3://([A-Za-z0-9][A-Za-z0-9._-]{2,254})((?:/[^/]+)*)/*", uri)
     if not match or {".", ".."} & set(match[2].split("/")):
@@ -183,7 +193,11 @@ def parse_address(uri: str, name: str = "") -> tuple[str, str]:
 
 
 def _connect() -> Any:
-    """A client; UserError when the settings for it cannot be used."""
+    """Create a client of boto3.
+
+    Raises:
+        UserError: The settings are not usable.
+    """
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
@@ -197,16 +211,18 @@ def _connect() -> Any:
         # the default session keeps old credentials: https://github.com/boto/boto3/issues/1574
         return boto3.Session().client("s3", config=config)
     except (BotoCoreError, ValueError) as error:
-        raise UserError(f"settings for S3: {without_password(str(error))}; an endpoint is http://host:9000") from None
+        raise UserError(
+            f"settings for S3: {without_password(str(error))}; an endpoint looks like http://host:9000"
+        ) from None
 
 
-def _nanoseconds(time: datetime) -> int:
-    """Since 1970, without the fraction of a second, which only some of S3's answers tell."""
-    return int(time.timestamp()) * 10**9
+def _nanoseconds(moment: datetime) -> int:
+    """Nanoseconds since 1970, in whole seconds, because only some of S3's responses have fractions."""
+    return int(moment.timestamp()) * 10**9
 
 
 def _known_hash(answer: Mapping[str, Any]) -> tuple[str, str | None]:
-    """The algorithm and hash that S3's answer tells of an object's content: ours, or an ETag that is its MD5."""
+    """Algorithm and hash of an object's content in S3's response: our SHA-256, or an ETag that is an MD5, or None."""
     if SHA256 in answer["Metadata"]:
         return SHA256, answer["Metadata"][SHA256]
     etag = answer["ETag"].strip('"')
@@ -219,18 +235,18 @@ def _reason(error: Exception, endpoint: str) -> str:
 
     if isinstance(error, botocore.ClientError):
         answer = error.response["Error"]
-        return S3_SAYS.get(answer["Code"]) or f"S3 answered {answer['Code']} {answer.get('Message', '')}"
+        return ERROR_REASONS.get(answer["Code"]) or f"S3 answered {answer['Code']} {answer.get('Message', '')}"
     if isinstance(error, (botocore.NoCredentialsError, botocore.PartialCredentialsError)):
         return "no credentials for S3; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
     if isinstance(error, (botocore.ConnectionError, botocore.HTTPClientError, botocore.IncompleteReadError)):
-        reason = without_password(f"{endpoint} cannot be reached, or broke off ({root_cause(error)})")
+        reason = without_password(f"{endpoint} cannot be reached, or dropped the connection ({root_cause(error)})")
         return f"{reason}; check AWS_ENDPOINT_URL and the network"
     return without_password(str(error))
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Name the file in an error of writing, such as a full disk's, which names none."""
+def _name_file_in_errors(path: Path) -> Iterator[None]:
+    """Add the file's name to errors of writing that lack it, such as that of a full disk."""
     try:
         yield
     except OSError as error:

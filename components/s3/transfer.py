@@ -1,4 +1,4 @@
-"""Folders moved to and from S3: in parallel, verified, and resumed after a kill.
+"""Copy folders to and from S3: in parallel, verified, and resumable after a kill.
 
 python -m components.s3.transfer upload data/raw/CUHK-PEDES s3://bucket/raw/CUHK-PEDES
 python -m components.s3.transfer download s3://bucket/raw/CUHK-PEDES data/raw/CUHK-PEDES
@@ -19,34 +19,37 @@ from irra.utils.errors import UserError, first_of
 from irra.utils.files import hash_file
 from irra.utils.progress import progress
 
-MANIFEST = "irra-manifest.json"  # sizes and hashes of a folder that `upload` sent, and whether all of it is there
+MANIFEST = "irra-manifest.json"  # sizes and hashes of an uploaded folder, and whether the upload is complete
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class Entry(NamedTuple):
-    """What a manifest says of a file."""
+    """A file in a manifest."""
 
     size: int  # bytes
     sha256: str
 
 
 def upload(folder: Path, uri: str) -> None:
-    """Copy all files of `folder` to `uri`; its manifest says so when, and only when, all of them are there.
+    """Copy all files of `folder` to `uri`, with a manifest that is marked complete only when all of them have arrived.
 
-    What is there already is not sent again. Objects at `uri` that are no file of `folder` stay, but out of the
-    manifest.
+    Files that have already been uploaded are not sent again. Other objects at `uri` are kept, but the manifest does not
+    list them.
+
+    Raises:
+        UserError: There are no files to upload, or S3 failed.
     """
     paths = {name: path for name, path in _files(folder).items() if name != MANIFEST and not _is_unfinished(name)}
     if not paths:
-        raise UserError(f"{folder}: no such folder, or no files in it to upload")
+        raise UserError(f"{folder}: no such folder, or it has no files to upload")
     remote = RemoteFolder(uri)
-    there = remote.list()
+    existing = remote.list()
 
     def compare(name: str) -> tuple[str, Entry, bool]:
         entry = Entry(paths[name].stat().st_size, hash_file(paths[name]))
-        same_size = name in there and there[name].size == entry.size
+        same_size = name in existing and existing[name].size == entry.size
         return name, entry, same_size and remote.metadata(name).get(SHA256) == entry.sha256
 
     def send(name: str) -> None:
@@ -55,7 +58,7 @@ def upload(folder: Path, uri: str) -> None:
 
     compared = sorted(_in_parallel(compare, paths, "compare"))
     entries = {name: entry for name, entry, _ in compared}
-    missing = [name for name, _, is_there in compared if not is_there]
+    missing = [name for name, _, is_uploaded in compared if not is_uploaded]
     if missing:
         _write_manifest(remote, entries, complete=False)
     _in_parallel(send, missing, "upload")
@@ -63,13 +66,14 @@ def upload(folder: Path, uri: str) -> None:
 
 
 def download(uri: str, folder: Path, *, mirror: bool = False) -> None:
-    """Copy the objects under `uri` to `folder`; files that are there and right are not fetched again.
+    """Copy the objects under `uri` to `folder`; files that are already there and intact are not fetched again.
 
-    A folder that `upload` sent is checked against its manifest; what other tools sent, against what S3 knows of it.
-    With `mirror`, files of `folder` that `uri` does not have are removed.
+    A folder sent by `upload` is checked against its manifest, objects sent by other tools against S3's own metadata.
+    With `mirror`, files of `folder` that do not exist at `uri` are removed.
 
     Raises:
-        UserError: nothing is there, or only part of an upload; a key leads out of `folder`; the disk is too small.
+        UserError: There are no objects, or an upload is incomplete; a key leads out of `folder`; the disk is too small;
+            S3 failed.
     """
     remote = RemoteFolder(uri)
     objects, hashes = _contents(remote)
@@ -82,19 +86,23 @@ def download(uri: str, folder: Path, *, mirror: bool = False) -> None:
     def compare(name: str) -> tuple[str, bool]:
         return name, objects[name].is_copied_to(folder / name, hashes.get(name))
 
-    missing = sorted(name for name, is_there in _in_parallel(compare, objects, "compare") if not is_there)
+    missing = sorted(name for name, is_copied in _in_parallel(compare, objects, "compare") if not is_copied)
     _check_space(folder, sum(objects[name].size for name in missing))
     _in_parallel(lambda name: remote.get(name, folder / name, hashes.get(name)), missing, "download")
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """All files below `folder`, also behind links, by their paths in it with forward slashes."""
+    """All files below `folder`, following links, by relative path with forward slashes."""
     found = [Path(parent, name) for parent, _, names in os.walk(folder, followlinks=True) for name in names]
     return {path.relative_to(folder).as_posix(): path for path in found}
 
 
 def _contents(remote: RemoteFolder) -> tuple[dict[str, Object], dict[str, str]]:
-    """The objects of a whole folder, and their SHA-256 where a manifest tells it."""
+    """List the objects of a folder, and their SHA-256 if there is a manifest.
+
+    Raises:
+        UserError: The folder is empty or incomplete, or a key is not usable as a path.
+    """
     objects = {name: entry for name, entry in remote.list().items() if not _is_unfinished(name)}
     if not objects:
         raise UserError(f"{remote.uri}: nothing is there")
@@ -106,18 +114,22 @@ def _contents(remote: RemoteFolder) -> tuple[dict[str, Object], dict[str, str]]:
     if wrong:
         raise UserError(
             f"{remote.uri}: not what was uploaded: {first_of(wrong)} "
-            f"of {len(entries)} files are missing or changed; {_upload_command(remote)} mends it"
+            f"of {len(entries)} files are missing or changed; run {_upload_command(remote)} to repair it"
         )
     return {name: objects[name] for name in entries}, {name: entry.sha256 for name, entry in entries.items()}
 
 
 def _is_unfinished(name: str) -> bool:
-    """Whether this is a file that was still being written, or its remains: they are never moved."""
+    """Whether this is a temporary file, or one left behind by a kill: these are never copied."""
     return name.endswith(".tmp")
 
 
 def _check_names(uri: str, names: Collection[str]) -> None:
-    """Refuse keys that are no path inside a folder, or are the folder of another."""
+    """Check that keys are paths inside a folder, and that none is the folder of another.
+
+    Raises:
+        UserError: One is not.
+    """
     for name in names:
         if "\0" in name or {"", ".", ".."} & set(name.split("/")):
             raise UserError(f"{uri}: the key {name!r} leads out of the folder, or has an empty part; rename the object")
@@ -134,9 +146,11 @@ def _read_manifest(remote: RemoteFolder) -> dict[str, Entry]:
         entries = {name: Entry(**entry) for name, entry in manifest["files"].items()}
         complete = manifest["complete"]
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{remote.uri}/{MANIFEST}: not a manifest; {_upload_command(remote)} writes it anew") from None
+        raise UserError(
+            f"{remote.uri}/{MANIFEST}: not a manifest; run {_upload_command(remote)} to replace it"
+        ) from None
     if not complete:
-        raise UserError(f"{remote.uri}: its upload has not finished; {_upload_command(remote)} goes on with it")
+        raise UserError(f"{remote.uri}: its upload has not finished; run {_upload_command(remote)} to resume it")
     return entries
 
 
@@ -153,11 +167,11 @@ def _check_space(folder: Path, needed: int) -> None:
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if needed > free:
-        raise UserError(f"{folder}: {needed / 1e9:.2f} GB are to come, and the disk has {free / 1e9:.2f} GB left")
+        raise UserError(f"{folder}: needs {needed / 1e9:.2f} GB, but the disk has {free / 1e9:.2f} GB left")
 
 
 def _in_parallel(work: Callable[[T], R], items: Collection[T], description: str) -> list[R]:
-    """The results of `work` for all items, in no order; the first failure gives up what has not begun."""
+    """Apply `work` to all items; results come in no particular order. The first failure cancels what has not begun."""
     with ThreadPoolExecutor(THREADS) as pool:
         futures = [pool.submit(work, item) for item in items]
         try:
@@ -170,10 +184,10 @@ def main() -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m components.s3.transfer", description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    sending = commands.add_parser("upload", help="send a folder, its manifest last")
+    sending = commands.add_parser("upload", help="send a folder, and its manifest last")
     sending.add_argument("folder", type=Path)
     sending.add_argument("uri", help="such as s3://bucket/raw/CUHK-PEDES")
-    fetching = commands.add_parser("download", help="fetch a folder; a broken transfer goes on")
+    fetching = commands.add_parser("download", help="fetch a folder; an interrupted transfer is resumed")
     fetching.add_argument("uri")
     fetching.add_argument("folder", type=Path)
     arguments = parser.parse_args()

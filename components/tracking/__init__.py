@@ -1,1 +1,1 @@
-"""The adapter to MLflow: runs, the registry, the model that is served."""
+"""The adapter to MLflow: runs, the model registry, the served model."""

@@ -1,4 +1,4 @@
-"""Models by path or by MLflow address."""
+"""Find a model by path or by MLflow address."""
 
 import os
 import re
@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from components.tracking.registry import ask, connect_registry, explained
+from components.tracking.registry import call_mlflow, connect_registry, explain_failure
 from components.tracking.store import MODEL_FINGERPRINT_TAG, default_uri, tracking_uri
 from irra.checkpoint import model_fingerprint
 from irra.layout import CONFIG, WEIGHTS
@@ -16,16 +16,22 @@ from irra.utils.files import replace_folder
 
 
 def resolve_model(model: str) -> Path:
-    """The folder of a model: a path, or an MLflow address such as models:/irra@champion or runs:/<run id>/model.
+    """Return the folder of a model.
 
-    What an address names is downloaded once, to $XDG_CACHE_HOME/irra (else ~/.cache/irra), and its weights are compared
-    with the fingerprint that MLflow has of them. UserError when there is no such model, or MLflow fails.
+    A model at an MLflow address is downloaded once, to $XDG_CACHE_HOME/irra (default: ~/.cache/irra), and its weights
+    are verified against the fingerprint in MLflow's tags.
+
+    Args:
+        model: A path, or an MLflow address such as models:/irra@champion or runs:/<run id>/model.
+
+    Raises:
+        UserError: There is no such model, or MLflow failed.
     """
     if re.match(r"(models|runs):", model):
         return _download(model)
     if not (Path(model) / CONFIG).is_file():
         raise UserError(
-            f"{model}: no model folder (it has no {CONFIG}); name one that `train` has made, or an MLflow address "
+            f"{model}: not a model folder (it has no {CONFIG}); give one made by `train`, or an MLflow address "
             "such as models:/irra@champion"
         )
     return Path(model)
@@ -33,21 +39,27 @@ def resolve_model(model: str) -> Path:
 
 def _download(address: str) -> Path:
     store = Path(default_uri().removeprefix("sqlite:///"))
-    if tracking_uri() == default_uri() and not store.exists():  # looking must not make one
-        raise UserError(f"{address}: there is no {store}; go where it is, or set MLFLOW_TRACKING_URI")
+    if tracking_uri() == default_uri() and not store.exists():  # connecting would create it
+        raise UserError(
+            f"{address}: {store} does not exist; change to the folder that has it, or set MLFLOW_TRACKING_URI"
+        )
     client = connect_registry()
-    tags = ask(f"looking for {address}", lambda: _find_tags(client, address))
+    tags = call_mlflow(f"looking for {address}", lambda: _find_tags(client, address))
     if MODEL_FINGERPRINT_TAG not in tags:
-        raise UserError(f"{address}: no model of this project (MLflow has no tag {MODEL_FINGERPRINT_TAG} of it)")
+        raise UserError(f"{address}: not a model of this project (it has no tag {MODEL_FINGERPRINT_TAG} in MLflow)")
     fingerprint = tags[MODEL_FINGERPRINT_TAG]
     folder = _cache() / fingerprint
     if not folder.is_dir():
-        explained(f"downloading {address}", lambda: _fetch(address, fingerprint, folder))
+        explain_failure(f"downloading {address}", lambda: _fetch(address, fingerprint, folder))
     return folder
 
 
 def _find_tags(client: Any, address: str) -> dict[str, str]:
-    """The tags of the version or run that `address` names; UserError when there is none."""
+    """Return the tags of the version or run at `address`.
+
+    Raises:
+        UserError: There is none.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
@@ -60,7 +72,7 @@ def _find_tags(client: Any, address: str) -> dict[str, str]:
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
-        raise UserError(f"{address}: nothing of this name at {without_password(tracking_uri())}") from None
+        raise UserError(f"{address}: nothing by this name at {without_password(tracking_uri())}") from None
     raise UserError(f"{address}: expected models:/<name>@<alias>, models:/<name>/<version> or runs:/<run id>/model")
 
 
@@ -69,7 +81,13 @@ def _cache() -> Path:
 
 
 def _fetch(address: str, fingerprint: str, folder: Path) -> None:
-    """Download the model folder, which a registered model holds among its artifacts, to `folder`, or nothing."""
+    """Download a model folder to `folder`, which appears only when complete.
+
+    In a registered model, the model folder is one of the artifacts.
+
+    Raises:
+        UserError: The artifacts are not a model folder, or its weights do not have the `fingerprint`.
+    """
     import mlflow
 
     source = address
@@ -80,7 +98,7 @@ def _fetch(address: str, fingerprint: str, folder: Path) -> None:
         downloaded = Path(mlflow.artifacts.download_artifacts(source, dst_path=temporary))
         for name in (CONFIG, WEIGHTS):
             if not (downloaded / name).is_file():
-                raise UserError(f"{address}: no model folder of this project (it has no {name})")
+                raise UserError(f"{address}: not a model folder of this project (it has no {name})")
             shutil.move(downloaded / name, target / name)
         if model_fingerprint(target) != fingerprint:
             raise UserError(f"{address}: its weights are not those that MLflow's tag names ({fingerprint[:12]})")

@@ -1,6 +1,7 @@
-"""MLflow's model registry: which version is the champion, and how another one takes its place.
+"""MLflow's model registry: the champion, and registering a new version.
 
-Unlike metrics in training, registering is worth nothing without the server: every failure is a UserError, soon.
+Training goes on without an MLflow server, but registering is pointless without one: every failure is a UserError, and
+every request has a time limit.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,9 +36,9 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model's weights, the data that it was trained and measured on, and its metrics such as val/t2i/R1 in percent.
+    """A model's weights, the data it was trained and evaluated on, and its metrics, such as val/t2i/R1, in percent.
 
-    A version of the registry carries the same as tags; what it lacks is "" or absent.
+    A version in the registry carries the same values as tags; a missing value is "" or absent.
     """
 
     model_fingerprint: str
@@ -46,7 +47,7 @@ class Candidate:
     metrics: Mapping[str, float]
 
     def as_tags(self) -> dict[str, str]:
-        """Tags of a version."""
+        """The tags of a version."""
         metrics = {f"{METRIC_TAG}{name}": repr(value) for name, value in self.metrics.items()}
         return {
             MODEL_FINGERPRINT_TAG: self.model_fingerprint,
@@ -68,7 +69,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Champion:
-    """The version that bears the alias."""
+    """The version with the alias `champion`."""
 
     version: str
     model: Candidate
@@ -83,14 +84,18 @@ class Logged:
 
     @property
     def source(self) -> str:
-        """Its address, from which a version is made."""
+        """The address that a version is created from."""
         return f"models:/{self.model_id}"
 
 
 def connect_registry() -> "MlflowClient":
-    """Return a client of the store, which MLflow's own functions then use too; UserError when it cannot be had."""
-    prepare_mlflow()  # imports it, which no server has to answer for
-    return ask("connecting", _connect)
+    """Return a client of the store, and make MLflow's own functions use the same store.
+
+    Raises:
+        UserError: The store cannot be opened or does not answer.
+    """
+    prepare_mlflow()  # outside the time limit, which is for the server and not for the import
+    return call_mlflow("connecting", _connect)
 
 
 def _connect() -> "MlflowClient":
@@ -101,33 +106,43 @@ def _connect() -> "MlflowClient":
     return client
 
 
-def ask(action: str, question: Callable[[], T]) -> T:
-    """Return what `question` returns; UserError when MLflow fails, or does not answer in time."""
-    return explained(action, lambda: waiting.within(waiting.limit(tracking_uri()), question))
+def call_mlflow(action: str, function: Callable[[], T]) -> T:
+    """Call `function` with a time limit and return its result.
+
+    Raises:
+        UserError: MLflow failed or did not answer in time; the message names `action`.
+    """
+    return explain_failure(action, lambda: waiting.within(waiting.limit(tracking_uri()), function))
 
 
-def explained(action: str, work: Callable[[], T]) -> T:
-    """Return what `work` returns; where MLflow fails in it, UserError names `action` and the reason."""
+def explain_failure(action: str, function: Callable[[], T]) -> T:
+    """Call `function` without a time limit and return its result.
+
+    Raises:
+        UserError: MLflow failed; the message names `action` and the reason.
+    """
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        return work()
+        return function()
     except (MlflowException, SQLAlchemyError, OSError) as error:
         root = root_cause(error)
-        reason = f"{root}; see that the server runs" if isinstance(root, OSError) else " ".join(str(error).split())
+        reason = (
+            f"{root}; check that the server is running" if isinstance(root, OSError) else " ".join(str(error).split())
+        )
         raise UserError(
             f"MLflow at {without_password(tracking_uri())}: {action} failed ({without_password(reason)[:300]})"
         ) from error
 
 
-def asking(action: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Let a method go through `ask`."""
+def mlflow_call(action: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Decorate a method so that it runs in `call_mlflow`."""
 
     def decorate(method: Callable[P, T]) -> Callable[P, T]:
         @wraps(method)
         def bounded(*args: P.args, **kwargs: P.kwargs) -> T:
-            return ask(action, lambda: method(*args, **kwargs))
+            return call_mlflow(action, lambda: method(*args, **kwargs))
 
         return bounded
 
@@ -135,15 +150,15 @@ def asking(action: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
 
 
 class Registry:
-    """The versions of one registered model. Every method raises UserError when MLflow fails."""
+    """The versions of one registered model. Every method raises UserError if MLflow fails."""
 
     def __init__(self, model_name: str) -> None:
         self.model_name = model_name
         self.client: Any = connect_registry()
 
-    @asking("looking for the champion")
+    @mlflow_call("looking for the champion")
     def champion(self) -> Champion | None:
-        """The version with the alias `champion`, if any has it."""
+        """Find the version with the alias `champion`, if there is one."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -157,22 +172,25 @@ class Registry:
         version = self.client.get_model_version(self.model_name, aliases[CHAMPION])
         return Champion(str(version.version), Candidate.from_tags(version.tags))
 
-    @asking("looking for versions")
+    @mlflow_call("looking for versions")
     def find_version(self, model_fingerprint: str) -> str | None:
-        """The number of a version with these weights, if there is one."""
+        """Find the number of a version with these weights, if there is one."""
         found = self._versions(f"tags.`{MODEL_FINGERPRINT_TAG}`", model_fingerprint)
         return found[0] if found else None
 
-    @asking("logging the model")
+    @mlflow_call("logging the model")
     def add_model(self, name: str, model_fingerprint: str) -> Logged:
-        """Announce a model `name` of the run of MLFLOW_RUN_ID; else the latest with these weights; else a new run."""
+        """Create the logged model `name`, without its files.
+
+        It belongs to the run in MLFLOW_RUN_ID, or else to the latest run with these weights, or else to a new run.
+        """
         run = find_run(self.client, tracking_uri(), None, model_fingerprint) or self._make_run(model_fingerprint)
         run_id, params = run.info.run_id, run.data.params
         model = self.client.create_logged_model(run.info.experiment_id, name, run_id, params=params)
         return Logged(model.model_id, run_id)
 
     def upload(self, logged: Logged, folder: Path) -> None:
-        """Send the files of an announced model, however long that takes, and show it among the run's outputs."""
+        """Upload the files of a logged model, without a time limit, and list it among the run's outputs."""
         from mlflow.entities import LoggedModelOutput
 
         def send() -> None:
@@ -180,29 +198,29 @@ class Registry:
             self.client.finalize_logged_model(logged.model_id, "READY")
             self.client.log_outputs(logged.run_id, [LoggedModelOutput(logged.model_id, step=0)])
 
-        explained("uploading the model", send)
+        explain_failure("uploading the model", send)
 
-    @asking("registering")
+    @mlflow_call("registering")
     def add_version(self, logged: Logged, tags: Mapping[str, str]) -> str:
-        """Make a version of an uploaded model; its number."""
+        """Create a version from an uploaded model, and return its number."""
         self._make_registered_model()
-        made = self.client.create_model_version(
+        version = self.client.create_model_version(
             self.model_name, logged.source, logged.run_id, dict(tags), model_id=logged.model_id
         )
-        link_to_version(self.client, logged.model_id, self.model_name, made.version)
-        return str(made.version)
+        link_to_version(self.client, logged.model_id, self.model_name, version.version)
+        return str(version.version)
 
-    @asking("moving the champion")
+    @mlflow_call("moving the champion")
     def set_champion(self, version: str) -> None:
-        """Move the alias to `version`."""
+        """Move the alias `champion` to `version`."""
         self.client.set_registered_model_alias(self.model_name, CHAMPION, version)
 
-    @asking("taking the model back")
+    @mlflow_call("removing the model")
     def remove(self, logged: Logged, champion: Champion | None) -> None:
-        """Delete a logged model and its version; the former `champion` gets the alias back where it has moved."""
+        """Delete a logged model and its version, and give the alias back to the former `champion` if it has moved."""
         for version in self._versions("source_path", logged.source):
-            now = self.champion()
-            if champion and now and now.version == version:
+            current = self.champion()
+            if champion and current and current.version == version:
                 self.set_champion(champion.version)
             self.client.delete_model_version(self.model_name, version)
         self.client.delete_logged_model(logged.model_id)

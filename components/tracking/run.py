@@ -1,4 +1,4 @@
-"""The one adapter to MLflow: stages record their run through `open_run`, and no failure of a server stops them."""
+"""MLflow runs: stages log through `open_run`, and a failing server never stops them."""
 
 import json
 import sys
@@ -31,20 +31,20 @@ DATA_FINGERPRINT_TAG = "irra.data_fingerprint"
 PARAM_CHARACTERS = 6000  # MLflow's limits
 DIGEST_CHARACTERS = 36
 
-CLOSE_SECONDS = 30.0  # the longest that a stage waits at its end for everything left to do
-FLUSH_SECONDS = 2.0  # buffered entries are sent this often
-PATIENCE_SECONDS = 60.0  # how long the sending thread goes on trying, so that a restarting server loses nothing
+CLOSE_SECONDS = 30.0  # the longest that a stage waits at its end for what is left to send
+FLUSH_SECONDS = 2.0  # interval between two sendings of buffered entries
+PATIENCE_SECONDS = 60.0  # how long sending is retried, so that nothing is lost when a server restarts
 
 
 class Tracker:
-    """One run in MLflow, or nothing at all once MLflow has failed.
+    """One run in MLflow; once MLflow has failed, it does nothing.
 
-    Entries are buffered and sent by one background thread; only artifacts are sent while the caller waits. The first
-    failure that lasts prints one warning; from then on every call returns at once. No call raises because of MLflow.
+    Entries are buffered and sent by a background thread; only artifacts are sent while the caller waits. The first
+    lasting failure prints one warning; from then on every call returns at once. MLflow never makes a call raise.
     """
 
     def __init__(self, client: "MlflowClient | None" = None, run: "Run | None" = None) -> None:
-        self.run_id: str | None = run.info.run_id if run else None  # None: there was no server at the start
+        self.run_id: str | None = run.info.run_id if run else None  # None if there was no server at the start
         self._client: Any = client
         self._params: dict[str, str] = dict(run.data.params) if run else {}
         self._pending: list[Any] = []
@@ -60,7 +60,8 @@ class Tracker:
     def log_params(self, params: Mapping[str, object]) -> None:
         """Log `{"train": {"lr": 1e-5}}` as `train.lr`.
 
-        A run's parameter cannot change: a later stage's other value goes to the tag `changed.train.lr`.
+        MLflow does not let a run's parameter change: a different value from a later stage goes to the tag
+        `changed.train.lr`.
         """
         if self._lost:
             return
@@ -72,7 +73,7 @@ class Tracker:
             self._append(Param(name, value) if known == value else RunTag(f"changed.{name}", value))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Queue `metrics` with the present time; costs microseconds."""
+        """Queue `metrics` with the current time; takes microseconds."""
         if self._lost:
             return
         from mlflow.entities import Metric
@@ -81,7 +82,7 @@ class Tracker:
         self._append(*(Metric(name, float(value), now, step) for name, value in metrics.items()))
 
     def log_dataset(self, name: str, fingerprint: str, context: str) -> None:
-        """Log the dataset `name` as an input of the run; `context` is the use made of it, such as "train"."""
+        """Log the dataset `name` as an input of the run; `context` says what it is used for, such as "train"."""
         if self._lost:
             return
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -112,13 +113,13 @@ class Tracker:
         if self._lost or self._artifacts_lost:
             return
         try:
-            self._check_server()  # a silent server is noticed here, sooner than in a long upload
+            self._check_server()  # notices a dead server sooner than a long upload would
             upload()
         except Exception as error:
             self._upload_failed(f"uploading {path}", error)
 
     def _upload_failed(self, action: str, error: Exception) -> None:
-        """Give up only artifacts when the server still answers, since their store can fail by itself."""
+        """Give up on artifacts only, if the server still answers: their store can fail independently."""
         try:
             self._check_server()
         except Exception:
@@ -152,7 +153,7 @@ class Tracker:
         try:
             self._send(entries)
         except Exception:
-            with self._lock:  # MLflow ignores what it already has, so sending all of it again is safe
+            with self._lock:  # sending all of it again is safe: MLflow ignores what it already has
                 self._pending = entries + self._pending
             raise
 
@@ -162,12 +163,12 @@ class Tracker:
         def of(kind: type) -> list[Any]:
             return [entry for entry in entries if isinstance(entry, kind)]
 
-        self._client.log_batch(self.run_id, of(Metric), of(Param), of(RunTag))  # splits it into requests
+        self._client.log_batch(self.run_id, of(Metric), of(Param), of(RunTag))  # splits the entries into requests
         if datasets := of(DatasetInput):
             self._client.log_inputs(self.run_id, datasets)
 
     def _start_system_metrics(self, uri: str) -> None:
-        """Start MLflow's own monitor, whose thread ends by itself when the server does not answer."""
+        """Start MLflow's own monitor, whose thread ends by itself if the server does not answer."""
         if self._lost:
             return
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -181,7 +182,7 @@ class Tracker:
             self._give_up("starting system metrics", error)
 
     def _close(self, status: str) -> None:
-        """Send what is left and end the run; when tracking was lost, one short try to end it."""
+        """Send what is left and end the run; after a failure, make only one short attempt to end it."""
         if self.run_id is None:
             return
         try:
@@ -215,9 +216,11 @@ def open_run(
 ) -> Iterator[Tracker]:
     """Open the MLflow run of `stage` and end it FINISHED, FAILED (an exception) or KILLED (an interrupt, an exit).
 
-    It is the run of MLFLOW_RUN_ID; else `run_id`, which an interrupted stage remembered; else the latest tagged with
-    `model_fingerprint`; else a new one. Raises UserError when MLFLOW_TRACKING_URI, MLFLOW_RUN_ID or
-    MLFLOW_EXPERIMENT_NAME cannot be used.
+    It is the run in MLFLOW_RUN_ID, or else `run_id`, which an interrupted stage has saved, or else the latest run
+    tagged with `model_fingerprint`, or else a new one.
+
+    Raises:
+        UserError: MLFLOW_TRACKING_URI, MLFLOW_RUN_ID or MLFLOW_EXPERIMENT_NAME is not usable.
     """
     prepare_mlflow()
     uri = tracking_uri()
@@ -251,13 +254,13 @@ def _connect(uri: str, stage: str, run_id: str | None, model_fingerprint: str | 
         return Tracker(client, client.create_run(experiment_id(client, uri), tags=tags, run_name=run_name))
     client.update_run(run.info.run_id, status="RUNNING")
     tracker = Tracker(client, run)
-    # The tags of the stage that made the run stay.
+    # Tags set by the stage that created the run are kept.
     tracker.set_tags({name: value for name, value in tags.items() if name not in run.data.tags})
     return tracker
 
 
 def _warn(
-    action: str, error: BaseException, consequence: str = "Work goes on without it; metrics are kept on disk."
+    action: str, error: BaseException, consequence: str = "The stage continues without it; metrics are kept on disk."
 ) -> None:
     root = root_cause(error)
     error = root if isinstance(root, OSError) else error

@@ -1,4 +1,4 @@
-"""Which MLflow run a stage belongs to, in which store, and what is said of its origin."""
+"""Which MLflow store and run a stage logs to, and the tags that say where a run comes from."""
 
 import os
 import subprocess
@@ -17,13 +17,13 @@ TAGS_FROM_ENVIRONMENT = {
     "dvc.exp_baseline_rev": "DVC_EXP_BASELINE_REV",
     "dvc.stage": "DVC_STAGE",
     "image": "IRRA_IMAGE",
-    "mlflow.source.git.commit": "GIT_COMMIT",  # of an image, which has no git
+    "mlflow.source.git.commit": "GIT_COMMIT",  # set in images, which have no git
     "kfp.run_id": "KFP_RUN_ID",
 }
 
 
 def tracking_uri() -> str:
-    """Return MLFLOW_TRACKING_URI, or the SQLite file of the project."""
+    """Return MLFLOW_TRACKING_URI, or the address of the project's SQLite store."""
     return os.environ.get("MLFLOW_TRACKING_URI") or default_uri()
 
 
@@ -33,18 +33,26 @@ def default_uri() -> str:
 
 
 def _project() -> Path:
-    """Return the current folder or, in the temporary workspace of a DVC experiment, the project that started it."""
+    """Return the current folder or, in the temporary workspace of a DVC experiment, the project it belongs to."""
     here = Path.cwd()
     return next((folder.parent for folder in here.parents if folder.name == ".dvc"), here)
 
 
 def find_run(client: "MlflowClient", uri: str, run_id: str | None, model_fingerprint: str | None) -> "Run | None":
-    """The run of MLFLOW_RUN_ID; else `run_id`; else the latest tagged with `model_fingerprint`; else None."""
+    """Find the run in MLFLOW_RUN_ID, or else `run_id`, or else the latest run tagged with `model_fingerprint`.
+
+    Raises:
+        UserError: The run in MLFLOW_RUN_ID does not exist, or the experiment is deleted.
+    """
     return _attached_run(client) or _existing_run(client, run_id) or _run_of_model(client, uri, model_fingerprint)
 
 
 def connect(uri: str) -> "MlflowClient":
-    """Return a client of the store at `uri`; UserError when MLflow knows no such kind of store."""
+    """Return a client of the store at `uri`.
+
+    Raises:
+        UserError: MLflow does not support this kind of store.
+    """
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -54,13 +62,17 @@ def connect(uri: str) -> "MlflowClient":
         if error.error_code != "INVALID_PARAMETER_VALUE":
             raise
         raise UserError(
-            f"MLFLOW_TRACKING_URI: {without_password(uri)!r} is no store that MLflow can use; "
+            f"MLFLOW_TRACKING_URI: {without_password(uri)!r} is not a store that MLflow can use; "
             "give a server (http://host:5000) or a database (sqlite:////folder/mlflow.db)"
         ) from error
 
 
 def _attached_run(client: "MlflowClient") -> "Run | None":
-    """Return the run of MLFLOW_RUN_ID; UserError when there is no such run."""
+    """Return the run in MLFLOW_RUN_ID, if that is set.
+
+    Raises:
+        UserError: There is no such run.
+    """
     run_id = os.environ.get("MLFLOW_RUN_ID")
     run = _existing_run(client, run_id)
     if run_id and run is None:
@@ -69,7 +81,7 @@ def _attached_run(client: "MlflowClient") -> "Run | None":
 
 
 def _existing_run(client: "MlflowClient", run_id: str | None) -> "Run | None":
-    """Return the run `run_id`; None when it is not in this store or deleted."""
+    """Return the run `run_id`, or None if it is deleted or not in this store."""
     from mlflow.exceptions import MlflowException
 
     if not run_id:
@@ -96,9 +108,12 @@ def _run_of_model(client: "MlflowClient", uri: str, model_fingerprint: str | Non
 
 
 def experiment_id(client: "MlflowClient", uri: str) -> str:
-    """Return MLFLOW_EXPERIMENT_ID, or the experiment of MLFLOW_EXPERIMENT_NAME or `irra`, made on first use.
+    """Return MLFLOW_EXPERIMENT_ID, or the id of the experiment MLFLOW_EXPERIMENT_NAME (default: `irra`).
 
-    UserError when it is deleted.
+    An experiment that does not exist is created.
+
+    Raises:
+        UserError: The experiment is deleted.
     """
     from mlflow.exceptions import MlflowException
 
@@ -120,7 +135,7 @@ def experiment_id(client: "MlflowClient", uri: str) -> str:
 
 
 def origin_tags(stage: str) -> dict[str, str]:
-    """Return where a run comes from: code, DVC experiment, image, Kubeflow run."""
+    """Return tags that say where a run comes from: code, DVC experiment, image, Kubeflow run."""
     tags = {tag: os.environ[name] for tag, name in TAGS_FROM_ENVIRONMENT.items() if os.environ.get(name)}
     tags["mlflow.source.name"] = f"components.{stage}"
     if commit := _git("rev-parse", "HEAD"):
@@ -130,7 +145,7 @@ def origin_tags(stage: str) -> dict[str, str]:
 
 
 def _git(*arguments: str) -> str:
-    """Return what git prints, or "" without git or outside a repository."""
+    """Return the output of git, or "" without git or outside a repository."""
     command = ["git", *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()

@@ -1,12 +1,12 @@
-"""Waiting for MLflow, which by itself may never come back."""
+"""Time limits for calls of MLflow, some of which would otherwise never return."""
 
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
-ANSWER_SECONDS = 20.0  # the longest to wait for the answer of a server,
-TABLES_SECONDS = 120.0  # and for a database, which at first use creates its tables
+ANSWER_SECONDS = 20.0  # limit for a server's answer
+TABLES_SECONDS = 120.0  # limit for a database, which creates its tables on first use
 T = TypeVar("T")
 
 
@@ -16,7 +16,11 @@ def limit(uri: str) -> float:
 
 
 def within(seconds: float, function: Callable[[], T]) -> T:
-    """Return what `function` returns; TimeoutError after `seconds`, when it is left behind in a daemon thread."""
+    """Call `function` in a daemon thread and return its result.
+
+    Raises:
+        TimeoutError: It did not return within `seconds`; it goes on in its thread.
+    """
     outcome: Future[T] = Future()
 
     def work() -> None:

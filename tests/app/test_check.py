@@ -1,4 +1,4 @@
-"""What `make repro` says before DVC starts."""
+"""The checks of `make repro` before DVC starts."""
 
 from pathlib import Path
 

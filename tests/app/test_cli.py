@@ -1,4 +1,4 @@
-"""The command line `irra`: help, answers, exit statuses; and the commands that take and describe models."""
+"""The command line `irra`: help, answers, exit statuses; and the commands that import, export and describe models."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ def test_without_a_command_there_is_help() -> None:
 
 def test_help_says_what_exit_statuses_mean_and_how_completion_is_installed() -> None:
     shown = " ".join(irra("--help").stdout.split())
-    assert "Exit status: 0 when done" in shown
+    assert "Exit status: 0 on success" in shown
     assert "run irra --install-completion once" in shown
 
 
@@ -99,13 +99,13 @@ def test_a_released_checkpoint_becomes_a_model_like_others(tmp_path: Path) -> No
     sizes = architecture(width=128)
     sizes["vision_cfg"]["head_width"] = 64
     torch.save({"model": official_weights(small_model(architecture=sizes)), "epoch": 45}, tmp_path / "best.pth")
-    write_model(tmp_path)  # is replaced
+    write_model(tmp_path)  # will be replaced
     arguments = ("import-official", tmp_path / "best.pth", "--out", tmp_path / "model", "--image-size", 64, 32)
     assert "imported file" in irra(*arguments).stdout
-    facts = answer(*arguments)
-    assert (facts["image_size"], facts["text_length"], facts["imported"]["file"]) == ([64, 32], 16, "best.pth")
+    document = answer(*arguments)
+    assert (document["image_size"], document["text_length"], document["imported"]["file"]) == ([64, 32], 16, "best.pth")
     assert load_model(tmp_path / "model").spec.image_size == (64, 32)
-    assert read_model_metadata(tmp_path / "model")["selected"]["best_epoch"] == 0  # which evaluate asks for
+    assert read_model_metadata(tmp_path / "model")["selected"]["best_epoch"] == 0  # evaluate reads it
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pth", "model", "weights.safetensors"]
 
 
@@ -114,9 +114,9 @@ def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_a_model_is_exported_and_says_which_it_was(model: Path, tmp_path: Path) -> None:
-    facts = answer("export", model, "--out", tmp_path / "onnx")
-    assert facts["model_fingerprint"] == model_fingerprint(model)
-    assert facts["files"].keys() == {"image_encoder.onnx", "text_encoder.onnx"}
+    document = answer("export", model, "--out", tmp_path / "onnx")
+    assert document["model_fingerprint"] == model_fingerprint(model)
+    assert document["files"].keys() == {"image_encoder.onnx", "text_encoder.onnx"}
 
 
 def test_an_export_is_replaced_and_described_for_people(model: Path, tmp_path: Path) -> None:
@@ -127,14 +127,14 @@ def test_an_export_is_replaced_and_described_for_people(model: Path, tmp_path: P
 
 
 def test_info_describes_a_model(model: Path) -> None:
-    facts = answer("info", model)
-    assert facts["kind"] == "model"
-    assert facts["parameters"] == sum(parameter.numel() for parameter in load_model(model).parameters())
-    assert facts["fingerprint"] == model_fingerprint(model)
-    assert facts["selected"] == {"best_epoch": 3}
+    document = answer("info", model)
+    assert document["kind"] == "model"
+    assert document["parameters"] == sum(parameter.numel() for parameter in load_model(model).parameters())
+    assert document["fingerprint"] == model_fingerprint(model)
+    assert document["selected"] == {"best_epoch": 3}
 
 
-def test_info_for_people_is_a_line_for_every_fact(model: Path) -> None:
+def test_info_for_people_is_a_line_for_every_value(model: Path) -> None:
     lines = [
         line.split("  ")[0] + ": " + line.split("  ")[-1].strip() for line in irra("info", model).stdout.splitlines()
     ]
@@ -160,7 +160,7 @@ def test_a_damaged_model_is_named(model: Path, tmp_path: Path, name: str, conten
 
 
 def alone(work: Callable[[], dict]) -> Result:
-    """`work` as the only command of a program."""
+    """Run `work` as the only command of a program."""
     program = Typer()
     program.command()(command(work))
     return CliRunner().invoke(program, ["--json"])

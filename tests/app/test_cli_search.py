@@ -1,4 +1,4 @@
-"""irra index and irra search: what people get, what scripts read, and what is refused."""
+"""irra index and irra search: output for people and for scripts, and what is refused."""
 
 import json
 from dataclasses import asdict
@@ -19,7 +19,7 @@ from tests.cli import answer, irra, mistake, write_model, write_photos
 from tests.s3 import BUCKET, Server
 
 pytest_plugins = ["tests.s3"]
-pytestmark = pytest.mark.xdist_group("cli")  # one process makes the index for all of them
+pytestmark = pytest.mark.xdist_group("cli")  # all in one process, which makes the index once
 
 QUERY = "a person in red and blue"
 
@@ -51,7 +51,7 @@ def test_a_search_answers_as_the_engine_does(search: tuple[object, ...], index: 
 
 def test_what_the_model_does_not_read_is_said(search: tuple[object, ...]) -> None:
     done = irra(*search, "red " * 30 + "and a hat", "--json")
-    assert "warning: the query is longer than the model reads; not read: red" in done.stderr
+    assert "warning: the query is longer than the model can read; not read: red" in done.stderr
     [result] = json.loads(done.stdout)["results"]
     assert result["unread"].endswith("red and a hat")
 
@@ -118,7 +118,7 @@ def test_no_pictures_at_all_cannot_be_asked_for(search: tuple[object, ...]) -> N
 def test_an_index_that_cannot_be_searched_is_refused(index: Path, model: Path, tmp_path: Path) -> None:
     assert "nowhere: no index" in mistake("search", QUERY, "--index", tmp_path / "nowhere", "--model", model)
     assert "was made with model" in mistake("search", QUERY, "--index", index, "--model", write_model(tmp_path, 1))
-    assert "no model folder" in mistake("search", QUERY, "--index", index, "--model", tmp_path)
+    assert "not a model folder" in mistake("search", QUERY, "--index", index, "--model", tmp_path)
 
 
 def test_a_sheet_shows_the_queries(search: tuple[object, ...], tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ HITS = [
 
 
 class Terminal(StringIO):
-    """Where a table has rules."""
+    """A stream on which tables are ruled."""
 
     def isatty(self) -> bool:
         return True
@@ -225,13 +225,13 @@ def test_people_get_counts_and_the_first_files_left_out(model: Path, store: Prep
     assert [line for line in lines if line.startswith("skipped  b")] == [
         f"skipped  broken{number:02}.png: {reason}" for number in range(10)
     ]
-    assert lines[-1] == "skipped  2 more, which --json names"
+    assert lines[-1] == "skipped  2 more; --json lists all of them"
 
 
 @pytest.mark.parametrize("out", ["photos", "photos/index", "."])
 def test_an_index_among_the_pictures_is_refused(store: PreparedStore, tmp_path: Path, out: str) -> None:
     photos = write_photos(tmp_path / "photos", store, 2)
-    assert "lie in each other" in mistake("index", "--images", photos, "--out", tmp_path / out)
+    assert "overlap" in mistake("index", "--images", photos, "--out", tmp_path / out)
     assert len(list(photos.iterdir())) == 2
 
 
@@ -260,6 +260,6 @@ def test_a_folder_without_pictures_is_refused(model: Path, tmp_path: Path) -> No
 
 
 def test_info_describes_an_index(index: Path, model: Path) -> None:
-    facts = answer("info", index)
-    assert (facts["kind"], facts["pictures"], facts["dimension"]) == ("index", 8, 16)
-    assert facts["model_fingerprint"] == model_fingerprint(model)
+    document = answer("info", index)
+    assert (document["kind"], document["pictures"], document["dimension"]) == ("index", 8, 16)
+    assert document["model_fingerprint"] == model_fingerprint(model)

@@ -37,7 +37,7 @@ def test_another_preset_is_replaced_without_a_copy(here: Path) -> None:
     assert not (here / "params.yaml.bak").exists()
 
 
-@pytest.mark.parametrize(("name", "message"), [("cuhk", r"did you mean"), ("", "there are clip-baseline, cuhk-pedes")])
+@pytest.mark.parametrize(("name", "message"), [("cuhk", r"did you mean"), ("", "available: clip-baseline, cuhk-pedes")])
 def test_unknown_presets_are_refused_with_the_known_ones(here: Path, name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         write_preset(name)

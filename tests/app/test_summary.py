@@ -1,4 +1,4 @@
-"""The table that `make repro` ends with."""
+"""The table at the end of `make repro`."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The search page's HTTP service: what it answers, what it refuses, and that it survives both."""
+"""The search page's HTTP service: what it answers, what it refuses, and that it keeps running."""
 
 import asyncio
 import base64
@@ -55,7 +55,7 @@ def png(width: int = 20, height: int = 40) -> bytes:
 
 
 def png_that_claims(width: int, height: int) -> bytes:
-    """A few bytes that would become `width` x `height` pixels."""
+    """A few bytes that claim to be `width` x `height` pixels."""
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(bytes(100)))]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
@@ -249,7 +249,7 @@ def test_twenty_users_at_once_get_what_each_would_get_alone(client: TestClient, 
 def test_a_search_does_not_wait_for_uploads(
     client: TestClient, engine: SearchEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four uploads, each of which ends when the search has been answered, on a machine of one core."""
+    """On a machine with one core, four uploads wait until a search has been answered."""
     begun, answered = threading.Event(), threading.Event()
 
     def captions_of(*arguments: object) -> list[object]:
@@ -267,7 +267,7 @@ def test_a_search_does_not_wait_for_uploads(
                 asyncio.create_task(users.post("/api/captions", files={"picture": ("a.png", png())})) for _ in range(4)
             ]
             assert await asyncio.to_thread(begun.wait, 20)
-            await asyncio.sleep(0.5)  # in which the others would begin, if they could
+            await asyncio.sleep(0.5)  # time for the others to begin, if they could
             search = await users.get("/api/search", params={"q": "red"})
             answered.set()
             return [search.status_code, *[answer.status_code for answer in await asyncio.gather(*uploads)]]
@@ -311,7 +311,7 @@ def test_the_page_names_no_other_host_and_writes_no_markup(path: Path) -> None:
 
 def test_small_answers_are_not_held_back() -> None:
     with listen("127.0.0.1", 0) as listener:
-        assert listener.proto == socket.IPPROTO_TCP  # what asyncio looks at before it switches Nagle's algorithm off
+        assert listener.proto == socket.IPPROTO_TCP  # asyncio disables Nagle's algorithm only then
 
 
 def test_a_taken_port_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -322,7 +322,7 @@ def test_a_taken_port_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, capsys
     error = capsys.readouterr().err
     assert (
         error
-        == f"error: cannot listen on 127.0.0.1 port {port}: Address already in use; choose others by --host or --port\n"
+        == f"error: cannot listen on 127.0.0.1 port {port}: Address already in use; choose another --host or --port\n"
     )
 
 

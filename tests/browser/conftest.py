@@ -1,4 +1,4 @@
-"""A server over toy people, started as the command line starts it, and a browser that looks at it."""
+"""A server with toy people, started as on the command line, and a browser."""
 
 import shutil
 import socket
@@ -15,7 +15,7 @@ from irra.search.engine import SearchEngine
 from tests.browser import toy
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-NO_CHROMIUM = "NO BROWSER TEST RUNS: there is no chromium here (on Debian: apt-get install chromium)"
+NO_CHROMIUM = "NO BROWSER TEST RUNS: chromium is not installed (on Debian: apt-get install chromium)"
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> SearchEngine:
 
 @pytest.fixture(scope="module")
 def address(engine: SearchEngine) -> str:
-    """Of the running server, which ends with this process."""
+    """The address of the running server, which ends with this process."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
     index = engine.gallery.folder
@@ -38,7 +38,7 @@ def address(engine: SearchEngine) -> str:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Ends with its module: while it is there, no other test could run an event loop in this thread."""
+    """A browser, closed after each module: while it is open, no other test can run an event loop in this thread."""
     if CHROMIUM is None:
         warnings.warn(NO_CHROMIUM, stacklevel=1)
         pytest.skip(NO_CHROMIUM)
@@ -50,7 +50,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, address: str) -> Iterator[Page]:
-    """A fresh page; at its end nothing may have gone wrong in it, and no request to anywhere else."""
+    """A fresh page; afterwards, checks that it had no errors and sent requests only to the server."""
     with browser.new_context(base_url=address, viewport={"width": 1280, "height": 900}) as context:
         page = context.new_page()
         page.set_default_timeout(20_000)
@@ -66,6 +66,6 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
 
 
 def note(message: ConsoleMessage, problems: list[str]) -> None:
-    """The browser itself reports every answer of status 400 and above; all else is ours."""
+    """Collect error messages, except those of the browser about responses of status 400 and above."""
     if message.type == "error" and not message.text.startswith("Failed to load resource"):
         problems.append(message.text)

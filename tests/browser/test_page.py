@@ -1,4 +1,4 @@
-"""The search page as its users meet it: by mouse, by keyboard, on a phone, in the dark."""
+"""The search page as users see it: with mouse and keyboard, on a phone, in dark mode."""
 
 import io
 import re
@@ -12,7 +12,10 @@ from playwright.sync_api import Browser, Page, Route, expect
 from irra.search.engine import SearchEngine
 from tests.browser.toy import DRESSES, MARKUP, sentence
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("web")]  # one process: browser and model start once
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.xdist_group("web"),
+]  # one process, so that all start once
 
 CONTRAST = Path(__file__).with_name("contrast.js").read_text()
 
@@ -203,7 +206,7 @@ def test_a_sentence_without_end_is_refused_before_it_is_sent(page: Page) -> None
     page.goto("/")
     page.wait_for_selector("#examples li")
     search(page, "red " * 2500)
-    expect(page.get_by_role("alert")).to_contain_text("9,999 characters, where 2,000 are allowed")
+    expect(page.get_by_role("alert")).to_contain_text("9,999 characters; at most 2,000 are allowed")
     assert urlsplit(page.url).query == ""
 
 
@@ -252,9 +255,9 @@ def test_a_gallery_that_was_exchanged_meanwhile_is_introduced_again(page: Page) 
 
     page.route("**/api/gallery", outdated, times=1)
     page.goto("/")
-    expect(page.locator("#facts")).to_contain_text("7 pictures")
+    expect(page.locator("#gallery-info")).to_contain_text("7 pictures")
     search(page, sentence("yellow"))
-    expect(page.locator("#facts")).to_contain_text("32 pictures")
+    expect(page.locator("#gallery-info")).to_contain_text("32 pictures")
     assert "v=before" not in (page.locator(".card img").first.get_attribute("src") or "")
 
 

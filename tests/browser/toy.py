@@ -1,4 +1,4 @@
-"""A search engine over people of two colours that really finds them: trained in a few seconds."""
+"""A search engine for people in coloured dresses that really finds them, trained in a few seconds."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ DRESSES = COLOURS | {"black": (15, 15, 15), "white": (240, 240, 240), "pink": (2
 
 
 def write_people(folder: Path) -> PreparedStore:
-    """Four pictures of a person of each colour; markup stands in the first one's file name and caption."""
+    """Write four pictures of a person of each colour; the first has markup in its file name and caption."""
     folder.mkdir(parents=True)
     writer = StoreWriter(folder, "toy", IMAGE_SIZE)
     rng = np.random.default_rng(0)
@@ -45,7 +45,7 @@ def sentence(colour: str) -> str:
 
 
 def train(store: PreparedStore) -> IRRA:
-    """Contrastive learning by heart, a picture of each person a step."""
+    """Memorise the people by contrastive learning, with one picture of each person per step."""
     model = small_model(num_classes=None, cmt_depth=None)
     images = normalise(torch.from_numpy(store.pixels(np.arange(len(store.image_paths)))))
     ids = Tokenizer().encode([sentence(colour) for colour in DRESSES], model.spec.text_length)
@@ -61,7 +61,7 @@ def train(store: PreparedStore) -> IRRA:
 
 
 def toy_engine(folder: Path, model: IRRA, store: PreparedStore) -> SearchEngine:
-    """The engine over `store`, from files, as it is opened to serve."""
+    """Open an engine for `store` from files, as the server does."""
     folder.mkdir()
     save_weights(model, folder / "weights")
     save_model(folder / "model", folder / "weights", model.spec, {})

@@ -1,4 +1,4 @@
-"""Training states in S3: a killed training goes on elsewhere, and a failing S3 stops none."""
+"""Training states in S3: a killed training resumes elsewhere, and a failing S3 does not stop a training."""
 
 import multiprocessing
 import signal
@@ -49,14 +49,14 @@ class Counter:
 
 
 def remote_names(s3: Server) -> list[str]:
-    """What is there, without the folder that is named by the fingerprint."""
+    """The stored objects, without the folder named after the fingerprint."""
     return [name.split("/", 2)[2] for name in s3.names()]
 
 
 def train(
     store: PreparedStore, tokens: TokenStore, config: TrainConfig, folder: Path, reporter: Quiet, uri: str = URI
 ) -> tuple[dict[str, torch.Tensor], TrainState, bytes]:
-    """Train to the end; last weights, progress and best weights."""
+    """Train to the end, and return last weights, progress and best weights."""
     with open_state(folder, FINGERPRINT, uri) as states:
         trainer = make_trainer(store, tokens, config, states)
         state = trainer.fit(reporter)
@@ -64,7 +64,7 @@ def train(
 
 
 class Hangs(Quiet):
-    """Comes to the second epoch's middle and no further."""
+    """Train to the middle of the second epoch, and stop."""
 
     def step(self, row: Mapping[str, float], step: int) -> None:
         if step == 9:
@@ -75,7 +75,7 @@ def test_a_training_killed_on_one_machine_ends_on_another_as_if_never_killed(
     s3: Server, store: PreparedStore, tokens: TokenStore, train_config: TrainConfig, tmp_path: Path
 ) -> None:
     config = train_config.model_copy(update={"lr": 1e-3, "log_period": 1})
-    # forked, as a new process would spend ten seconds on imports; nothing else runs here that could hold a lock
+    # forked, because a new process would spend ten seconds on imports; no other thread here could hold a lock
     process = multiprocessing.get_context("fork").Process(
         target=train, args=(store, tokens, config, tmp_path / "here", Hangs()), daemon=True
     )
@@ -133,7 +133,7 @@ def test_a_state_of_another_training_is_neither_taken_nor_replaced(s3: Server, t
 
 
 def finish(folder: Path) -> None:
-    """A training to its end, at epoch 2."""
+    """Run a training to its end at epoch 2."""
     with open_state(folder, FINGERPRINT, URI) as state:
         Counter(state).save(2, 1)
         state.clear()
@@ -160,7 +160,7 @@ def test_the_last_state_is_sent_before_the_training_is_marked(
     s3: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KFP_RUN_ID", "one")
-    s3.door = lambda method, name: time.sleep(0.2)  # so that the state waits when the training ends
+    s3.door = lambda method, name: time.sleep(0.2)  # so that the state is still waiting when the training ends
     with open_state(tmp_path / "here", FINGERPRINT, URI) as state:
         for epoch in (2, 3):
             Counter(state).save(epoch)

@@ -23,7 +23,7 @@ def result(losses: str, seed: int, r1: float) -> Result:
 
 
 def experiment(name: str, losses: str, seed: int, r1: float, state: str = "success") -> dict[str, Any]:
-    """As `dvc exp show --json` prints it: one that failed is shown with the metrics of its commit."""
+    """An experiment as in `dvc exp show --json`, which shows the metrics of the commit if it failed."""
     metrics = {"data": {"test": dict.fromkeys(METRIC_NAMES, r1)}}
     data = {
         "rev": "18282c1",
@@ -104,7 +104,7 @@ def test_without_experiments_the_command_says_what_to_do(tmp_path: Path) -> None
     command = [sys.executable, "-m", "components.compare", "--report", str(tmp_path / "report")]
     done = subprocess.run(command, input="[]", cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr == "error: no finished experiment is named ablation-*; `make ablation` runs them\n"
+    assert done.stderr == "error: no finished experiment is named ablation-*; run `make ablation`\n"
     assert not (tmp_path / "report").exists()
 
 
@@ -114,7 +114,7 @@ def test_a_comparison_that_lacks_a_training_is_written_and_fails(
     shown = [experiment("ablation-itc-0", "itc", 0, 50.0), experiment("ablation-sdm-0", "sdm", 0, 30.0, "failed")]
     monkeypatch.setattr(sys, "argv", ["ablation", "--report", str(tmp_path)])
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps([{"experiments": shown}])))
-    monkeypatch.setattr(ablation, "open_run", lambda *_, **__: nullcontext(Tracker()))  # as without a server
-    with pytest.raises(UserError, match="without a result: ablation-sdm-0; `make ablation` trains them again"):
+    monkeypatch.setattr(ablation, "open_run", lambda *_, **__: nullcontext(Tracker()))  # as if there were no server
+    with pytest.raises(UserError, match="no result for ablation-sdm-0; `make ablation` trains them again"):
         ablation.main()
     assert "| itc | 1 | 50.0" in capsys.readouterr().out

@@ -59,7 +59,7 @@ def test_only_words_that_mattered_are_shaded(tmp_path: Path) -> None:
     nothing = np.zeros((64, 32))
     plain = drawn(tmp_path, row(nothing, [("a", 0.0), ("red", 0.0), ("coat", 0.0)]))
     marked = drawn(tmp_path, row(nothing, [("a", 0.0), ("red", 1.0), ("coat", 0.0)]))
-    changed = (plain != marked).any(axis=2)
+    changed = (np.abs(plain.astype(int) - marked) > 100).any(axis=2)  # not where only the palette differs
     assert 200 < changed.sum() < 3000
     assert (marked[changed] == SHADE).all(axis=1).mean() > 0.5
 
@@ -69,7 +69,7 @@ def test_every_query_stands_above_its_pictures(tmp_path: Path) -> None:
     one = sheet(tmp_path, ExplainedQuery("a coat", pictures))
     two = sheet(tmp_path, ExplainedQuery("a coat", pictures), ExplainedQuery("a long " * 40, pictures))
     other = sheet(tmp_path, ExplainedQuery("a boot", pictures))
-    assert one.shape[0] < two.shape[0] < 2 * one.shape[0]  # the heading is there once
+    assert one.shape[0] < two.shape[0] < 2 * one.shape[0]  # one heading in both
     changed = np.flatnonzero((np.abs(one.astype(int) - other) > 100).any(axis=(1, 2)))
     assert 0 < np.ptp(changed) < 25  # one line of text
 

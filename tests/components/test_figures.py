@@ -144,7 +144,7 @@ def test_images_of_any_shape_are_drawn(shape: tuple[int, int], tmp_path: Path) -
 
 
 def frames(pixels: np.ndarray, colour: tuple[int, int, int]) -> list[int]:
-    """Which results, from 0, have a frame of `colour`: tall columns of it left of the image."""
+    """Results (from 0) with a frame of `colour`, found by its tall column left of the image."""
     first = WIDTH - MARGIN - FRAME - RESULT_WIDTH - 9 * RESULT_STEP
     columns = [first + k * RESULT_STEP - 1 for k in range(10)]
     return [k for k, x in enumerate(columns) if (pixels[:, x] == colour).all(axis=1).sum() > 150]

@@ -48,12 +48,12 @@ def test_the_gallery_is_the_split_with_its_people(store: PreparedStore, model: P
     assert captions == {store.captions[i] for i in store.caption_ids("test")}
 
 
-def test_facts_say_what_was_indexed(store: PreparedStore, model: Path, tmp_path: Path) -> None:
+def test_metadata_says_what_was_indexed(store: PreparedStore, model: Path, tmp_path: Path) -> None:
     outputs = Outputs(tmp_path / "index")
-    facts = run(Inputs(store.root, model), outputs, CONFIG)
+    metadata = run(Inputs(store.root, model), outputs, CONFIG)
     written = sum(path.stat().st_size for path in outputs.index.iterdir() if path.name != "info.json")
     captions = Gallery.open(outputs.index).caption_count
-    assert facts == {
+    assert metadata == {
         "model_fingerprint": model_fingerprint(model),
         "split": "test",
         "images": 8,

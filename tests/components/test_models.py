@@ -25,7 +25,7 @@ def registered(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
 
 
 def log_model(folder: Path, fingerprint: str) -> str:
-    """Log a model folder as training does; its address."""
+    """Log a model folder as training does, and return its address."""
     with open_run("train") as tracker:
         tracker.log_folder(folder, "model")
         tracker.set_tags({MODEL_FINGERPRINT_TAG: fingerprint})
@@ -39,7 +39,7 @@ def test_a_folder_is_itself(registered: register.Inputs) -> None:
 def test_looking_where_no_store_is_makes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"there is no .*mlflow\.db"):
+    with pytest.raises(UserError, match=r"mlflow\.db does not exist"):
         resolve_model("models:/irra@champion")
     assert list(tmp_path.iterdir()) == []
 
@@ -70,11 +70,11 @@ def test_weights_that_are_not_those_of_the_tag_are_refused(registered: register.
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("no such folder", "no model folder"),
-        ("models:/irra@nobody", "nothing of this name"),
-        ("models:/nothing@champion", "nothing of this name"),
-        ("models:/irra/99", "nothing of this name"),
-        ("runs:/0123456789abcdef0123456789abcdef/model", "nothing of this name"),
+        ("no such folder", "not a model folder"),
+        ("models:/irra@nobody", "nothing by this name"),
+        ("models:/nothing@champion", "nothing by this name"),
+        ("models:/irra/99", "nothing by this name"),
+        ("runs:/0123456789abcdef0123456789abcdef/model", "nothing by this name"),
         ("models:/irra", "expected models:/<name>@<alias>"),
         ("runs:/0123456789abcdef0123456789abcdef", "expected models:/<name>@<alias>"),
     ],
@@ -87,7 +87,7 @@ def test_what_is_not_there_is_the_users_mistake(registered: register.Inputs, add
 def test_a_run_without_a_model_is_the_users_mistake(registered: register.Inputs) -> None:
     with open_run("train") as tracker:
         pass
-    with pytest.raises(UserError, match="no model of this project"):
+    with pytest.raises(UserError, match="not a model of this project"):
         resolve_model(f"runs:/{tracker.run_id}/model")
     MlflowClient(tracking_uri()).set_tag(tracker.run_id, MODEL_FINGERPRINT_TAG, "e" * 64)
     with pytest.raises(UserError, match=f"runs:/{tracker.run_id}/model"):

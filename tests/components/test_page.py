@@ -3,7 +3,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from components.figures.page import facts_table, metrics_table, picture, table, write_page
+from components.figures.page import metrics_table, picture, table, values_table, write_page
 
 
 def test_metrics_are_shown_with_their_intervals_by_split_and_direction() -> None:
@@ -14,8 +14,8 @@ def test_metrics_are_shown_with_their_intervals_by_split_and_direction() -> None
     assert "<td>test, image → text</td>" in shown
 
 
-def test_other_facts_have_a_line_each() -> None:
-    assert "<td>train images</td><td>24</td>" in facts_table({"train": {"images": 24}})
+def test_other_values_have_a_line_each() -> None:
+    assert "<td>train images</td><td>24</td>" in values_table({"train": {"images": 24}})
 
 
 def test_pictures_are_inside_the_page(tmp_path: Path) -> None:

@@ -39,12 +39,12 @@ DATA = "d" * 64
 def project(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> Iterator[Path]:
-    """A folder with a store that the tests of a process share; each has its own names in it."""
+    """A folder with a store that all tests of a process share; each uses its own names in it."""
     request.getfixturevalue("clean_environment")
     folder = tmp_path_factory.getbasetemp() / "a registry"
     folder.mkdir(exist_ok=True)
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "path", list(sys.path))  # loading a model puts its code in front
+    monkeypatch.setattr(sys, "path", list(sys.path))  # loading a model prepends its code
     mlflow.set_tracking_uri(tracking_uri())
     yield folder
     mlflow.set_tracking_uri(None)
@@ -52,7 +52,7 @@ def project(
 
 @pytest.fixture
 def irra(project: Path, store: PreparedStore) -> register.Inputs:
-    """What was registered as champion of `irra`, with R1 50."""
+    """The inputs of a model registered as champion of `irra`, with R1 50."""
     return register_champion(project, store)
 
 
@@ -66,22 +66,22 @@ def register_champion(project: Path, store: PreparedStore) -> register.Inputs:
 
 
 def make_inputs(folder: Path, store: PreparedStore, seed: int, r1: float, data: str = DATA) -> register.Inputs:
-    """A model, its index and a report that says `r1` of it."""
+    """Write a model, its index and a report that gives it `r1`."""
     inputs = register.Inputs(folder / "best model", folder / "index", folder / "report")
     model = small_model(seed).eval()
     weights = folder / "weights"
     save_weights(model, weights)
-    facts = {"dataset": "toy", "data_fingerprint": data, "selected": {"best_epoch": 1}}
-    save_model(inputs.model, weights, model.spec, facts)
+    metadata = {"dataset": "toy", "data_fingerprint": data, "selected": {"best_epoch": 1}}
+    save_model(inputs.model, weights, model.spec, metadata)
     fingerprint = model_fingerprint(inputs.model)
     index_split(store, "test", Encoder(model), fingerprint, inputs.index, "float16", 8)
-    write_report(inputs.report, {"fingerprint": fingerprint, **facts}, {"val": {"t2i": {"R1": r1}}})
+    write_report(inputs.report, {"fingerprint": fingerprint, **metadata}, {"val": {"t2i": {"R1": r1}}})
     return inputs
 
 
-def write_report(folder: Path, facts: dict[str, Any], metrics: dict[str, Any]) -> None:
+def write_report(folder: Path, metadata: dict[str, Any], metrics: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    results = {"model": facts, "metrics": metrics, "intervals": {}}
+    results = {"model": metadata, "metrics": metrics, "intervals": {}}
     (folder / "results.json").write_text(json.dumps(results))
 
 
@@ -98,7 +98,7 @@ def candidate(r1: float, fingerprint: str = "new", data: str = DATA) -> Candidat
 
 
 def add_champion(name: str, model: Candidate) -> str:
-    """Make `model` the champion of `name`, without any files, as somebody else may have done; its version."""
+    """Make `model` the champion of `name`, without files, as another user might, and return its version."""
     client = MlflowClient(tracking_uri())
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
@@ -142,21 +142,25 @@ def test_a_model_passes_at_the_threshold_and_above_the_champion(
 def test_a_champion_of_other_data_is_not_compared_and_the_reason_says_what_to_do() -> None:
     decision = gate.decide(candidate(90.0), Champion("3", candidate(10.0, "old", data="e" * 64)), config())
     assert not decision.passed
-    for part in ("other data (toy eeeeeeeeeeee, here toy dddddddddddd)", "registry.model_name", "delete the alias"):
+    for part in (
+        "other data (toy eeeeeeeeeeee instead of toy dddddddddddd)",
+        "registry.model_name",
+        "delete the alias",
+    ):
         assert part in decision.reason
 
 
 def test_a_champion_registered_by_hand_is_not_compared() -> None:
     decision = gate.decide(candidate(90.0), Champion("3", Candidate.from_tags({})), config())
     assert not decision.passed
-    assert "other data (unknown, here" in decision.reason
+    assert "other data (unknown instead of" in decision.reason
 
 
 def test_a_champion_measured_by_another_metric_is_not_compared() -> None:
     rival = Champion("3", Candidate("old", DATA, "toy", {"test/t2i/R1": 10.0}))
     decision = gate.decide(candidate(90.0), rival, config())
     assert not decision.passed
-    assert "not measured by val/t2i/R1" in decision.reason
+    assert "it has no val/t2i/R1" in decision.reason
 
 
 def test_tags_say_the_same_as_the_model() -> None:
@@ -190,8 +194,8 @@ def test_results_that_do_not_tell_are_the_users_mistake(tmp_path: Path, results:
 
 
 def test_a_report_of_another_model_is_refused(irra: register.Inputs, tmp_path: Path) -> None:
-    facts = json.loads((irra.report / "results.json").read_text())["model"]
-    write_report(tmp_path, facts | {"fingerprint": "a" * 64}, {"val": {"t2i": {"R1": 99.0}}})
+    metadata = json.loads((irra.report / "results.json").read_text())["model"]
+    write_report(tmp_path, metadata | {"fingerprint": "a" * 64}, {"val": {"t2i": {"R1": 99.0}}})
     with pytest.raises(UserError, match="is of model aaaaaaaaaaaa"):
         register.run(register.Inputs(irra.model, irra.index, tmp_path), outputs(tmp_path), config("irra-stale"))
 
@@ -207,10 +211,10 @@ def test_a_model_folder_without_weights_is_the_users_mistake(irra: register.Inpu
 def test_the_gate_writes_and_prints_its_verdict(
     project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    facts = {"fingerprint": "f" * 64, "data_fingerprint": DATA, "dataset": "toy"}
+    metadata = {"fingerprint": "f" * 64, "data_fingerprint": DATA, "dataset": "toy"}
     verdicts = []
     for r1 in (10.0, 30.0):
-        write_report(tmp_path, facts, {"val": {"t2i": {"R1": r1}}})
+        write_report(tmp_path, metadata, {"val": {"t2i": {"R1": r1}}})
         result = gate.run(gate.Inputs(tmp_path), gate.Outputs(tmp_path / "decision.json"), config("irra-gate"))
         assert json.loads((tmp_path / "decision.json").read_text()) == result
         verdicts.append(result["verdict"])
@@ -224,7 +228,7 @@ def test_the_gate_writes_and_prints_its_verdict(
 def test_a_model_that_is_registered_already_does_not_pass_again(irra: register.Inputs, tmp_path: Path) -> None:
     result = register.run(irra, outputs(tmp_path), config(threshold=0.0))
     assert result["verdict"] == "fail"
-    assert "is version 1 of irra already" in result["reason"]
+    assert "is already version 1 of irra" in result["reason"]
     assert versions("irra") == ["1"]
 
 
@@ -295,7 +299,7 @@ def test_a_champion_that_came_during_the_upload_keeps_the_alias(
 
 @contextmanager
 def failing(event: str, table: str) -> Iterator[None]:
-    """A store that refuses an event on one of its tables."""
+    """Make the store refuse an event on one of its tables."""
     execute(f"CREATE TRIGGER failing_{table} BEFORE {event} ON {table} BEGIN SELECT RAISE(ABORT, 'on fire'); END")
     try:
         yield

@@ -30,7 +30,7 @@ def write_columns(path: Path, rows: list[dict[str, float]]) -> None:
 
 
 def write_rankings(path: Path, store: PreparedStore) -> None:
-    """Every query finds the first three test pictures."""
+    """Rankings in which every query finds the first three test pictures."""
     captions, images = store.caption_ids("test"), store.image_ids("test")[:3]
     queries = len(captions)
     columns = {
@@ -45,7 +45,7 @@ def write_rankings(path: Path, store: PreparedStore) -> None:
 
 @pytest.fixture
 def inputs(store: PreparedStore, tmp_path: Path) -> Inputs:
-    """What the other stages would have written."""
+    """Write what the other stages would have written."""
     train, evaluate, rankings = tmp_path / "train", tmp_path / "evaluate", tmp_path / "rankings.parquet"
     train.mkdir()
     evaluate.mkdir()
@@ -68,7 +68,7 @@ def inputs(store: PreparedStore, tmp_path: Path) -> Inputs:
 
 @pytest.fixture
 def logged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """What is logged to MLflow: names of files and their folder."""
+    """Collect what is logged to MLflow: file names and their folder."""
     files: list[tuple[str, str]] = []
 
     class Recorded:
@@ -113,7 +113,7 @@ def test_queries_are_the_best_the_worst_and_random_ones_of_different_people() ->
     rankings = Rankings(np.arange(5), first, precision, np.zeros((5, 1), np.int64), similarities)
     picked = pick_queries(np.array([4, 5, 6, 7, 4]), rankings, ReportConfig(sheet_queries=3, seed=0))
     assert picked["best"].tolist() == [2, 1, 3]  # equal precision: first rank, then similarity
-    assert picked["worst"].tolist() == [4, 3, 1]  # 0 is of the person of 4
+    assert picked["worst"].tolist() == [4, 3, 1]  # 0 describes the same person as 4
     order = np.random.default_rng(0).permutation(5)
     assert picked["random"].tolist() == one_per_person(np.array([4, 5, 6, 7, 4]), order)[:3].tolist()
 
@@ -132,5 +132,5 @@ def test_a_missing_input_is_named_with_its_cure(inputs: Inputs, tmp_path: Path, 
 
 def test_results_of_other_data_are_refused(inputs: Inputs, tmp_path: Path) -> None:
     other = write_store(tmp_path / "other", {"train": 4, "test": 2})
-    with pytest.raises(UserError, match="is of other data"):
+    with pytest.raises(UserError, match="was made with other data"):
         draw_evaluation(inputs.evaluate, inputs.rankings, other.root, CONFIG, tmp_path / "report")

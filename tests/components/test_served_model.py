@@ -1,4 +1,4 @@
-"""The model that MLflow serves: in this process, and over HTTP where nothing of the project is installed."""
+"""The model that MLflow serves: in this process, and over HTTP without the project installed."""
 
 import json
 import os
@@ -27,7 +27,12 @@ from tests.imports import ROOT, import_closure, imported_names
 
 pytestmark = pytest.mark.xdist_group("mlflow")
 QUERIES = ["a person in red and blue", "green above yellow in a park"]
-MODULES = {"PIL": "pillow", "faiss": "faiss-cpu", "open_clip": "open_clip_torch", "yaml": "pyyaml"}  # named otherwise
+MODULES = {
+    "PIL": "pillow",
+    "faiss": "faiss-cpu",
+    "open_clip": "open_clip_torch",
+    "yaml": "pyyaml",
+}  # names differ
 
 
 @pytest.fixture
@@ -97,7 +102,7 @@ def test_every_package_that_serving_imports_is_pinned() -> None:
 
 # ---- over HTTP ----
 
-# Runs before anything else in every Python process below it: the checkout and its installation are not there.
+# Runs first in every Python process below it, and hides the checkout and its installation.
 NOT_INSTALLED = f"""
 import importlib.util, sys
 sys.path = [entry for entry in sys.path if entry != {str(ROOT)!r}]
@@ -109,7 +114,7 @@ if importlib.util.find_spec("irra") or importlib.util.find_spec("components"):
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """Serve the champion by MLflow's own command, away from the project; the address for queries."""
+    """Serve the champion with MLflow's own command, outside the project; yields the address for queries."""
     (folder / "site").mkdir()
     (folder / "site" / "sitecustomize.py").write_text(NOT_INSTALLED)
     with socket.socket() as free:
@@ -146,7 +151,7 @@ def answers(port: int) -> bool:
 
 
 def post(address: str, body: Any) -> tuple[int, Any]:
-    """Status and JSON of an answer."""
+    """Return status and JSON of a response."""
     request = urllib.request.Request(address, json.dumps(body).encode(), {"Content-Type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:

@@ -1,4 +1,4 @@
-"""The stages' command line: messages and exit statuses a user meets. Runs the cheapest stage for real."""
+"""The stages' command line: messages and exit statuses that users see. Runs the cheapest stage for real."""
 
 import errno
 import json
@@ -16,7 +16,7 @@ from irra.utils.errors import Interrupted, UserError
 from tests.imports import ROOT
 from tests.presets import preset_text
 
-SPLITS = {"a": "train", "b": "train", "c": "val", "d": "test"}  # of a picture, each of another person
+SPLITS = {"a": "train", "b": "train", "c": "val", "d": "test"}  # of pictures, each of a different person
 
 
 def prepare(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -160,6 +160,6 @@ def test_a_stage_says_that_the_disk_is_full_and_leaves_the_previous_output(
     command += [*outputs_in(tmp_path), *(["--tokens", str(target)] if stage == "tokenize" else [])]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
-    assert f"error: {target}: {os.strerror(errno.EFBIG)}; what was there before is intact" in done.stderr
+    assert f"error: {target}: {os.strerror(errno.EFBIG)}; the previous output is intact" in done.stderr
     assert "Traceback" not in done.stderr
     assert (tmp_path / "prepared" / "shard-00000.npy").read_bytes() == before

@@ -28,7 +28,7 @@ NOWHERE = "http://127.0.0.1:9"
 
 @pytest.fixture(scope="session")
 def first_use(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A folder where a process opened a first run, and all that the process printed."""
+    """A folder where a process opened a first run, and everything the process printed."""
     folder = tmp_path_factory.mktemp("first-use")
     code = "from components.tracking.run import open_run\nwith open_run('train', system_metrics=True): pass"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
@@ -49,7 +49,7 @@ def first_use(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def project(
     tmp_path: Path, first_use: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, clean_environment: None
 ) -> Path:
-    """An empty project with a store whose tables are made."""
+    """An empty project with a store whose tables exist."""
     folder = tmp_path / "a project"
     folder.mkdir()
     shutil.copy(first_use[0] / "mlflow.db", folder)
@@ -59,7 +59,7 @@ def project(
 
 @pytest.fixture
 def clean_environment() -> Iterator[None]:
-    """No variable that tracking reads, and afterwards none of those that it sets."""
+    """Remove the variables that tracking reads, and afterwards those that it sets."""
     before = dict(os.environ)
     for name in before:
         if name.startswith(("MLFLOW_", "DVC_", "KFP_", "IRRA_")):
@@ -197,7 +197,7 @@ def test_system_metrics_are_sampled(project: Path, monkeypatch: pytest.MonkeyPat
 
 def test_the_surroundings_become_tags(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     variables = {"DVC_EXP_NAME": "odd-owl", "DVC_STAGE": "train", "IRRA_IMAGE": "irra:1", "KFP_RUN_ID": "k1"}
-    variables |= {"GIT_COMMIT": "0a1b2c"}  # of an image; the folder here is no repository
+    variables |= {"GIT_COMMIT": "0a1b2c"}  # set in images; this folder is not a repository
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     tags = get_run(make_run()).data.tags
@@ -289,7 +289,7 @@ def test_a_resumed_stage_whose_run_is_gone_gets_a_new_one(project: Path) -> None
 
 
 def test_evaluate_finds_the_latest_run_of_the_model(project: Path) -> None:
-    late = ValueError("after the model was written")  # a run of any status is found
+    late = ValueError("after the model was written")  # runs of any status are found
     trained = [make_run(tags={MODEL_FINGERPRINT_TAG: model}, stop=late) for model in ("aaa", "bbb", "bbb", "ccc")]
     assert make_run("evaluate", model_fingerprint="bbb") == trained[2]
 
@@ -365,7 +365,7 @@ def test_an_unusable_store_is_the_users_mistake(project: Path, monkeypatch: pyte
 
 
 class Server:
-    """`mlflow server` as a process group of its own, which can be frozen and killed."""
+    """`mlflow server` in its own process group, which can be frozen and killed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -433,7 +433,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 20) -> bool:
 
 
 def warnings(capfd: pytest.CaptureFixture[str]) -> list[str]:
-    """Return every line printed since the start of the test; each ought to be one of our warnings."""
+    """Return every line printed since the start of the test; each should be one of our warnings."""
     output = capfd.readouterr()
     return [*output.out.splitlines(), *output.err.splitlines()]
 

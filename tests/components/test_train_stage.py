@@ -56,7 +56,7 @@ def outputs_in(folder: Path) -> train.Outputs:
 def trained(
     store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A folder with a model that was trained while no MLflow server was there."""
+    """A folder with a model that was trained without an MLflow server."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", UNREACHABLE)
@@ -115,7 +115,7 @@ def test_selecting_on_test_says_so(
 
 
 class Recorded(Tracker):
-    """A run that keeps its metrics to itself."""
+    """A run that only records its metrics."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Folders to and from S3, over HTTP: whole or not at all, resumed after a kill, one clear message for each failure."""
+"""Folders to and from S3, over HTTP: whole or not at all, resumed after a kill, with one clear message per failure."""
 
 import os
 import signal
@@ -52,7 +52,7 @@ def test_a_folder_comes_back_as_it_was_sent(s3: Server, folder: Path, tmp_path: 
 
 
 def test_a_file_sent_in_parts_comes_back_whole(s3: Server, tmp_path: Path) -> None:
-    content = {"big": os.urandom(9 << 20)}  # boto3 cuts from 8 MiB on
+    content = {"big": os.urandom(9 << 20)}  # boto3 splits files from 8 MiB
     write_files(tmp_path / "source", content)
     upload(tmp_path / "source", URI)
     assert "-" in s3.client.head_object(Bucket=BUCKET, Key="raw/toy/big")["ETag"]
@@ -75,7 +75,7 @@ def test_what_is_there_is_not_fetched_again_and_what_changed_is(
     else:
         s3.fill({f"raw/toy/{name}": content for name, content in FILES.items()})
     download(URI, tmp_path / "copy")
-    (tmp_path / "copy" / "imgs/cam 0/2.jpg").write_bytes(b"?" * 102)  # another content of equal size
+    (tmp_path / "copy" / "imgs/cam 0/2.jpg").write_bytes(b"?" * 102)  # different content, equal size
     (tmp_path / "copy" / "imgs/cam 1/3.jpg").unlink()
     s3.requests.clear()
     download(URI, tmp_path / "copy")
@@ -103,7 +103,7 @@ def test_a_mirror_drops_what_is_no_longer_there(s3: Server, folder: Path, tmp_pa
 
 
 def kill_once(reached: Callable[[], bool], *arguments: str) -> None:
-    """Start a command, and kill it when it has come so far."""
+    """Start a command, and kill it when it has reached this point."""
     process = subprocess.Popen(command(*arguments), cwd=ROOT, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not reached():
@@ -116,7 +116,7 @@ def kill_once(reached: Callable[[], bool], *arguments: str) -> None:
 
 @contextmanager
 def holding(s3: Server, method: str, held: str) -> Iterator[None]:
-    """Leave such a request for this object without an answer, and refuse it in the end."""
+    """Leave such requests for this object unanswered, and refuse them in the end."""
     released = threading.Event()
 
     def hold(verb: str, name: str) -> Refused | None:
@@ -216,7 +216,7 @@ def test_a_missing_bucket_is_named(s3: Server, tmp_path: Path) -> None:
     ("code", "message"),
     [
         ("AccessDenied", "access denied"),
-        ("InvalidAccessKeyId", "the access key is not known there"),
+        ("InvalidAccessKeyId", "the access key is unknown there"),
         ("SignatureDoesNotMatch", "the secret key does not belong to the access key"),
         ("ExpiredToken", "the credentials have expired"),
         ("TeapotError", "S3 answered TeapotError no"),
@@ -258,14 +258,14 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_fetched(
 ) -> None:
     upload(folder, URI)
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0))
-    assert "GB are to come, and the disk has 0.00 GB left" in failure(URI, tmp_path / "copy")
+    assert "GB, but the disk has 0.00 GB left" in failure(URI, tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
 
 
 def test_a_disk_that_fills_up_leaves_nothing_half_written(s3: Server, tmp_path: Path) -> None:
     s3.fill({"raw/toy/a": b"text"})
     (tmp_path / "copy").mkdir()
-    (tmp_path / "copy" / "a.tmp").symlink_to("/dev/full")  # where the unfinished file would be
+    (tmp_path / "copy" / "a.tmp").symlink_to("/dev/full")  # in place of the temporary file
     with pytest.raises(OSError, match="No space left on device") as error:
         download(URI, tmp_path / "copy")
     assert error.value.filename == str(tmp_path / "copy" / "a")
@@ -273,7 +273,7 @@ def test_a_disk_that_fills_up_leaves_nothing_half_written(s3: Server, tmp_path: 
 
 
 def test_an_upload_of_nothing_is_refused(s3: Server, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such folder, or no files in it"):
+    with pytest.raises(UserError, match="no such folder, or it has no files to upload"):
         upload(tmp_path / "nowhere", URI)
 
 

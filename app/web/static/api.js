@@ -1,14 +1,14 @@
 // Requests to the server that this page came from.
 
-/** A message for the reader; `passing` where the same request may succeed later. */
+/** An error message for the user; `temporary` if the same request may succeed later. */
 export class Failure extends Error {
-  constructor(message, passing = false) {
+  constructor(message, temporary = false) {
     super(message);
-    this.passing = passing;
+    this.temporary = temporary;
   }
 }
 
-/** The JSON of an answer; throws Failure with the server's message, or AbortError when `options.signal` says so. */
+/** Returns the JSON of a response; throws Failure with the server's message, or AbortError if `options.signal` aborts. */
 export async function request(path, options) {
   const response = await fetch(path, options).catch(unlessAborted(() => {
     throw new Failure("The server does not answer. Is it still running?", true);

@@ -1,12 +1,12 @@
-// One result from close by, and why it was found: a dialog over the results.
+// A dialog that shows one result in detail, and why it was found.
 
 import { request } from "./api.js";
 import { byId, element, score } from "./dom.js";
 import { drawHeat } from "./heat.js";
 import { nameOf, thumbnail } from "./results.js";
 
-const CAVEAT = "This is an aid to understanding, not a proof. It shows what the score of this model reacts to most, "
-  + "which may differ from what a person would go by.";
+const CAVEAT = "This is an aid to understanding, not a proof. It shows what this model's score reacts to most, "
+  + "which may differ from what a person would look at.";
 
 export class Details {
   #hits = [];
@@ -51,14 +51,14 @@ export class Details {
     this.#index = index;
     const hit = this.#hits[index];
     byId("details-title").textContent = `Result ${hit.rank}`;
-    // aria-disabled, since a button that becomes disabled loses the focus
+    // aria-disabled, because a disabled button loses the focus
     byId("previous").setAttribute("aria-disabled", index === 0);
     byId("next").setAttribute("aria-disabled", index === this.#hits.length - 1);
     this.#showPicture(hit);
-    const facts = [["Score", score(hit.score)], ["File", hit.path]];
-    if (hit.pid !== null) facts.splice(1, 0, ["Person", hit.pid]);
+    const rows = [["Score", score(hit.score)], ["File", hit.path]];
+    if (hit.pid !== null) rows.splice(1, 0, ["Person", hit.pid]);
     byId("about-result").replaceChildren(
-      ...facts.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, String(value))]));
+      ...rows.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, String(value))]));
     this.#explain(hit);
   }
 
@@ -76,7 +76,7 @@ export class Details {
     this.#explaining.abort();
     this.#explaining = new AbortController();
     const why = byId("why");
-    why.replaceChildren(element("p", { class: "quiet" }, "Looking for the reasons…"));
+    why.replaceChildren(element("p", { class: "quiet" }, "Finding out why…"));
     try {
       const parameters = new URLSearchParams({ q: this.#query, row: hit.row, v: this.#gallery.version });
       const explanation = await request(`/api/explain?${parameters}`, { signal: this.#explaining.signal });
@@ -100,7 +100,7 @@ function reasons({ words, unread }, where) {
     return [span, " "];
   });
   const legend = element("p", { class: "legend", "aria-hidden": "true" },
-    "little ", element("span", { class: "scale" }), " much");
+    "less ", element("span", { class: "scale" }), " more");
   return [
     element("p", { class: "words" }, ...shaded, ...(unread ? [element("span", { class: "quiet" }, `(not read: ${unread})`)] : [])),
     legend,
@@ -109,7 +109,7 @@ function reasons({ words, unread }, where) {
   ];
 }
 
-/** The leading words, of those that count at least a quarter of the first. */
+/** Names up to three of the most important words, if their importance is at least a quarter of the maximum. */
 function strongest(words) {
   const ranked = words.filter(({ importance }) => importance >= 0.25).sort((a, b) => b.importance - a.importance);
   const named = ranked.slice(0, 3).map(({ word }) => `“${word}”`).join(", ");

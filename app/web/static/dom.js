@@ -1,8 +1,8 @@
-// Building and finding elements. All text goes in as text: what captions, file names and queries hold is never markup.
+// Create and find elements. Captions, file names and queries are always inserted as text, never as markup.
 
 export const byId = (id) => document.getElementById(id);
 
-/** An element with attributes and children; strings among the children become text. */
+/** Creates an element with attributes and children; strings among the children become text. */
 export function element(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);

@@ -1,9 +1,9 @@
-// A heat map on a canvas: transparent where nothing mattered, from violet over red to yellow where it did.
+// A heat map on a canvas: transparent where nothing mattered, violet to red to yellow the more it did.
 
 const STOPS = [[0.2, 60, 20, 110], [0.5, 190, 45, 90], [0.75, 240, 110, 40], [1, 255, 225, 90]];
 const THIRDS = ["upper", "middle", "lower"];
 
-/** Draw `heat` (width, height, and bytes in base64) and say in words where most of it lies. */
+/** Draws `heat` (width, height, and bytes in base64), and returns a sentence part that says where most of it is. */
 export function drawHeat(canvas, { width, height, values }) {
   const bytes = Uint8Array.from(atob(values), (character) => character.charCodeAt(0));
   const image = new ImageData(width, height);

@@ -1,23 +1,23 @@
-// What a search found: a grid of pictures or a list of captions, and the links between pages.
+// The results of a search: a grid of pictures or a list of captions, and the links between pages.
 
 import { byId, count, element, number, score } from "./dom.js";
 
 const PLACEHOLDERS = 12;
-const QUOTED = 60; // characters of a query that are repeated over its results
+const QUOTED = 60; // characters of a query that are repeated above its results
 
-/** The address of a search in this page. */
+/** The address of a search on this page. */
 export const addressOf = (query, page = 1) => "/?" + new URLSearchParams(page > 1 ? { q: query, page } : { q: query });
 
-/** The address of a picture; it changes with the gallery, so the browser may keep it for good. */
+/** The address of a picture; it changes with the gallery, so the browser may cache it forever. */
 export const thumbnail = (gallery, row) => `/api/thumbnails/${row}?v=${gallery.version}`;
 
-/** What a picture is called, for those who do not see it. */
+/** The text alternative of a picture. */
 export const nameOf = (hit) => (hit.pid === null ? hit.path : `Person ${hit.pid}, ${hit.path}`);
 
 export function showHits(gallery, answer, open) {
   const first = (answer.page - 1) * answer.top + 1;
   heading("Best matches", answer.hits.length ? range(gallery, answer, first) : nothingOn(answer));
-  if (answer.unread) byId("status").append(`\nThe sentence is longer than the model reads; not read: “${shortened(answer.unread)}”`);
+  if (answer.unread) byId("status").append(`\nThe sentence is longer than the model can read; not read: “${shortened(answer.unread)}”`);
   const cards = answer.hits.map((hit, index) => element("li", {}, card(gallery, hit, () => open(index))));
   byId("list").replaceChildren(element("ol", { class: "grid", start: first }, ...cards));
   showPages(answer);
@@ -40,7 +40,7 @@ export function showNothing() {
   byId("pages").hidden = true;
 }
 
-/** Grey boxes where pictures will be, unless earlier results stand there still. */
+/** Shows grey boxes where pictures will be, unless earlier results are still shown. */
 export function showPlaceholders() {
   if (byId("list").hasChildNodes()) return;
   const boxes = Array.from({ length: PLACEHOLDERS }, () => element("li", { class: "placeholder" }));
@@ -79,8 +79,8 @@ function showPages({ query, page, top, total }) {
   const last = Math.max(1, Math.ceil(total / top));
   const link = (label, target, rel) =>
     element("a", { href: addressOf(query, target), rel, class: "button", "data-local": "" }, label);
-  const here = element("span", { "aria-current": "page" }, `Page ${page} of ${last}`);
-  const parts = page > last ? [] : [here];
+  const current = element("span", { "aria-current": "page" }, `Page ${page} of ${last}`);
+  const parts = page > last ? [] : [current];
   if (page > 1) parts.unshift(link("Previous", Math.min(page - 1, last), "prev"));
   if (page < last) parts.push(link("Next", page + 1, "next"));
   byId("pages").replaceChildren(...parts);

@@ -1,4 +1,4 @@
-// The page: what its address says is what it shows, so that links, reloading, Back and Forward work.
+// The page. It always shows what its address says, so that links, reloading, Back and Forward work.
 
 import { Failure, request } from "./api.js";
 import { Details } from "./details.js";
@@ -6,17 +6,17 @@ import { byId, count, element, number } from "./dom.js";
 import { addressOf, showCaptions, showHits, showNothing, showPlaceholders } from "./results.js";
 
 const PAGE_SIZE = 24;
-const PATIENCE = 250; // milliseconds before a wait is worth mentioning
+const PATIENCE = 250; // milliseconds before the page shows that it is waiting
 const PREVIEW_HEIGHT = 384;
 const TITLE = document.title;
 
 const box = byId("query");
 const details = new Details();
-const chosen = []; // pictures of this visit: they have no address of their own, so history keeps their number
+const chosen = []; // pictures of this visit; they have no address, so the history refers to them by number
 let gallery = null;
 let running = new AbortController();
 
-/** Show what the address and the history say. */
+/** Shows what the address and the history say. */
 async function show() {
   const parameters = new URLSearchParams(location.search);
   const query = parameters.get("q") ?? "";
@@ -27,7 +27,7 @@ async function show() {
   document.title = query ? `${query} – ${TITLE}` : TITLE;
   byId("uploaded").hidden = true;
   await attempt(async (signal) => {
-    gallery ??= await introduce(signal);
+    gallery ??= await loadGallery(signal);
     byId("examples").hidden = Boolean(query || picture);
     if (picture) await searchByPicture(picture, signal);
     else if (query) await searchByQuery(query, page, signal);
@@ -37,12 +37,12 @@ async function show() {
 
 async function searchByQuery(q, page, signal) {
   const answer = await request("/api/search?" + new URLSearchParams({ q, page, top: PAGE_SIZE }), { signal });
-  if (answer.gallery !== gallery.version) gallery = await introduce(signal); // the server has another index meanwhile
+  if (answer.gallery !== gallery.version) gallery = await loadGallery(signal); // the server has a new index
   showHits(gallery, answer, (index) => details.open(gallery, answer.query, answer.hits, index));
 }
 
 async function searchByPicture(picture, signal) {
-  if (!gallery.captions) throw new Failure("This gallery has no captions, so a picture cannot be searched with.");
+  if (!gallery.captions) throw new Failure("This gallery has no captions, so you cannot search with a picture.");
   if (picture.size > gallery.max_upload_bytes)
     throw new Failure(`The picture is larger than ${gallery.max_upload_bytes / 1e6} MB.`);
   const body = new FormData();
@@ -51,7 +51,7 @@ async function searchByPicture(picture, signal) {
   showCaptions(gallery, answer);
 }
 
-/** Run `work`, the newest one only, with the page's signs of waiting and of failure around it. */
+/** Aborts earlier work and runs `work`; shows on the page that it is waiting, and any failure. */
 async function attempt(work) {
   running.abort();
   running = new AbortController();
@@ -67,7 +67,7 @@ async function attempt(work) {
     showNothing();
     byId("uploaded").hidden = true;
     byId("examples").hidden = !gallery;
-    complain(error.message, error.passing);
+    complain(error.message, error.temporary);
   } finally {
     clearTimeout(waiting);
     if (!signal.aborted) byId("list").setAttribute("aria-busy", "false");
@@ -75,27 +75,27 @@ async function attempt(work) {
 }
 
 function complain(message, canRetry = false) {
-  const again = element("button", { type: "button" }, "Try again");
-  again.addEventListener("click", show);
-  byId("problem").replaceChildren(...(message ? [element("p", {}, message), ...(canRetry ? [again] : [])] : []));
+  const retry = element("button", { type: "button" }, "Try again");
+  retry.addEventListener("click", show);
+  byId("problem").replaceChildren(...(message ? [element("p", {}, message), ...(canRetry ? [retry] : [])] : []));
   box.removeAttribute("aria-invalid");
 }
 
-/** Learn what the gallery holds, and say so on the page. */
-async function introduce(signal) {
-  const facts = await request("/api/gallery", { signal });
-  byId("picture-search").hidden = !facts.captions;
-  byId("no-captions").hidden = Boolean(facts.captions);
-  byId("facts").textContent = [count(facts.size, "picture"), count(facts.captions, "caption"),
-    `${facts.kind} search`, `model ${facts.model.slice(0, 8)}`].join(" · ");
-  const links = facts.examples.map((text) => element("a", { href: addressOf(text), "data-local": "" }, text));
+/** Loads the description of the gallery, and shows it on the page. */
+async function loadGallery(signal) {
+  const description = await request("/api/gallery", { signal });
+  byId("picture-search").hidden = !description.captions;
+  byId("no-captions").hidden = Boolean(description.captions);
+  byId("gallery-info").textContent = [count(description.size, "picture"), count(description.captions, "caption"),
+    `${description.kind} search`, `model ${description.model.slice(0, 8)}`].join(" · ");
+  const links = description.examples.map((text) => element("a", { href: addressOf(text), "data-local": "" }, text));
   byId("examples").querySelector("ul").replaceChildren(...links.map((link) => element("li", {}, link)));
-  return facts;
+  return description;
 }
 
-/** Draw the picture small: a canvas, so that the page needs no permission for addresses of local files. */
+/** Draws a small preview, on a canvas, so that the security policy need not allow blob addresses. */
 async function preview(picture, signal) {
-  const bitmap = await createImageBitmap(picture).catch(() => null); // the server says what is wrong with it
+  const bitmap = await createImageBitmap(picture).catch(() => null); // the server will say what is wrong with it
   if (!bitmap || signal.aborted) return;
   const canvas = byId("uploaded");
   canvas.height = Math.min(PREVIEW_HEIGHT, bitmap.height);
@@ -104,12 +104,12 @@ async function preview(picture, signal) {
   canvas.hidden = false;
 }
 
-/** Go to another address of this page; the focus follows to the results, unless somebody types on a keyboard. */
+/** Goes to another address of this page; the focus moves to the results, unless the user is typing on a keyboard. */
 async function go(address, state = null) {
   history.pushState(state, "", address);
   await show();
   if (document.activeElement === box && matchMedia("(pointer: fine)").matches) return;
-  if (!byId("problem").hasChildNodes()) toResults(); // the focus stays where another try begins
+  if (!byId("problem").hasChildNodes()) toResults(); // after a failure, the focus stays where the user tries again
 }
 
 function toResults() {
@@ -133,15 +133,15 @@ byId("search").addEventListener("submit", (event) => {
   box.focus();
 });
 
-/** What is wrong with a sentence before it becomes an address, if anything. */
+/** Checks a sentence before it becomes an address; returns what is wrong with it, or "". */
 function problemOf(query) {
   if (!query) return "Describe somebody first: hair, clothes, shoes, a bag.";
-  const [length, most] = [[...query].length, gallery?.max_query_characters ?? Infinity];
-  return length > most ? `That is too much to read: ${number(length)} characters, where ${number(most)} are allowed.` : "";
+  const [length, limit] = [[...query].length, gallery?.max_query_characters ?? Infinity];
+  return length > limit ? `That is too long: ${number(length)} characters; at most ${number(limit)} are allowed.` : "";
 }
 
 box.addEventListener("keydown", (event) => {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return; // composing: Enter picks a character
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return; // while composing, Enter picks a character
   event.preventDefault();
   byId("search").requestSubmit();
 });
@@ -174,7 +174,7 @@ addEventListener("drop", (event) => {
 });
 
 document.querySelector(".skip").addEventListener("click", (event) => {
-  event.preventDefault(); // an address with # would count as another page in history
+  event.preventDefault(); // an address with # would add a page to the history
   toResults();
 });
 
