@@ -1,7 +1,7 @@
 """The losses of IRRA and its baselines as pure functions of features, logits, labels and the inverse temperature.
 
-The objective gives a loss what its parameters name: `pids`, `image_ids`, and outputs of the model (`Outputs` in
-irra/model/irra.py).
+The objective gives a loss what its parameters name: `pids`, `image_ids`, outputs of the model (`Outputs` in
+irra/model/irra.py), and parameters of the section `train` (irra/config/train.py).
 """
 
 from collections.abc import Callable
@@ -15,7 +15,12 @@ SAME_PERSON_WEIGHT = 0.3
 
 
 def sdm(
-    image_features: Tensor, text_features: Tensor, pids: Tensor, logit_scale: float, image_ids: Tensor | None = None
+    image_features: Tensor,
+    text_features: Tensor,
+    pids: Tensor,
+    logit_scale: float,
+    image_ids: Tensor | None = None,
+    soft_labels: bool = True,
 ) -> Tensor:
     """Similarity distribution matching: KL(p || q), image-to-text plus text-to-image (IRRA, section 3.3).
 
@@ -25,10 +30,11 @@ def sdm(
         image_features, text_features: (B, D), of any norm.
         pids: (B,) identities; equal ones match.
         logit_scale: 1 / temperature.
-        image_ids: (B,); when given, labels are soft: the same image weighs 1, another image of the person 0.3.
+        image_ids: (B,); for labels that are soft: the same image weighs 1, another image of the person 0.3.
+        soft_labels: whether they are, where there are image_ids.
     """
     logits = logit_scale * F.normalize(text_features, dim=1) @ F.normalize(image_features, dim=1).T
-    labels = matching_labels(pids, image_ids)
+    labels = matching_labels(pids, image_ids if soft_labels else None)
     target = labels / labels.sum(dim=1, keepdim=True)
     return _kl_to(target, logits) + _kl_to(target, logits.T)
 
@@ -72,7 +78,13 @@ def mlm(token_logits: Tensor, token_labels: Tensor) -> Tensor:
 
 
 # By the names of `train.loss_names`, in the order in which they are computed.
-LOSSES: dict[str, Callable[..., Tensor]] = {"sdm": sdm, "itc": itc, "cmpm": cmpm, "id": id_loss, "mlm": mlm}
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "sdm": sdm,
+    "itc": itc,
+    "cmpm": cmpm,
+    "id": id_loss,
+    "mlm": mlm,
+}
 
 
 def matching_labels(pids: Tensor, image_ids: Tensor | None = None) -> Tensor:

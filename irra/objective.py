@@ -1,14 +1,20 @@
-"""From a batch to its losses: the model's outputs, handed to the loss functions by the names of their parameters."""
+"""From a batch to its losses: each is handed what its parameters name.
+
+Those are labels of the batch, parameters of the section `train`, and outputs of the model.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
-from inspect import Parameter, signature
+from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from irra.config import TrainConfig
 from irra.losses import LOSSES
 
+# What a loss may ask for of the batch itself.
+LABELS = ("pids", "image_ids")
 # What each classifier predicts, for the accuracies that are reported: logits and labels among the outputs.
 CLASSIFIERS = {
     "id": {"id_image": ("image_logits", "pids"), "id_text": ("text_logits", "pids")},
@@ -17,61 +23,51 @@ CLASSIFIERS = {
 
 
 class Objective(NamedTuple):
-    """Weighted losses by name, with their sum as `total`, and accuracies of the classifiers; all scalars."""
+    """Weighted losses by name, with their sum as `total`, and what else is logged, by its name there; all scalars."""
 
     losses: dict[str, Tensor]
-    accuracies: dict[str, Tensor]
+    others: dict[str, Tensor]
 
     def named(self) -> dict[str, Tensor]:
         """All of them under the names of the history: `loss/sdm`, `accuracy/mlm`."""
-        losses = {f"loss/{name}": value for name, value in self.losses.items()}
-        return losses | {f"accuracy/{name}": value for name, value in self.accuracies.items()}
+        return {f"loss/{name}": value for name, value in self.losses.items()} | self.others
 
 
 def compute_losses(
-    model: nn.Module,
-    batch: dict[str, Tensor],
-    loss_names: Sequence[str],
-    *,
-    mask_global_text: bool = True,
-    soft_labels: bool = False,
-    id_loss_weight: float = 1.0,
-    mlm_loss_weight: float = 1.0,
+    model: nn.Module, batch: dict[str, Tensor], loss_names: Sequence[str], **settings: Any
 ) -> dict[str, Tensor]:
-    """The named losses of a batch, weighted, and their sum as `total` (IRRA, section 3.4)."""
-    weights = {"id": id_loss_weight, "mlm": mlm_loss_weight}
-    return objective(model, batch, loss_names, weights, mask_global_text, soft_labels).losses
+    """The named losses of a batch, weighted, and their sum as `total` (IRRA, section 3.4).
+
+    `settings`: parameters of the section `train` that are not at their defaults.
+    """
+    return objective(model, batch, TrainConfig(loss_names="+".join(loss_names), **settings)).losses
 
 
-def objective(
-    model: nn.Module,
-    batch: dict[str, Tensor],
-    loss_names: Sequence[str],
-    weights: Mapping[str, float],
-    mask_global_text: bool,
-    soft_labels: bool,
-) -> Objective:
-    """Losses and accuracies of `model`, an IRRA or a wrapper with the same `forward`, on a batch.
+def objective(model: nn.Module, batch: dict[str, Tensor], config: TrainConfig) -> Objective:
+    """The losses that `config` names, of `model`, an IRRA or a wrapper with the same `forward`, on a batch.
 
     With `mask_global_text` the masked caption also feeds the global losses, as in IRRA's released code, and one pass
     of the text encoder serves both branches. Without it, they see the clean caption, as in the paper's figure.
-    `weights` has those that are not 1.
     """
-    outputs = model(_seen(batch, "mlm" in loss_names, mask_global_text))
-    labels = {"pids": batch["pids"], **({"image_ids": batch["image_ids"]} if soft_labels else {})}
+    names = config.losses
+    outputs = model(_seen(batch, "mlm" in names, config.mask_global_text))
+    labels = {name: batch[name] for name in LABELS}
+    weights = config.loss_weights
     values = {
-        name: weights.get(name, 1.0) * _call(loss, outputs, labels)
+        name: weights[name] * _call(name, loss, labels, config, outputs)
         for name, loss in LOSSES.items()
-        if name in loss_names
+        if name in names
     }
-    total = torch.stack([values[name] for name in loss_names]).sum()
-    accuracies = {
-        key: _accuracy(getattr(outputs, logits), labels[true] if true in labels else getattr(outputs, true))
+    total = torch.stack([values[name] for name in names]).sum()
+    others = {
+        f"accuracy/{key}": _accuracy(
+            getattr(outputs, logits), labels[true] if true in labels else getattr(outputs, true)
+        )
         for name, classifiers in CLASSIFIERS.items()
-        if name in loss_names
+        if name in names
         for key, (logits, true) in classifiers.items()
     }
-    return Objective({name: values[name] for name in loss_names} | {"total": total}, accuracies)
+    return Objective({name: values[name] for name in names} | {"total": total}, others)
 
 
 def _seen(batch: dict[str, Tensor], with_mlm: bool, mask_global_text: bool) -> dict[str, Tensor]:
@@ -84,14 +80,19 @@ def _seen(batch: dict[str, Tensor], with_mlm: bool, mask_global_text: bool) -> d
     return seen
 
 
-def _call(loss: Callable[..., Tensor], outputs: Any, labels: Mapping[str, Tensor]) -> Tensor:
-    """The loss of what its parameters name among the labels of the batch and the outputs of the model."""
-    arguments = {
-        name: labels[name] if name in labels else getattr(outputs, name)
-        for name, parameter in signature(loss).parameters.items()
-        if name in labels or parameter.default is Parameter.empty
-    }
-    with torch.autocast(arguments[next(iter(arguments))].device.type, enabled=False):
+def _call(
+    name: str, loss: Callable[..., Tensor], labels: Mapping[str, Tensor], config: TrainConfig, outputs: Any
+) -> Tensor:
+    """The loss of what its parameters name."""
+    arguments = {}
+    for wanted in signature(loss).parameters:
+        source = config if wanted in TrainConfig.model_fields else outputs
+        assert wanted in labels or wanted in dir(source), (
+            f"the loss {name} asks for {wanted}, which is no label ({', '.join(LABELS)}), no parameter of the section "
+            "train and no output of the model (Outputs in irra/model/irra.py)"
+        )
+        arguments[wanted] = labels[wanted] if wanted in labels else getattr(source, wanted)
+    with torch.autocast(labels["pids"].device.type, enabled=False):
         return loss(**arguments)  # in float32, which similarities at temperature 0.02 need
 
 
