@@ -1,7 +1,8 @@
 """All stages in one table: what each reads and writes, and who runs it.
 
 A new stage is its module with `run(inputs, outputs, config)`, its section of the configuration, its path in
-components/layout.py, a row here, its entry in dvc.yaml and its wrapper in pipeline/tasks.py. The graph of tasks, its caching and the tests read the rows.
+components/layout.py, a row here, its entry in dvc.yaml and its wrapper in pipeline/tasks.py. The graph of tasks, its
+caching and the tests read the rows.
 """
 
 from dataclasses import dataclass
