@@ -11,9 +11,10 @@ import torch
 
 from benchmarks.machine import describe
 from irra.backbones import read_config
+from irra.config import TrainConfig
 from irra.data.masking import END_ID, MASK_ID, START_ID
 from irra.model import ModelSpec, build_model
-from irra.objective import compute_losses
+from irra.objective import objective
 from irra.utils.device import autocast, choose_device
 
 BATCH, CLASSES, TEXT_LENGTH, WORDS = 64, 11_003, 77, 24
@@ -45,13 +46,13 @@ def _time_steps(device: torch.device, precision: str, steps: int) -> tuple[float
     model = build_model(spec).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, eps=1e-3, fused=True)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    batch = _batch(device)
+    batch, config = _batch(device), TrainConfig(loss_names="sdm+mlm+id")
     for step in range(steps + 1):
         if step == 1:  # the first step warms up
             _synchronise(device)
             start = time.perf_counter()
         with autocast(device, precision):
-            total = compute_losses(model, batch, ("sdm", "mlm", "id"))["total"]
+            total = objective(model, batch, config).losses["total"]
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(total).backward()
         scaler.step(optimizer)

@@ -1,7 +1,8 @@
 """All stages in one table: what each of them reads and writes, and where it runs.
 
-A new stage needs a module with `run(inputs, outputs, config)`, a section of the configuration, a row here, an entry in
-dvc.yaml and a wrapper in pipeline/tasks.py. The Kubeflow graph, its caching and the tests read the rows.
+A new stage needs a module with `run(inputs, outputs, config)`, a section of the configuration, a path in
+components/layout.py, a row here, an entry in dvc.yaml and a wrapper in pipeline/tasks.py. The Kubeflow graph, its
+caching and the tests read the rows.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """The losses of IRRA and its baselines as pure functions of features, logits, labels and the inverse temperature.
 
-The objective passes arguments by parameter name: `pids` and `image_ids` come from the batch, all others from the
-model's outputs (`Outputs` in irra/model/irra.py).
+The objective passes arguments by parameter name: `pids` and `image_ids` come from the batch, parameters of the section
+`train` from irra/config/train.py, all others from the model's outputs (`Outputs` in irra/model/irra.py).
 """
 
 from collections.abc import Callable
@@ -15,7 +15,12 @@ SAME_PERSON_WEIGHT = 0.3
 
 
 def sdm(
-    image_features: Tensor, text_features: Tensor, pids: Tensor, logit_scale: float, image_ids: Tensor | None = None
+    image_features: Tensor,
+    text_features: Tensor,
+    pids: Tensor,
+    logit_scale: float,
+    image_ids: Tensor | None = None,
+    soft_labels: bool = True,
 ) -> Tensor:
     """Similarity distribution matching: KL(p || q), image-to-text plus text-to-image (IRRA, section 3.3).
 
@@ -25,10 +30,12 @@ def sdm(
         image_features, text_features: (B, D), of any norm.
         pids: (B,) identities; samples with equal ones match.
         logit_scale: 1 / temperature.
-        image_ids: (B,). If given, labels are soft: 1 for the same image, 0.3 for another image of the same person.
+        image_ids: (B,), needed for soft labels.
+        soft_labels: Whether labels are soft if `image_ids` is given: 1 for the same image, 0.3 for another image of the
+            same person.
     """
     logits = logit_scale * F.normalize(text_features, dim=1) @ F.normalize(image_features, dim=1).T
-    labels = matching_labels(pids, image_ids)
+    labels = matching_labels(pids, image_ids if soft_labels else None)
     target = labels / labels.sum(dim=1, keepdim=True)
     return _kl_to(target, logits) + _kl_to(target, logits.T)
 
@@ -72,8 +79,14 @@ def mlm(token_logits: Tensor, token_labels: Tensor) -> Tensor:
     return F.cross_entropy(token_logits, token_labels, ignore_index=0)
 
 
-# Keyed by the names of `train.loss_names`, in the order of computation.
-LOSSES: dict[str, Callable[..., Tensor]] = {"sdm": sdm, "itc": itc, "cmpm": cmpm, "id": id_loss, "mlm": mlm}
+# By the names of `train.loss_names`, in the order in which they are computed.
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "sdm": sdm,
+    "itc": itc,
+    "cmpm": cmpm,
+    "id": id_loss,
+    "mlm": mlm,
+}
 
 
 def matching_labels(pids: Tensor, image_ids: Tensor | None = None) -> Tensor:

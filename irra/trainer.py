@@ -110,9 +110,7 @@ class Trainer:
         config = self.config
         self.model.train()
         with autocast(self.device, config.precision):
-            result = objective(
-                self.model, batch, config.losses, config.loss_weights, config.mask_global_text, config.soft_labels
-            )
+            result = objective(self.model, batch, config)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(result.losses["total"]).backward()  # type: ignore[no-untyped-call]
         self.check_finite(result.losses)

@@ -72,7 +72,7 @@ FORMATS = {
 }
 OWN_DATA = DatasetFormat(
     ("annotations.json", *(name for known in FORMATS.values() for name in known.annotation_files)),
-    ("file_path", "img_path"),
+    tuple(dict.fromkeys(key for known in FORMATS.values() for key in known.image_keys)),
 )
 
 

@@ -8,15 +8,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from PIL import Image
 
 from components import report
+from components.layout import PICTURES
 from components.report import Inputs, Outputs, Rankings, draw_evaluation, one_per_person, pick_queries, run
 from irra.config import ReportConfig
 from irra.data.store import PreparedStore
 from irra.metrics import METRIC_NAMES
 from irra.utils.errors import UserError
 from tests.conftest import write_store
+from tests.imports import ROOT
 
 CONFIG = ReportConfig(sheet_queries=2, seed=0)
 VALUES = dict.fromkeys(METRIC_NAMES, 50.0)
@@ -90,6 +93,8 @@ def test_every_picture_is_drawn_and_is_in_the_page(
 ) -> None:
     pictures = run(inputs, Outputs(tmp_path / "report"), CONFIG)["pictures"]
     assert sorted(pictures) == sorted(path.name for path in (tmp_path / "report").glob("*.png"))
+    stage = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["report"]
+    assert {f"{PICTURES}/{name}" for name in pictures} == {path for plot in stage["plots"] for path in plot}
     page = (tmp_path / "report" / "report.html").read_text()
     for name in pictures:
         Image.open(tmp_path / "report" / name).verify()

@@ -67,7 +67,8 @@ def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def test_params_yaml_is_what_make_preset_writes_by_default() -> None:
-    assert (ROOT / "params.yaml").read_bytes() == preset_text("synthetic").encode()
+    is_so = (ROOT / "params.yaml").read_bytes() == preset_text("synthetic").encode()
+    assert is_so, "write it again by `make preset NAME=synthetic`"
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from irra.data.datasets import FORMATS, Record, Size, read_annotations, split_sizes
+from irra.data.datasets import FORMATS, OWN_DATA, Record, Size, read_annotations, split_sizes
 from irra.utils.errors import UserError
 
 
@@ -121,7 +121,7 @@ def test_a_wrong_value_is_named_with_entry_key_and_what_would_be_right(
         ("id", "'id'"),
         ("captions", "'captions'"),
         ("split", "'split'"),
-        ("file_path", "'file_path' or 'img_path'"),
+        ("file_path", " or ".join(map(repr, OWN_DATA.image_keys))),
     ],
 )
 def test_a_missing_key_is_named(tmp_path: Path, key: str, expected: str) -> None:

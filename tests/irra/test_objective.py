@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from irra import losses
-from irra.config import LOSSES
+from irra.config import LOSSES, TrainConfig
 from irra.model import IRRA
 from irra.model.irra import Outputs
 from irra.objective import compute_losses, objective
@@ -109,9 +109,9 @@ def test_accuracies_count_right_predictions(model: IRRA, batch: dict[str, Tensor
     with torch.no_grad():
         model.classifier.weight.zero_()
         model.classifier.bias.zero_()[0] = 1.0  # always class 0, right for two of six
-    accuracies = objective(model, batch, ["id", "mlm"], {}, True, False).accuracies
-    assert accuracies["id_image"].item() == pytest.approx(2 / 6)
-    assert accuracies["id_text"].item() == pytest.approx(2 / 6)
+    accuracies = objective(model, batch, TrainConfig(loss_names="id+mlm")).named()
+    assert accuracies["accuracy/id_image"].item() == pytest.approx(2 / 6)
+    assert accuracies["accuracy/id_text"].item() == pytest.approx(2 / 6)
 
 
 class Fixed(torch.nn.Module):
@@ -139,6 +139,24 @@ def test_one_pass_of_the_text_encoder_serves_both_branches_as_two_do(model: IRRA
     apart = model(batch | {"caption_ids": masked.clone()})
     assert torch.equal(shared.text_features, apart.text_features)
     assert torch.equal(shared.token_logits, apart.token_logits)
+
+
+def test_a_loss_is_handed_labels_parameters_and_outputs_by_their_names(
+    model: IRRA, batch: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asking(image_ids: Tensor, weight_decay: float, image_features: Tensor) -> Tensor:
+        return image_ids.sum() + weight_decay + 0.0 * image_features.sum()
+
+    monkeypatch.setitem(losses.LOSSES, "sdm", asking)
+    assert compute_losses(model, batch, ["sdm"], weight_decay=0.5)["sdm"].item() == 14.5
+
+
+def test_what_a_loss_asks_for_in_vain_is_named(
+    model: IRRA, batch: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(losses.LOSSES, "sdm", lambda image_feature: image_feature.sum())
+    with pytest.raises(AssertionError, match="the loss sdm asks for image_feature, "):
+        compute_losses(model, batch, ["sdm"])
 
 
 def test_every_loss_that_parameters_may_name_is_there() -> None:
