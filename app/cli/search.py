@@ -10,6 +10,7 @@ import typer
 from app.cli.console import MODEL_HELP, Document, check_output_file, printable
 from components.layout import INDEX, MODEL
 from irra.utils.errors import UserError
+from irra.utils.files import check_regular_file
 
 if TYPE_CHECKING:
     from irra.search.engine import Hit, SearchEngine
@@ -96,6 +97,8 @@ def named_queries(query: str | None, source: str | None) -> dict[str, str]:
 
 def read_text(source: str, name: str) -> str:
     """The text of a file, or of standard input for `-`; UserError when there is none."""
+    if source != "-":
+        check_regular_file(Path(source))
     try:
         data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
         return data.decode("utf-8-sig")
