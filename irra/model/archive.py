@@ -34,8 +34,11 @@ def is_archive(path: Path) -> bool:
     """Whether the file is a TorchScript archive; a checkpoint of `torch.save` is a zip file without constants.pkl."""
     if not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except zipfile.BadZipFile:
+        return False
 
 
 def read_archive(path: Path) -> dict[str, Tensor]:

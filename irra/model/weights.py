@@ -18,6 +18,7 @@ DISTRIBUTED = "module."  # the prefix of weights saved from a training on severa
 OPENAI_KEYS = ("input_resolution", "context_length", "vocab_size")  # what OpenAI's archives hold beside the weights
 OTHER_FILES = {b"version https://git-lfs": "a pointer of git-lfs; `git lfs pull` fetches the file itself"}
 WEB_PAGE = "a web page; download the file itself, not the page about it"
+MAX_SHARING = 2  # bytes of all tensors per byte of the file; some may share their values
 MAX_REASON = 200  # characters of what torch says of a file
 
 
@@ -27,6 +28,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: The file is missing or damaged.
     """
+    check_regular_file(path)
     try:
         tensors: dict[str, Tensor] = load_file(path)
         return tensors
@@ -106,6 +108,8 @@ def _check_kind(path: Path) -> None:
             start = file.read(1000).lstrip()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     if not start:
         raise UserError(f"{path}: an empty file; not a PyTorch checkpoint")
     if start[:15].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
@@ -152,6 +156,8 @@ def _plain_tensors(data: dict[str, Any], path: Path) -> dict[str, Tensor]:
             raise UserError(f"{path}: {str(name)[:60]} is no tensor but of type {type(value).__name__}")
         if not _is_in_memory(value):
             raise UserError(f"{path}: {name} has the shape {tuple(value.shape)}, for which the file has no values")
+    if sum(value.nbytes for value in data.values()) > MAX_SHARING * path.stat().st_size:
+        raise UserError(f"{path}: its tensors repeat the same values, to far more bytes than the file has")
     prefix = DISTRIBUTED if all(name.startswith(DISTRIBUTED) for name in data) else ""
     return {name.removeprefix(prefix): value.float() for name, value in data.items()}
 

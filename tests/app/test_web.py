@@ -7,6 +7,7 @@ import io
 import re
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -330,6 +331,27 @@ def test_an_upload_that_is_broken_off_is_one_line(engine: SearchEngine, capsys: 
 
     asyncio.run(create_app(engine)(scope, receive, send))
     assert capsys.readouterr().err == "/api/captions: the upload was broken off\n"
+
+
+def test_a_picture_that_takes_too_long_to_decode_is_refused(client: TestClient) -> None:
+    file = io.BytesIO()
+    Image.new("L", (4000, 4000)).save(file, "JPEG", progressive=True)
+    data = file.getvalue()
+    last = data.rindex(b"\xff\xda")
+    answer = upload(client, data[:last] + data[last:-2] * 40 + data[-2:])
+    assert answer.status_code == 400
+    assert "scans, which takes too long" in answer.json()["error"]
+
+
+def test_the_server_may_hold_as_many_connections_as_the_system_permits() -> None:
+    code = """
+from resource import RLIMIT_NOFILE, getrlimit, setrlimit
+from app.web.__main__ import allow_connections
+setrlimit(RLIMIT_NOFILE, (64, getrlimit(RLIMIT_NOFILE)[1]))
+allow_connections()
+print(getrlimit(RLIMIT_NOFILE)[0] > 64)
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True\n"
 
 
 @pytest.fixture

@@ -182,13 +182,14 @@ def save_listener(path: Path) -> None:
         (lambda path: torch.save({}, path), "holds no weights"),
         (lambda path: torch.save({"a": torch.ones(1).expand(10**12)}, path), r"a has the shape \(1000000000000,\)"),
         (lambda path: torch.save({"a": torch.ones(2), "name": "x"}, path), "name is no tensor but of type str"),
+        (lambda path: torch.save(dict.fromkeys("abcdefgh", torch.ones(10_000)), path), "repeat the same values"),
         (os.mkfifo, "not a regular file"),
         (save_listener, "not a regular file"),
         (lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
         (lambda path: path.symlink_to(path), "not a regular file"),
     ],
     ids=[
-        *("empty", "page", "lfs", "text", "broken zip", "module", "list", "nothing", "4 TB", "string"),
+        *("empty", "page", "lfs", "text", "broken zip", "module", "list", "nothing", "4 TB", "string", "repeated"),
         *("pipe", "socket", "device", "loop"),
     ],
 )
