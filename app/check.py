@@ -15,16 +15,22 @@ from irra.utils.errors import UserError
 
 
 def check(path: Path) -> None:
-    """Check the parameter file at `path` and the dataset it names, unless that is in S3 or synthetic.
+    """Check the parameter file at `path`, the dataset it names, unless that is in S3 or synthetic, and its weights.
 
     Raises:
-        UserError: The parameters are invalid, or the dataset has no annotations or no folder of images.
+        UserError: The parameters are invalid, the dataset has no annotations or no folder of images, or a local file of
+            weights cannot be used.
     """
-    config = load_params(path).prepare
+    params = load_params(path)
+    config = params.prepare
     if missing := missing_sections(path):
         raise UserError(f"{path}: no section {', '.join(missing)}; `make params` writes it, with its defaults")
     if config.source and not is_remote(config.root_dir):
         find_annotations(Path(config.source), config.dataset_name)
+    if params.train.pretrained and Path(params.train.pretrained).is_file():
+        from irra.model.clip import find_weights  # takes seconds, which a tag of weights does not need
+
+        find_weights(params.train.backbone, params.train.pretrained)
 
 
 if __name__ == "__main__":

@@ -94,6 +94,11 @@ def explain(error: BaseException) -> int:
         case OSError(errno=errno.ENAMETOOLONG):  # a sentence where a path belongs
             print(f"error: {str(error.filename)[:MAX_SHOWN_CHARACTERS]}...: {error.strerror}", file=sys.stderr)
             return 2
+        case OSError(errno=errno.ENOENT | errno.ENOTDIR | errno.EISDIR | errno.ELOOP | errno.ENXIO | errno.EIO) if (
+            error.filename is not None
+        ):
+            print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+            return 2
         case Interrupted():
             print(error.message, file=sys.stderr)
     raise error

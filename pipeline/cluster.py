@@ -12,6 +12,9 @@ from components.stages import STAGES
 from irra.config import ConfigSection, Count, Params, load_section
 from irra.utils.errors import UserError, without_password
 
+SECRET_NAME = re.compile(
+    "SECRET|PASSW|PASSPHRASE|TOKEN|CREDENTIAL|(API|ACCESS|PRIVATE)_?KEY$|(^|_)(PWD|PASS|O?AUTH)($|_)", re.IGNORECASE
+)
 SHARED_MEMORY = "/dev/shm"
 Cpu = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+|m)?$")]
 Memory = Annotated[str, Field(pattern=r"^[0-9]+(E|P|T|G|M|K)i?$")]
@@ -98,7 +101,7 @@ class Cluster(ConfigSection):
     @model_validator(mode="after")
     def _secrets_hold_no_plain_values(self) -> "Cluster":
         for name, value in self.environment.items():
-            if re.search(r"SECRET|PASSWORD|TOKEN", name) or without_password(value) != value:
+            if SECRET_NAME.search(name) or without_password(value) != value:
                 raise ValueError(f"environment.{name} would be readable in the compiled pipeline; use `secrets`")
         return self
 

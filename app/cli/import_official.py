@@ -10,7 +10,7 @@ from app.cli.console import Document, check_output_folder
 from app.cli.info import describe_model
 from irra.layout import CONFIG, WEIGHTS
 from irra.utils.errors import UserError
-from irra.utils.files import hash_file
+from irra.utils.files import check_regular_file, hash_file
 
 
 def import_official(
@@ -26,6 +26,7 @@ def import_official(
 
     Example: irra import-official best.pth --out model
     """
+    check_regular_file(checkpoint)
     if not checkpoint.is_file():
         raise UserError(f"{checkpoint}: no such file")
     check_output_folder("--out", out, (WEIGHTS, CONFIG))

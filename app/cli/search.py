@@ -10,6 +10,7 @@ import typer
 from app.cli.console import MODEL_HELP, Document, check_output_file, printable
 from components.layout import INDEX, MODEL
 from irra.utils.errors import UserError
+from irra.utils.files import check_regular_file
 
 if TYPE_CHECKING:
     from irra.search.engine import Hit, SearchEngine
@@ -105,6 +106,8 @@ def read_text(source: str, name: str) -> str:
     Raises:
         UserError: There is no such file, or it is not UTF-8 text.
     """
+    if source != "-":
+        check_regular_file(Path(source))
     try:
         data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
         return data.decode("utf-8-sig")

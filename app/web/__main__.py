@@ -5,6 +5,7 @@ python -m app.web --model models:/irra@champion --port 8000
 """
 
 import argparse
+import resource
 import socket
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from components.layout import INDEX, MODEL
 from components.stage import guarded
 from irra.utils.errors import UserError
 
+MAX_FILES = 65_536  # open at once; each connection is one
 GRACE_SECONDS = 3  # for running requests when the server is stopped
 
 
@@ -41,6 +43,7 @@ def serve(model: str, index: Path, host: str, port: int) -> None:
         import uvicorn
 
         from app.web.app import create_app
+        from app.web.protocol import TimedProtocol
         from components.tracking.models import resolve_model
         from irra.search.engine import SearchEngine
 
@@ -48,12 +51,27 @@ def serve(model: str, index: Path, host: str, port: int) -> None:
         torch.set_num_threads(1)  # requests share the cores, one thread each
         name = f"[{host}]" if ":" in host else host
         app = create_app(engine, [name])
-        config = uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=GRACE_SECONDS)
+        config = uvicorn.Config(
+            app,
+            http=TimedProtocol,
+            log_level="warning",
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
         print(
             f"{engine.gallery.size} pictures to search at http://{name}:{listener.getsockname()[1]} (Ctrl+C stops)",
             flush=True,
         )
+        allow_connections()
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def allow_connections() -> None:
+    """Let this process hold as many connections as the system permits; the usual limit is 1,024 open files."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (MAX_FILES if most == resource.RLIM_INFINITY else min(most, MAX_FILES), most)
+    )
 
 
 def listen(host: str, port: int) -> socket.socket:

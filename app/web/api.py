@@ -29,7 +29,7 @@ PLAIN_EXAMPLES = (
     "a man with a blue shirt, grey shorts and white shoes",
     "a person with a backpack and a cap",
 )
-A_YEAR = "public, max-age=31536000, immutable"
+A_YEAR = "private, max-age=31536000, immutable"
 
 
 class Api:

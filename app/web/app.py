@@ -1,5 +1,6 @@
 """The search page as an ASGI application: files, API, error messages and headers."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.web.api import Api
@@ -45,6 +47,7 @@ def create_app(engine: SearchEngine, hosts: Sequence[str] = ()) -> FastAPI:
     app.add_exception_handler(UserError, lambda request, error: answer(400, str(error)))
     app.add_exception_handler(RequestValidationError, explain_validation)
     app.add_exception_handler(AnyHTTPException, explain_http)
+    app.add_exception_handler(ClientDisconnect, note_disconnect)
     app.add_exception_handler(Exception, lambda request, error: answer(500, "the server failed; its log says why"))
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOCAL_HOSTS, *hosts], www_redirect=False)
     app.add_middleware(SecurityHeaders)
@@ -72,6 +75,12 @@ async def explain_http(request: Request, error: Exception) -> JSONResponse:
     """Report unknown addresses and methods, and errors raised by the API."""
     assert isinstance(error, AnyHTTPException)
     return answer(error.status_code, error.detail)
+
+
+async def note_disconnect(request: Request, error: Exception) -> JSONResponse:
+    """An upload that was broken off is no failure of the server: one line, and an answer that nobody reads."""
+    print(f"{request.url.path}: the upload was broken off", file=sys.stderr, flush=True)
+    return answer(499, "the upload was broken off")
 
 
 class SecurityHeaders:

@@ -14,6 +14,8 @@ from irra.layout import CONFIG, WEIGHTS
 from irra.utils.errors import UserError, without_password
 from irra.utils.files import replace_folder
 
+FINGERPRINT = re.compile("[0-9a-f]{64}")
+
 
 def resolve_model(model: str) -> Path:
     """Return the folder of a model.
@@ -48,6 +50,10 @@ def _download(address: str) -> Path:
     if MODEL_FINGERPRINT_TAG not in tags:
         raise UserError(f"{address}: not a model of this project (it has no tag {MODEL_FINGERPRINT_TAG} in MLflow)")
     fingerprint = tags[MODEL_FINGERPRINT_TAG]
+    if not FINGERPRINT.fullmatch(fingerprint):  # it becomes the name of a folder, which is written and deleted
+        raise UserError(
+            f"{address}: MLflow's tag {MODEL_FINGERPRINT_TAG} of it is no fingerprint: {fingerprint[:80]!r}"
+        )
     folder = _cache() / fingerprint
     if not folder.is_dir():
         explain_failure(f"downloading {address}", lambda: _fetch(address, fingerprint, folder))

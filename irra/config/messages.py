@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from irra.config.section import ConfigSection, section_of
 from irra.utils.errors import UserError
 
+SHOWN_CHARACTERS = 100  # of a wrong value
 SectionT = TypeVar("SectionT", bound=ConfigSection)
 
 
@@ -42,7 +43,12 @@ def _explain(kind: type[ConfigSection], problem: dict[str, Any]) -> str:
     message = message[0].lower() + message[1:]
     if problem["type"] == "value_error":
         return f"{key}: {message}" if key else message
-    return f"{key}: {message}, found {problem['input']!r}"
+    return f"{key}: {message}, found {_show(problem['input'])}"
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
 
 def _keys(kind: type[ConfigSection], location: Sequence[Any]) -> list[str]:

@@ -7,7 +7,9 @@ from pydantic import Field, model_validator
 from irra.config.section import ConfigSection, Count, Name, Seed, Share, param
 
 SYNTHETIC = "synthetic"
-Size = Annotated[list[Count], Field(min_length=2, max_length=2)]
+Side = Annotated[int, Field(ge=1, le=4096)]
+Size = Annotated[list[Side], Field(min_length=2, max_length=2)]
+FewCount = Annotated[int, Field(ge=1, le=1000)]  # of one person or one picture
 
 
 class SyntheticConfig(ConfigSection):
@@ -16,8 +18,8 @@ class SyntheticConfig(ConfigSection):
     train_ids: Count = param(1200, "people to train on")
     val_ids: Count = param(100, "people to select the best epoch on")
     test_ids: Count = param(100, "people to test on")
-    images_per_id: Count = param(4, "pictures of each person")
-    captions_per_image: Count = param(2, "sentences about each picture")
+    images_per_id: FewCount = param(4, "pictures of each person")
+    captions_per_image: FewCount = param(2, "sentences about each picture")
     wrong_captions: Share = param(0.1, "share of training captions that describe somebody else, as in real data")
     seed: Seed = param(0, "of people, pictures and captions")
 

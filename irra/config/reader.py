@@ -15,6 +15,7 @@ from irra.config.prepare import SYNTHETIC
 from irra.config.section import ConfigSection, section_of
 from irra.config.values import read_yaml, write_yaml
 from irra.utils.errors import UserError
+from irra.utils.files import check_regular_file
 
 Data = dict[str, Any]
 BASE = "base"  # the key in which a preset names what it is based on: another preset in its folder, or
@@ -65,7 +66,9 @@ def parse_section(kind: type[SectionT], text: str) -> SectionT:
     """
     try:
         data = _mapping(json.loads(text), kind.__name__)
-    except json.JSONDecodeError as error:
+    except UserError:
+        raise
+    except (ValueError, RecursionError) as error:  # json's own, and numbers of thousands of digits
         raise UserError(f"{kind.__name__}: not valid JSON: {error}") from None
     section = validate(kind, data, kind.__name__)
     _warn_of_gaps(kind, data, kind.__name__)
@@ -91,7 +94,10 @@ def change(params: Params, assignments: Sequence[str]) -> Params:
             target = target.get(section) if isinstance(target, dict) else None
         if not isinstance(target, dict):
             raise UserError(f"{key}: unknown section{nearest(sections[0], data)}")
-        target[name] = read_yaml(text)
+        try:
+            target[name] = read_yaml(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"{key}: not valid YAML: {error}") from None
     return validate(Params, data, "parameters")
 
 
@@ -102,6 +108,7 @@ def _read_mapping(path: Path, hint: str = "") -> Data:
         UserError: The file is missing or not such a YAML file. If it is missing, the message ends with a similar file
             name in the same folder, or else with `hint`.
     """
+    check_regular_file(path)
     try:
         data = read_yaml(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError):

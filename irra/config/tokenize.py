@@ -4,9 +4,10 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from irra.config.section import ConfigSection, CountOrZero, Fraction, Seed, param
+from irra.config.section import ConfigSection, Fraction, Seed, param
 
 TextLength = Annotated[int, Field(ge=8, le=77)]
+Draws = Annotated[int, Field(ge=0, le=10_000)]
 Probability = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
@@ -14,7 +15,7 @@ class TokenizeConfig(ConfigSection):
     """Length of the token rows, and the masking cache for MLM."""
 
     text_length: TextLength = param(77, "tokens of a caption, with start and end; longer ones are cut")
-    mask_draws: CountOrZero = param(60, "maskings per caption, which the epochs use in turn; 0: none, without MLM")
+    mask_draws: Draws = param(60, "maskings per caption, which the epochs use in turn; 0: none, without MLM")
     mask_probability: Probability = param(0.15, "of a token to be chosen, for MLM to predict")
     masked_token_rate: Fraction = param(0.8, "of the chosen tokens: replaced by the mask")
     masked_token_unchanged_rate: Fraction = param(0.1, "of the chosen tokens: left as is; the rest become any token")

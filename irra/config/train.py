@@ -20,6 +20,7 @@ from irra.config.section import (
 )
 
 LOSSES = ("sdm", "mlm", "id", "itc", "cmpm")
+Depth = Annotated[int, Field(ge=1, le=100)]
 WarmupFactor = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
@@ -29,7 +30,7 @@ class TrainConfig(ConfigSection):
     backbone: str = param("ViT-B-16-quickgelu", "any ViT CLIP of open_clip, or irra-small, irra-tiny")
     pretrained: str | None = param("openai", "a weight tag of open_clip, a local file, or null: from scratch")
     stride_size: Count = param(16, "below the patch size, patches overlap")
-    cmt_depth: Count = param(4, "transformer blocks of the cross-modal branch")
+    cmt_depth: Depth = param(4, "transformer blocks of the cross-modal branch")
     mlm_vocabulary: Literal["all", "captions"] = param("all", "MLM predicts any token, or those of training captions")
     loss_names: str = param("sdm+mlm+id", f"any of {', '.join(LOSSES)} joined by +")
     temperature: Positive = param(0.02, "of SDM and ITC; the lower, the more the nearest rivals count")

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from irra.utils.errors import UserError
+from irra.utils.files import check_regular_file
 
 SPLITS = ("train", "val", "test")
 MAX_PID = 2**31 - 1
@@ -125,7 +126,7 @@ def find_annotations(dataset_root: Path, dataset_name: str) -> Path:
         )
     if not dataset_root.is_dir():
         raise UserError(f"{dataset_root}: no such folder{_nearest_folder(dataset_root)}")
-    found = [dataset_root / name for name in expected.annotation_files if (dataset_root / name).is_file()]
+    found = [dataset_root / name for name in expected.annotation_files if _is_there(dataset_root / name)]
     if not found:
         present = sorted(path.name for path in dataset_root.glob("*.json"))
         hint = f"; it holds {', '.join(present)}" if present else ""
@@ -133,6 +134,10 @@ def find_annotations(dataset_root: Path, dataset_name: str) -> Path:
     if not (dataset_root / "imgs").is_dir():
         raise UserError(f"{dataset_root / 'imgs'}: no such folder; the images of {found[0].name} belong there")
     return found[0]
+
+
+def _is_there(path: Path) -> bool:
+    return path.is_symlink() or (path.exists() and not path.is_dir())
 
 
 def _nearest_folder(dataset_root: Path) -> str:
@@ -145,11 +150,12 @@ def _nearest_folder(dataset_root: Path) -> str:
 
 
 def _load_entries(path: Path) -> list[Any]:
+    check_regular_file(path)
     try:
         entries = json.loads(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text: {error}") from None
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # json's own, and numbers of thousands of digits
         raise UserError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(entries, list):
         raise UserError(f"{path}: must be a JSON list with one object per image, found {type(entries).__name__}")

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import stat
 import threading
 from collections import deque
 from collections.abc import Generator
@@ -18,6 +19,8 @@ from irra.utils.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
 MAX_PIXELS = 50_000_000  # far above any person crop; a file of a few bytes may claim far more
+MAX_SCANNED_PIXELS = 10 * MAX_PIXELS  # pixels times scans: a large progressive JPEG, or a small one of many scans
+START_OF_SCAN = b"\xff\xda"
 CHUNK_IMAGES = 8
 IMAGES_PER_WORKER = 32  # fewer are decoded faster than another process starts
 CHUNKS_PER_WORKER = 3  # in flight: enough to keep a worker busy, few enough to keep memory flat
@@ -49,11 +52,16 @@ def load_image(path: Path, size: tuple[int, int]) -> Pixels:
         BadImage: The file is missing, damaged, too large or not an image.
     """
     try:
-        if path.stat().st_size == 0:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(
+            status.st_mode
+        ):  # a pipe or a device would block, or never end
+            raise BadImage(path, "not a regular file")
+        if status.st_size == 0:
             raise BadImage(path, "an empty file")
         with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise BadImage(path, f"{image.width} x {image.height} pixels, more than the {MAX_PIXELS} allowed")
+            if problem := size_problem(image):
+                raise BadImage(path, problem)
             rgb = to_rgb(ImageOps.exif_transpose(image))
     except (BadImage, MemoryError):
         raise
@@ -66,6 +74,29 @@ def load_image(path: Path, size: tuple[int, int]) -> Pixels:
     except Exception as error:  # on malformed data, Pillow's plugins raise nearly any exception
         raise BadImage(path, f"cannot be read: {error or type(error).__name__}") from None
     return np.array(rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+
+
+def size_problem(image: Image.Image) -> str | None:
+    """Why an opened image would take too much memory or time to decode; None if it would not."""
+    pixels = image.width * image.height
+    if pixels > MAX_PIXELS:
+        return f"{image.width} x {image.height} pixels, more than the {MAX_PIXELS} allowed"
+    scans = _count_scans(image)
+    if pixels * scans > MAX_SCANNED_PIXELS:
+        return f"{image.width} x {image.height} pixels in {scans} scans, which takes too long to decode; save it anew"
+    return None
+
+
+def _count_scans(image: Image.Image) -> int:
+    """How often a JPEG goes over its pixels: about ten times if it is progressive, but a short file may do it more."""
+    file = getattr(image, "fp", None)
+    if image.format not in ("JPEG", "MPO") or file is None:
+        return 1
+    position = file.tell()
+    file.seek(0)
+    scans = file.read().count(START_OF_SCAN)  # in pixel data, these two bytes never follow each other
+    file.seek(position)
+    return int(scans)
 
 
 def load_images(paths: list[Path], size: tuple[int, int], workers: int) -> Generator[Pixels | BadImage, None, None]:

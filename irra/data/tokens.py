@@ -25,6 +25,7 @@ from irra.utils.npy import write_npy_header
 from irra.utils.progress import progress
 
 FORMAT_VERSION = 2
+MAX_PIECES = 77  # of a row of tokens, at most
 STOLEN_WORD = "jekyll</w>"
 
 
@@ -40,11 +41,17 @@ class Tokenizer:
         self._bpe: Any = SimpleTokenizer()
         assert self._bpe.decoder[MASK_ID] == STOLEN_WORD, "CLIP's vocabulary has changed"
         self._bpe.bpe_ranks.pop(max(self._bpe.bpe_ranks, key=self._bpe.bpe_ranks.get))
+        # BPE takes a time quadratic in a word's length. A word of this length is still more pieces than a row can hold.
+        self._max_word = MAX_PIECES * max(map(len, self._bpe.encoder))
+        self._whole_bpe, self._bpe.bpe = self._bpe.bpe, self._cut_bpe
         self._bpe.cache.clear()  # "<start_of_text>" and the like in a caption are ordinary text
 
     def words(self, caption: str) -> list[int]:
         """Token ids of a caption, without start and end."""
         return list(self._bpe.encode(caption))
+
+    def _cut_bpe(self, word: str) -> str:
+        return str(self._whole_bpe(word[: self._max_word]))
 
     def cut(self, caption: str, text_length: int) -> tuple[list[tuple[str, list[int]]], str]:
         """Split a caption where `encode` cuts it.

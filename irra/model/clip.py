@@ -1,6 +1,5 @@
 """The CLIP backbone from open_clip, adapted to the size of person images, with features for every token."""
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +7,13 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip.model import resize_pos_embed, resize_text_pos_embed
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from irra.backbones import read_config
 from irra.model.attention import run_blocks
+from irra.model.weights import load_strictly, read_foreign
 from irra.utils.errors import UserError
 
 
@@ -56,8 +57,11 @@ def find_weights(backbone: str, pretrained: str | None) -> Path | None:
     Raises:
         UserError: There is no such file or tag, the weights belong to another network, or the download failed.
     """
-    if pretrained is None or Path(pretrained).is_file():
-        return None if pretrained is None else Path(pretrained)
+    if pretrained is None:
+        return None
+    file = Path(pretrained)
+    if file.is_symlink() or (file.exists() and not file.is_dir()):
+        return _check_file(backbone, file)
     tags = open_clip.list_pretrained_tags_by_model(backbone)
     if pretrained not in tags:
         known = ", ".join(tags) or "none"
@@ -76,6 +80,27 @@ def find_weights(backbone: str, pretrained: str | None) -> Path | None:
         ) from None
 
 
+def _check_file(backbone: str, path: Path) -> Path:
+    """Refuse a file without weights, or with OpenAI's for a backbone of another activation.
+
+    Raises:
+        UserError: It is one.
+    """
+    _, openai = _read_pretrained(path)
+    if openai:
+        _check_activation(backbone, str(path), quick=True)
+    return path
+
+
+def _check_activation(backbone: str, pretrained: str, quick: bool) -> None:
+    if quick != bool(read_config(backbone).get("quick_gelu")):
+        other = f"{backbone}-quickgelu" if quick else backbone.removesuffix("-quickgelu")
+        raise UserError(
+            f"train.pretrained: {pretrained!r} was trained with{'' if quick else 'out'} QuickGELU, unlike {backbone}; "
+            f"set train.backbone: {other}"
+        )
+
+
 def _check_same_network(backbone: str, pretrained: str, metadata: dict[str, Any]) -> None:
     """Refuse weights that would load but were trained with another activation or another normalisation of colours.
 
@@ -83,12 +108,7 @@ def _check_same_network(backbone: str, pretrained: str, metadata: dict[str, Any]
         UserError: They were.
     """
     quick = bool(metadata.get("quick_gelu"))
-    if quick != bool(read_config(backbone).get("quick_gelu")):
-        other = f"{backbone}-quickgelu" if quick else backbone.removesuffix("-quickgelu")
-        raise UserError(
-            f"train.pretrained: {pretrained!r} was trained with{'' if quick else 'out'} QuickGELU, unlike {backbone}; "
-            f"set train.backbone: {other}"
-        )
+    _check_activation(backbone, pretrained, quick)
     mean, std = metadata.get("mean") or OPENAI_DATASET_MEAN, metadata.get("std") or OPENAI_DATASET_STD
     if (tuple(mean), tuple(std)) != (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD):
         raise UserError(
@@ -97,27 +117,33 @@ def _check_same_network(backbone: str, pretrained: str, metadata: dict[str, Any]
         )
 
 
-def load_weights(clip: nn.Module, path: Path) -> None:
-    """Load all weights of `clip`, strictly, from a pickled or safetensors file or OpenAI's TorchScript archive.
+def load_weights(clip: open_clip.CLIP, path: Path) -> None:
+    """Load all weights of `clip`, strictly, from a file as `read_foreign` reads them.
+
+    As in open_clip, position embeddings of other sizes are resized, and the shape of the temperature does not matter.
 
     Raises:
         UserError: The file cannot be read, or its weights do not fit.
     """
+    weights, _ = _read_pretrained(path)
+    if "logit_scale" in weights and weights["logit_scale"].numel() == 1:
+        weights["logit_scale"] = weights["logit_scale"].reshape(clip.logit_scale.shape)
     try:
-        if _is_torchscript(path):
-            weights = torch.jit.load(str(path), map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
-            extra = ("input_resolution", "context_length", "vocab_size")
-            clip.load_state_dict({key: value.float() for key, value in weights.items() if key not in extra})
-        else:
-            open_clip.load_checkpoint(clip, str(path), weights_only=True)
-    except Exception as error:  # unpickling, missing keys and wrong shapes raise all kinds of exceptions
+        resize_pos_embed(weights, clip)
+        resize_text_pos_embed(weights, clip)
+    except (AssertionError, IndexError, RuntimeError):
+        pass  # of shapes that no resizing makes fit, which are named below
+    try:
+        load_strictly(clip, weights, path)
+    except UserError as error:
         raise UserError(f"train.pretrained: {path} holds no weights of this backbone: {error}") from None
 
 
-def _is_torchscript(path: Path) -> bool:
-    return zipfile.is_zipfile(path) and any(
-        name.endswith("/constants.pkl") for name in zipfile.ZipFile(path).namelist()
-    )
+def _read_pretrained(path: Path) -> tuple[dict[str, Tensor], bool]:
+    try:
+        return read_foreign(path)
+    except UserError as error:
+        raise UserError(f"train.pretrained: {error}") from None
 
 
 def adapt_image_size(visual: VisionTransformer, image_size: tuple[int, int], stride: int) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from irra.model.irra import IRRA, ModelSpec, build_model
-from irra.model.weights import check_fit
+from irra.model.weights import check_fit, read_foreign
 from irra.utils.errors import UserError
 
 OFFICIAL_TEMPERATURE = 0.02
@@ -24,28 +24,21 @@ def import_official(path: Path, image_size: tuple[int, int] = (384, 128)) -> IRR
     Raises:
         UserError: There is no such checkpoint, or a weight is missing, unexpected or of the wrong shape.
     """
-    weights = _read_official(path)
+    weights, _ = read_foreign(path)
     try:
         spec = _official_spec(weights, image_size)
+        with torch.device("meta"):  # shapes alone: nothing is allocated for weights that do not fit
+            shapes = build_model(spec).state_dict()
+    except UserError:
+        raise
     except KeyError as error:
         raise UserError(f"{path}: missing {error.args[0]}; is it an IRRA checkpoint?") from None
+    except Exception as error:  # odd shapes make sizes that open_clip refuses in all kinds of ways
+        raise UserError(f"{path}: its weights have not the shapes of an IRRA checkpoint ({error})") from None
+    check_fit({_official_name(name): value for name, value in shapes.items()}, weights, path)
     model = build_model(spec)
-    check_fit({_official_name(name): value for name, value in model.state_dict().items()}, weights, path)
-    model.load_state_dict({_own_name(name): value.float() for name, value in weights.items()})
+    model.load_state_dict({_own_name(name): value for name, value in weights.items()})
     return model
-
-
-def _read_official(path: Path) -> dict[str, Tensor]:
-    try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except Exception as error:  # unpickling raises all kinds of exceptions
-        raise UserError(f"{path}: not a PyTorch checkpoint of plain weights ({error})") from None
-    if not isinstance(data, dict) or not isinstance(data.get("model"), dict):
-        raise UserError(f"{path}: expected a checkpoint with the weights under the key 'model'")
-    weights: dict[str, Tensor] = data["model"]
-    return weights
 
 
 def _own_name(official: str) -> str:

@@ -1,6 +1,7 @@
 """Pictures from outside a prepared dataset: folders of files, uploads, thumbnails."""
 
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from irra.data.images import MAX_PIXELS, to_rgb
+from irra.data.images import size_problem, to_rgb
 from irra.utils.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
@@ -56,6 +57,9 @@ def find_pictures(folder: Path) -> tuple[list[PictureFile], list[dict[str, str]]
         except OSError as error:
             skipped.append({"path": path, "reason": error.strerror or type(error).__name__})
         else:
+            if not stat.S_ISREG(status.st_mode):
+                skipped.append({"path": path, "reason": "not a regular file"})
+                continue
             found.append(PictureFile(path, status.st_size, status.st_mtime_ns))
     return sorted(found, key=lambda file: file.path), skipped
 
@@ -83,8 +87,8 @@ def to_pixels(image: Image.Image, size: tuple[int, int]) -> Pixels:
     Raises:
         UserError: The image is too large or damaged.
     """
-    if image.width * image.height > MAX_PIXELS:
-        raise UserError(f"the picture has {image.width} x {image.height} pixels, more than the {MAX_PIXELS} allowed")
+    if problem := size_problem(image):
+        raise UserError(f"the picture has {problem}")
     try:
         rgb = to_rgb(ImageOps.exif_transpose(image))
     except Exception as error:  # on malformed data, Pillow's plugins raise nearly any exception

@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 
 SHOWN = 3
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
+VALUE = re.compile(r"=[^&;#\s'\"<>)]*")  # of a name in the query of a URL
 
 
 class UserError(ValueError):
@@ -28,8 +30,15 @@ def first_of(items: Sequence[str]) -> str:
 
 
 def without_password(text: str) -> str:
-    """`text` without the credentials of any URL in it."""
-    return re.sub(r"//[^/@\s]+@", "//", text)
+    """`text` without the credentials of any URL in it: user and password, and the values of its query."""
+    return URL.sub(lambda match: _without_password(match[0]), text)
+
+
+def _without_password(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    # A password may hold any of "/?#@", against the standard: the last @ ends it, whatever a parser would say.
+    address, mark, query = re.split(r"([?#]|$)", rest.rpartition("@")[2], maxsplit=1)
+    return f"{scheme}://{address}{mark}{VALUE.sub('=***', query)}"
 
 
 def root_cause(error: BaseException) -> BaseException:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,6 +66,22 @@ def replace_folder(path: Path) -> Iterator[Path]:
         raise
     _sync(path.parent)
     shutil.rmtree(previous, ignore_errors=True)
+
+
+def check_regular_file(path: Path) -> None:
+    """Refuse what would block a reader or never end; a missing file and a folder are left to the caller.
+
+    Raises:
+        UserError: There is a pipe, a socket or a device at `path`, or links that lead back to themselves.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            return
+        raise UserError(f"{path}: not a regular file, but a link that leads back to itself") from None
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise UserError(f"{path}: not a regular file, but a pipe, a socket or a device")
 
 
 def check_replaceable(path: Path, marker: str, what: str) -> None:

@@ -1,6 +1,7 @@
 """irra index and irra search: output for people and for scripts, and what is refused."""
 
 import json
+import os
 from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
@@ -106,6 +107,8 @@ def test_a_search_without_a_query_says_how_to_give_one(search: tuple[object, ...
     assert "give one query in quotes" in mistake(*search)
     assert "give one query in quotes" in mistake(*search, QUERY, "--queries", "queries.txt")
     assert "nowhere.txt: no such file" in mistake(*search, "--queries", tmp_path / "nowhere.txt")
+    os.mkfifo(tmp_path / "pipe")
+    assert "pipe: not a regular file" in mistake(*search, "--queries", tmp_path / "pipe")
     assert "a folder" in mistake(*search, "--queries", tmp_path)
 
 

@@ -2,12 +2,15 @@
 
 import asyncio
 import base64
+import contextlib
 import io
 import re
 import socket
 import struct
+import subprocess
 import sys
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +18,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import uvicorn
 from httpx2 import ASGITransport, AsyncClient
 from PIL import Image
 from starlette.testclient import TestClient
 
+from app.web import protocol
 from app.web.__main__ import listen, main
 from app.web.app import HEADERS, STATIC, create_app
 from app.web.uploads import MAX_UPLOAD_BYTES
@@ -138,7 +143,7 @@ def test_a_thumbnail_is_kept_for_good_under_its_own_address_only(client: TestCli
     answer = client.get(f"/api/thumbnails/3?v={version}")
     assert answer.content == engine.gallery.entry(3).thumbnail
     assert answer.headers["content-type"] == "image/jpeg"
-    assert "immutable" in answer.headers["cache-control"]
+    assert answer.headers["cache-control"] == "private, max-age=31536000, immutable"
     assert client.get("/api/thumbnails/3?v=other").headers["cache-control"] == "no-cache"
 
 
@@ -307,6 +312,86 @@ def test_a_failure_of_ours_is_reported_as_one(engine: SearchEngine, tmp_path: Pa
 def test_the_page_names_no_other_host_and_writes_no_markup(path: Path) -> None:
     text = path.read_text().replace('xmlns="http://www.w3.org/2000/svg"', "")
     assert not re.search(r"https?:|[\"'(]//|innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b", text)
+
+
+def test_an_upload_that_is_broken_off_is_one_line(engine: SearchEngine, capsys: pytest.CaptureFixture[str]) -> None:
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/api/captions",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost"), (b"content-type", b"multipart/form-data; boundary=b")],
+    }
+
+    async def receive() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        pass
+
+    asyncio.run(create_app(engine)(scope, receive, send))
+    assert capsys.readouterr().err == "/api/captions: the upload was broken off\n"
+
+
+def test_a_picture_that_takes_too_long_to_decode_is_refused(client: TestClient) -> None:
+    file = io.BytesIO()
+    Image.new("L", (4000, 4000)).save(file, "JPEG", progressive=True)
+    data = file.getvalue()
+    last = data.rindex(b"\xff\xda")
+    answer = upload(client, data[:last] + data[last:-2] * 40 + data[-2:])
+    assert answer.status_code == 400
+    assert "scans, which takes too long" in answer.json()["error"]
+
+
+def test_the_server_may_hold_as_many_connections_as_the_system_permits() -> None:
+    code = """
+from resource import RLIMIT_NOFILE, getrlimit, setrlimit
+from app.web.__main__ import allow_connections
+setrlimit(RLIMIT_NOFILE, (64, getrlimit(RLIMIT_NOFILE)[1]))
+allow_connections()
+print(getrlimit(RLIMIT_NOFILE)[0] > 64)
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True\n"
+
+
+@pytest.fixture
+def served(engine: SearchEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The port of a server that waits for no request longer than a moment."""
+    monkeypatch.setattr(protocol, "HEADER_SECONDS", 0.2)
+    monkeypatch.setattr(protocol, "REQUEST_SECONDS", 0.4)
+    config = uvicorn.Config(create_app(engine), http=protocol.TimedProtocol, log_level="critical", lifespan="off")
+    server = uvicorn.Server(config)
+    with listen("127.0.0.1", 0) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        yield listener.getsockname()[1]
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        b"",
+        b"GET / HTTP/1.1\r\nHost: loc",
+        b"POST /api/captions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n"
+        b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b",
+    ],
+    ids=["nothing", "head", "body"],
+)
+def test_a_connection_whose_request_does_not_arrive_is_closed(served: int, part: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", served), timeout=5) as connection:
+        connection.sendall(part)
+        with contextlib.suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+
+
+def test_a_connection_is_kept_for_requests_that_arrive(served: int) -> None:
+    with socket.create_connection(("127.0.0.1", served), timeout=5) as connection:
+        for _ in range(4):  # longer together than one request may take
+            connection.sendall(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert connection.recv(5000).startswith(b"HTTP/1.1 200")
+            time.sleep(0.15)
 
 
 def test_small_answers_are_not_held_back() -> None:

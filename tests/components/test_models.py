@@ -67,6 +67,16 @@ def test_weights_that_are_not_those_of_the_tag_are_refused(registered: register.
     assert list((tmp_path / "cache").rglob("*.safetensors")) == []
 
 
+@pytest.mark.parametrize("form", ["../../victim", "{}/victim", "", "F" * 64, "f" * 63])
+def test_a_tag_that_is_no_fingerprint_is_no_path(registered: register.Inputs, tmp_path: Path, form: str) -> None:
+    victim = tmp_path / "victim"
+    for folder in (victim, tmp_path / "victim.tmp"):  # what writing a folder of that name would delete
+        folder.mkdir()
+    with pytest.raises(UserError, match="is no fingerprint"):
+        resolve_model(log_model(registered.model, form.format(tmp_path)))
+    assert (tmp_path / "victim.tmp").is_dir()
+
+
 @pytest.mark.parametrize(
     ("address", "message"),
     [

@@ -126,6 +126,12 @@ def test_a_path_that_is_too_long_exits_2_with_its_beginning(capsys: pytest.Captu
     assert capsys.readouterr().err == f"error: {'a woman in red ' * 4}...: File name too long\n"
 
 
+def test_a_path_that_cannot_be_opened_exits_2_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    assert guarded((tmp_path / "loop" / "model").read_bytes) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path}/loop/model: Too many levels of symbolic links\n"
+
+
 def test_a_stop_by_signal_keeps_the_shell_s_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         fails_with(Interrupted(15, "stopped in epoch 3"))

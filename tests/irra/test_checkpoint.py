@@ -234,6 +234,12 @@ def test_released_checkpoint_loads_with_sizes_from_its_weights(official: tuple[P
     torch.testing.assert_close(imported.encode_image(images), model.encode_image(images), rtol=0.05, atol=0.05)
 
 
+def test_a_checkpoint_of_a_training_on_several_gpus_loads(official: tuple[Path, IRRA]) -> None:
+    path, model = official
+    torch.save({"model": {f"module.{name}": value for name, value in official_weights(model).items()}}, path)
+    assert import_official(path, image_size=(96, 32)).spec.num_classes == 12
+
+
 def test_released_checkpoint_without_heads_loads(tmp_path: Path) -> None:
     model = small_model(
         architecture=official_architecture(), image_size=(96, 32), text_length=77, num_classes=None, cmt_depth=None

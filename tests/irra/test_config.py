@@ -1,5 +1,6 @@
 """params.yaml: presets load, and each mistake gets a message that names key and cure."""
 
+import os
 import re
 import shutil
 import warnings
@@ -17,6 +18,8 @@ from irra.config.values import read_yaml, write_yaml
 from irra.utils.errors import UserError
 from tests.imports import ROOT
 from tests.presets import PRESETS, preset_text
+
+LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{f'*a{n - 1}, ' * 9}]\n" for n in range(1, 10))
 
 
 def changed(tmp_path: Path, changes: dict[str, Any], preset: str = "synthetic") -> Path:
@@ -248,6 +251,10 @@ def test_an_old_and_a_new_name_at_once_are_refused(tmp_path: Path) -> None:
         ({"train.batch_size": "64"}, r"train\.batch_size: input should be a valid integer, found '64'"),
         ({"train.batch_size": 64.5}, r"train\.batch_size: .*integer"),
         ({"train.img_aug": 1}, r"train\.img_aug: input should be a valid boolean"),
+        ({"train.batch_size": 10**12}, r"train\.batch_size: .*less than or equal to 1000000"),
+        ({"prepare.synthetic.train_ids": 10**12}, r"train_ids: .*less than or equal to 1000000"),
+        ({"prepare.image_size": [96_000_000, 64]}, r"image_size\.0: .*less than or equal to 4096"),
+        ({"train.pretrained": ["x"] * 1000}, r"pretrained: .*found \['x', .{80,100}\.\.\.$"),
         ({"train.batch_size": 0}, r"train\.batch_size: .*greater than or equal to 1"),
         ({"train.seed": -1}, r"train\.seed: .*greater than or equal to 0, found -1"),
         ({"train.seed": 2**63}, r"train\.seed: .*less than 9223372036854775808"),
@@ -303,6 +310,17 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
         ("a: [1", "not valid YAML"),
         ("", "expected keys and values, found NoneType"),
         ("- 1", "expected keys and values, found list"),
+        ("train: {lr: 2001-99-99}", "found '2001-99-99', which is no usable timestamp"),
+        ("train: {seed: !!int abc}", "found 'abc', which is no usable int"),
+        (f"train: {{seed: {'9' * 4301}}}", f"found '{'9' * 40}', which is no usable int"),
+        (f"train: {{seed: 0x{'f' * 5000}}}", "which is no usable int"),
+        ("train: " + "[" * 1200, "nested too deeply"),
+        ("train: &a [*a]", "found an alias inside of what it stands for"),
+        (
+            "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{f'*a{n - 1}, ' * 9}]\n" for n in range(1, 10)),
+            "more than 10000",
+        ),
+        ("train: {lr: 1.0, seed: 1, lr: 2.0}", "found the key 'lr' twice"),
     ],
 )
 def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -310,6 +328,22 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str, message
     path.write_text(text)
     with pytest.raises(UserError, match=message):
         load_params(path)
+
+
+def test_a_merged_anchor_is_no_duplicate() -> None:
+    text = "a: &a {x: 1, y: 1}\nb: &b {<<: *a, y: 2}\nc: {<<: *b, x: 3}\n"
+    assert read_yaml(text) == {"a": {"x": 1, "y": 1}, "b": {"x": 1, "y": 2}, "c": {"x": 3, "y": 2}}
+
+
+def test_a_pipe_is_no_parameter_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "params.yaml")
+    with pytest.raises(UserError, match="not a regular file"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_an_assignment_that_is_no_yaml_is_named(params: Params) -> None:
+    with pytest.raises(UserError, match=r"train\.lr: not valid YAML"):
+        change(params, ["train.lr=[1"])
 
 
 def test_missing_file_says_how_to_write_one(tmp_path: Path) -> None:

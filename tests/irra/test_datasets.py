@@ -133,6 +133,7 @@ def test_a_missing_key_is_named(tmp_path: Path, key: str, expected: str) -> None
     ("entries", "expected"),
     [
         ("[{", "not valid JSON"),
+        (f"[{'9' * 4301}]", "not valid JSON"),
         ({"train": []}, "must be a JSON list with one object per image, found dict"),
         ([], "the list is empty"),
         ([entry(0), "x"], 'entry 1: must be an object, found "x"'),

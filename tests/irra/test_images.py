@@ -1,3 +1,4 @@
+import io
 import multiprocessing
 import os
 import pickle
@@ -112,6 +113,31 @@ def test_a_truncated_file_is_refused(tmp_path: Path, picture: Image.Image, suffi
     path = saved(picture.resize((90, 150)), tmp_path / f"a.{suffix}")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert "cannot be read" in refusal(path)
+
+
+def jpeg_of_many_scans(path: Path, scans: int) -> Path:
+    """A progressive JPEG that goes over its pixels again and again."""
+    buffer = io.BytesIO()
+    Image.effect_noise((2000, 2000), 50).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    last = data.rindex(b"\xff\xda")
+    path.write_bytes(data[:last] + data[last:-2] * scans + data[-2:])
+    return path
+
+
+def test_a_jpeg_of_many_scans_is_refused(tmp_path: Path) -> None:
+    assert "scans, which takes too long" in refusal(jpeg_of_many_scans(tmp_path / "a.jpg", 130))
+
+
+def test_a_progressive_jpeg_is_read(tmp_path: Path) -> None:
+    picture = Image.effect_noise((300, 200), 50).convert("RGB")
+    picture.save(tmp_path / "a.jpg", progressive=True)
+    assert np.array_equal(load_image(tmp_path / "a.jpg", SIZE), resized(Image.open(tmp_path / "a.jpg")))
+
+
+def test_a_pipe_is_no_image(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jpg")
+    assert refusal(tmp_path / "a.jpg") == "not a regular file"
 
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:

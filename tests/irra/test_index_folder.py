@@ -249,3 +249,8 @@ def test_a_folder_of_broken_pictures_is_refused_and_leaves_nothing(tmp_path: Pat
 def test_what_is_no_index_is_not_replaced(photos: Path, encoder: CountingEncoder) -> None:
     with pytest.raises(UserError, match="exists and is not an index"):
         index_folder(photos, encoder, MODEL, photos)
+
+
+def test_a_pipe_among_the_pictures_is_skipped(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jpg")
+    assert find_pictures(tmp_path) == ([], [{"path": "a.jpg", "reason": "not a regular file"}])

@@ -49,6 +49,24 @@ def test_any_text_gives_one_start_and_one_end(tokenizer: Tokenizer, caption: str
     assert (row >= MASK_ID).sum() == 2
 
 
+def test_a_word_of_any_length_is_cut_in_no_time(tokenizer: Tokenizer) -> None:
+    row = tokenizer.encode(["coat" * 25_000], 77)[0]  # minutes, if all of it went through BPE
+    assert row[-1] == END_ID
+
+
+@pytest.mark.parametrize("letter", ["a", "-", "女"])
+def test_the_longest_words_that_fit_have_clip_s_own_ids(tokenizer: Tokenizer, letter: str) -> None:
+    from open_clip.tokenizer import SimpleTokenizer
+
+    words = [letter * length for length in (75, 76, 300, 1000)]
+    assert [tokenizer.words(word)[:75] for word in words] == [SimpleTokenizer().encode(word)[:75] for word in words]
+
+
+def test_a_word_that_is_cut_has_more_pieces_than_a_row(tokenizer: Tokenizer) -> None:
+    pieces = sorted(tokenizer._bpe.encoder, key=len)[-1].removesuffix("</w>")  # as few pieces as a word can have
+    assert len(tokenizer._cut_bpe(pieces * 1000).split()) >= 77
+
+
 def test_five_hundred_words_are_cut_and_still_end(tokenizer: Tokenizer) -> None:
     row = tokenizer.encode(["coat " * 500], 20)[0]
     assert row[-1] == END_ID

@@ -150,6 +150,11 @@ def test_ablation_compares_after_all_trainings() -> None:
         ({"backoff": {"duration": "1m", "factor": 1.5}}, "backoff.factor"),
         ({"environment": {"AWS_SECRET_ACCESS_KEY": "abc"}}, "use `secrets`"),
         ({"environment": {"MLFLOW_TRACKING_URI": "http://me:word@mlflow:5000"}}, "use `secrets`"),
+        ({"environment": {"MLFLOW_TRACKING_URI": "http://me:wo/rd@mlflow:5000"}}, "use `secrets`"),
+        ({"environment": {"WANDB_API_KEY": "abc"}}, "use `secrets`"),
+        ({"environment": {"DB_PWD": "abc"}}, "use `secrets`"),
+        ({"environment": {"BASIC_AUTH": "abc"}}, "use `secrets`"),
+        ({"environment": {"db_password": "abc"}}, "use `secrets`"),
     ],
 )
 def test_wrong_cluster_settings_are_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
