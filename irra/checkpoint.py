@@ -148,7 +148,7 @@ class StateFolder:
 
     def _unfinished(self) -> list[Path]:
         """Temporary files left behind by saves that were killed."""
-        return [path for name in (STATE, BEST_WEIGHTS) for path in self.folder.glob(f"{name}.tmp")]
+        return [path for name in (STATE, BEST_WEIGHTS) for path in self.folder.glob(f"{name}*.tmp")]
 
     def read_metadata(self) -> dict[str, Any]:
         """Read `fingerprint`, `state` and `scaler` of the saved state.

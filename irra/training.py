@@ -20,6 +20,7 @@ from irra.trainer import Trainer
 from irra.utils.device import choose_device
 from irra.utils.errors import UserError
 from irra.utils.files import check_replaceable, replace_file
+from irra.utils.locks import locked
 
 HISTORY, VALIDATION = "history.csv", "validation.csv"
 
@@ -47,16 +48,17 @@ def train(prepared: Path, tokens: Path, config: TrainConfig, model: Path) -> dic
         Validation metrics of the best model.
 
     Raises:
-        UserError: `model` is in use for something else, or data, parameters, weights and saved state do not fit
-            together.
+        UserError: `model` is in use for something else, another process is training there, or data, parameters, weights
+            and saved state do not fit together.
     """
     check_replaceable(model, WEIGHTS, "a model folder")
     store, token_store = PreparedStore.open(prepared), TokenStore.open(tokens)
     states = StateFolder(model.with_name(f"{model.name}.checkpoints"), fingerprint(config, store, token_store))
-    trainer = build_trainer(store, token_store, config, states)
-    trainer.fit(EpochLines())
-    save_best(trainer, model)
-    states.clear()
+    with locked(states.folder):
+        trainer = build_trainer(store, token_store, config, states)
+        trainer.fit(EpochLines())
+        save_best(trainer, model)
+        states.clear()
     return best_metrics(trainer)
 
 

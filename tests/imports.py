@@ -20,6 +20,7 @@ CANNOT_CHANGE_AN_OUTPUT = {
     "irra.utils.cores": "how many processes work, on which no result depends",
     "irra.utils.errors": "messages",
     "irra.utils.files": "whole files or none, whatever their content",
+    "irra.utils.locks": "who writes, not what",
     "irra.utils.progress": "bars and lines on a terminal",
     "irra.utils.signals": "when a training stops, which goes on as if it had not",
 }

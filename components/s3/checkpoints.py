@@ -18,21 +18,27 @@ from torch.optim import Optimizer
 
 from components.s3.client import SHA256, RemoteFolder
 from irra.checkpoint import STATE, StateFolder, TrainState
+from irra.utils.locks import locked
 
 FINISHED = "finished"  # names the Kubeflow run whose training ended with the state beside it
 
 
 @contextmanager
 def open_state(folder: Path, fingerprint: dict[str, Any], uri: str) -> Iterator[StateFolder]:
-    """The state of a training in `folder` and, where a `uri` is given, there; the last upload is awaited at the end."""
-    if not uri:
-        yield StateFolder(folder, fingerprint)
-        return
-    state = RemoteStateFolder(folder, fingerprint, uri)
-    try:
-        yield state
-    finally:
-        state.close()
+    """The state of a training in `folder` and, where a `uri` is given, there; the last upload is awaited at the end.
+
+    Raises:
+        UserError: Another process is training in `folder`.
+    """
+    with locked(folder):
+        if not uri:
+            yield StateFolder(folder, fingerprint)
+            return
+        state = RemoteStateFolder(folder, fingerprint, uri)
+        try:
+            yield state
+        finally:
+            state.close()
 
 
 class RemoteStateFolder(StateFolder):

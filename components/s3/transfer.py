@@ -16,7 +16,8 @@ from typing import NamedTuple, TypeVar
 from components.s3.client import SHA256, THREADS, Object, RemoteFolder
 from components.stage import guarded
 from irra.utils.errors import UserError, first_of
-from irra.utils.files import hash_file
+from irra.utils.files import hash_file, leftovers
+from irra.utils.locks import locked
 from irra.utils.progress import progress
 
 MANIFEST = "irra-manifest.json"  # sizes and hashes of a folder that `upload` sent, and whether all of it is there
@@ -69,12 +70,20 @@ def download(uri: str, folder: Path, *, mirror: bool = False) -> None:
     With `mirror`, files of `folder` that `uri` does not have are removed.
 
     Raises:
-        UserError: nothing is there, or only part of an upload; a key leads out of `folder`; the disk is too small.
+        UserError: nothing is there, or only part of an upload; a key leads out of `folder`; the disk is too small;
+            another process is writing `folder`.
     """
     remote = RemoteFolder(uri)
     objects, hashes = _contents(remote)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file; name a folder to download to")
+    with locked(folder):
+        _fetch_missing(remote, objects, hashes, folder, mirror)
+
+
+def _fetch_missing(
+    remote: RemoteFolder, objects: dict[str, Object], hashes: dict[str, str], folder: Path, mirror: bool
+) -> None:
     for path in list(folder.rglob("*")) if mirror else ():
         if path.is_file() and path.relative_to(folder).as_posix() not in objects:
             path.unlink()
@@ -82,9 +91,14 @@ def download(uri: str, folder: Path, *, mirror: bool = False) -> None:
     def compare(name: str) -> tuple[str, bool]:
         return name, objects[name].is_copied_to(folder / name, hashes.get(name))
 
+    def fetch(name: str) -> None:
+        for unfinished in leftovers(folder / name):
+            unfinished.unlink()
+        remote.get(name, folder / name, hashes.get(name))
+
     missing = sorted(name for name, is_there in _in_parallel(compare, objects, "compare") if not is_there)
     _check_space(folder, sum(objects[name].size for name in missing))
-    _in_parallel(lambda name: remote.get(name, folder / name, hashes.get(name)), missing, "download")
+    _in_parallel(fetch, missing, "download")
 
 
 def _files(folder: Path) -> dict[str, Path]:

@@ -14,6 +14,7 @@ from PIL import Image
 from components.stage import guarded
 from irra.utils.errors import Interrupted, UserError
 from tests.imports import ROOT
+from tests.irra.test_locks import HOLD, running
 from tests.presets import preset_text
 
 SPLITS = {"a": "train", "b": "train", "c": "val", "d": "test"}  # of a picture, each of another person
@@ -39,6 +40,14 @@ def test_a_stage_writes_its_outputs(tmp_path: Path) -> None:
     done = prepare("--params", "presets/tiny.yaml", *outputs_in(tmp_path))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "prepared" / "stats.json").is_file()
+
+
+def test_of_two_stages_that_write_a_folder_the_second_is_refused(tmp_path: Path) -> None:
+    with running(HOLD, tmp_path / "prepared") as process:
+        done = prepare("--params", "presets/tiny.yaml", *outputs_in(tmp_path))
+    assert done.returncode == 2
+    assert f"error: {tmp_path / 'prepared'}: process {process.pid} since" in done.stderr
+    assert not (tmp_path / "prepared").exists()
 
 
 def test_progress_is_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from irra.utils.errors import UserError
 from irra.utils.nested import flatten
 from tests.conftest import write_store
 from tests.imports import ROOT
+from tests.irra.test_locks import HOLD, running
 from tests.models import small_model
 from tests.presets import preset_text
 
@@ -112,6 +113,16 @@ def test_selecting_on_test_says_so(
     changes = {"num_epoch": 1, "warmup_epochs": 0, "loss_names": "itc", "select_on": "test"}
     train.run(train.Inputs(store.root, tokens.root), outputs_in(tmp_path), config.model_copy(update=changes))
     assert "selected on the test split" in capsys.readouterr().out
+
+
+def test_a_training_has_one_owner(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path, no_server: None
+) -> None:
+    with (
+        running(HOLD, tmp_path / "checkpoints") as process,
+        pytest.raises(UserError, match=f"checkpoints: process {process.pid} since"),
+    ):
+        train.run(train.Inputs(store.root, tokens.root), outputs_in(tmp_path), config)
 
 
 class Recorded(Tracker):
