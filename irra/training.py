@@ -69,6 +69,7 @@ def build_trainer(store: PreparedStore, tokens: TokenStore, config: TrainConfig,
         UserError: Data, parameters, weights and saved state do not fit together.
     """
     data = TrainingData(store, tokens, config)
+    tokens.verify()  # the store looks at each shard when it first reads it
     check_selection(store, config)
     device = choose_device(config.device)
     torch.manual_seed(config.seed)
@@ -118,15 +119,21 @@ def best_metrics(trainer: Trainer) -> dict[str, float]:
 
 
 def save_best(trainer: Trainer, folder: Path) -> None:
-    """Write the best weights as a model folder whose metadata records how and on which data they were trained."""
+    """Write the best weights as a model folder whose metadata records how and on which data they were trained.
+
+    Raises:
+        UserError: The best weights are missing, or not those that were saved.
+    """
     config, store, epoch = trainer.config, trainer.data.store, trainer.state.best_epoch
+    trainer.folder.check_best(trainer.state)
     metadata = {
         "train": config.model_dump(),
         "dataset": store.dataset_name,
         "data_fingerprint": store.fingerprint,
         "selected": {"best_epoch": epoch, config.select_on: {"t2i": best_metrics(trainer)}},
     }
-    save_model(folder, trainer.folder.best_weights(epoch), trainer.model.spec, metadata)
+    sha256 = trainer.state.best_sha256 or None
+    save_model(folder, trainer.folder.best_weights(epoch), trainer.model.spec, metadata, sha256)
 
 
 def write_curves(trainer: Trainer, folder: Path) -> None:

@@ -22,6 +22,7 @@ CANNOT_CHANGE_AN_OUTPUT = {
     "irra.utils.files": "whole files or none, whatever their content",
     "irra.utils.locks": "who writes, not what",
     "irra.utils.progress": "bars and lines on a terminal",
+    "irra.utils.records": "whether a file is what was written",
     "irra.utils.signals": "when a training stops, which goes on as if it had not",
 }
 # Folders that are a dependency as a whole, although the stage imports only most of them.

@@ -149,6 +149,6 @@ class RemoteStateFolder(StateFolder):
         if not (self.folder / STATE).exists():
             return (0, 0)
         metadata = self.read_metadata()
-        if metadata["fingerprint"] != self.fingerprint:
+        if metadata.fingerprint != self.fingerprint:
             return (math.inf, 0)
-        return metadata["state"]["epoch"], metadata["state"]["step"]
+        return metadata.state.epoch, metadata.state.step

@@ -147,7 +147,7 @@ def _read_manifest(remote: RemoteFolder) -> dict[str, Entry]:
         manifest = json.loads(content)
         entries = {name: Entry(**entry) for name, entry in manifest["files"].items()}
         complete = manifest["complete"]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{remote.uri}/{MANIFEST}: not a manifest; {_upload_command(remote)} writes it anew") from None
     if not complete:
         raise UserError(f"{remote.uri}: its upload has not finished; {_upload_command(remote)} goes on with it")

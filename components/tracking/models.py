@@ -13,6 +13,7 @@ from irra.checkpoint import model_fingerprint
 from irra.layout import CONFIG, WEIGHTS
 from irra.utils.errors import UserError, without_password
 from irra.utils.files import replace_folder
+from irra.utils.locks import locked
 
 
 def resolve_model(model: str) -> Path:
@@ -41,9 +42,19 @@ def _download(address: str) -> Path:
         raise UserError(f"{address}: no model of this project (MLflow has no tag {MODEL_FINGERPRINT_TAG} of it)")
     fingerprint = tags[MODEL_FINGERPRINT_TAG]
     folder = _cache() / fingerprint
-    if not folder.is_dir():
-        explained(f"downloading {address}", lambda: _fetch(address, fingerprint, folder))
+    if not _holds(folder, fingerprint):
+        with locked(folder, wait=True):
+            if not _holds(folder, fingerprint):
+                explained(f"downloading {address}", lambda: _fetch(address, fingerprint, folder))
     return folder
+
+
+def _holds(folder: Path, fingerprint: str) -> bool:
+    """Whether the cache has this model, undamaged."""
+    try:
+        return model_fingerprint(folder) == fingerprint
+    except UserError:
+        return False
 
 
 def _find_tags(client: Any, address: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ from irra.data.images import BadImage, load_images
 from irra.data.store import PreparedStore
 from irra.layout import INDEX_INFO
 from irra.search.encoder import Encoder
-from irra.search.format import FILES, Info
+from irra.search.format import FILES, Info, verify_index
 from irra.search.gallery import Gallery
 from irra.search.pictures import PictureFile, find_pictures, jpeg
 from irra.search.writer import GalleryWriter, Picture
@@ -162,6 +162,7 @@ def _previous(target: Path, fingerprint: str, dtype: str, source: str, replace: 
     """
     try:
         gallery = Gallery.open(target)
+        verify_index(target)
         gallery.check_thumbnails()
     except UserError:
         return None

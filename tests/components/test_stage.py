@@ -130,6 +130,14 @@ def test_full_disk_exits_1_with_one_line(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().err.startswith("error: model.tmp: No space left on device")
 
 
+def test_under_dvc_a_full_disk_does_not_promise_the_previous_output(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_ROOT", "/project")
+    fails_with(OSError(errno.ENOSPC, "No space left on device", "model"))
+    assert "DVC had removed the previous output, `dvc checkout` may bring it back" in capsys.readouterr().err
+
+
 def test_a_path_that_is_too_long_exits_2_with_its_beginning(capsys: pytest.CaptureFixture[str]) -> None:
     assert guarded(Path("a woman in red " * 30).is_file) == 2
     assert capsys.readouterr().err == f"error: {'a woman in red ' * 4}...: File name too long\n"
@@ -169,6 +177,6 @@ def test_a_stage_says_that_the_disk_is_full_and_leaves_the_previous_output(
     command += [*outputs_in(tmp_path), *(["--tokens", str(target)] if stage == "tokenize" else [])]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
-    assert f"error: {target}: {os.strerror(errno.EFBIG)}; what was there before is intact" in done.stderr
+    assert f"error: {target}: {os.strerror(errno.EFBIG)}; nothing half-written was left; an output" in done.stderr
     assert "Traceback" not in done.stderr
     assert (tmp_path / "prepared" / "shard-00000.npy").read_bytes() == before
