@@ -20,7 +20,7 @@ from irra.checkpoint import model_fingerprint, read_model_metadata
 from irra.config import EvaluateConfig
 from irra.data.store import PreparedStore
 from irra.evaluation import SPLITS, Evaluation, evaluate
-from irra.utils.files import replace_file, write_json
+from irra.utils.files import replace_files, write_json
 from irra.utils.nested import flatten
 
 CMC_RANKS = 20
@@ -55,17 +55,20 @@ def run(inputs: Inputs, outputs: Outputs, config: EvaluateConfig) -> dict[str, A
         "metrics": evaluation.metrics(),
         "intervals": evaluation.intervals(config.bootstrap_samples, config.seed),
     }
-    write_json(outputs.report / RESULTS, results)
-    write_table(outputs.report / "metrics.json", results["metrics"])
-    write_curves(outputs.report / "cmc.csv", evaluation)
-    write_rankings(outputs.rankings, evaluation)
+    files = [outputs.report / name for name in (RESULTS, "metrics.json", "cmc.csv")]
+    with replace_files(*files, outputs.rankings) as (whole, table, curves, rankings):
+        write_json(whole, results)
+        write_table(table, results["metrics"])
+        write_curves(curves, evaluation)
+        write_rankings(rankings, evaluation)
     track(outputs, config, results)
     return results
 
 
 def describe_model(folder: Path, store: PreparedStore) -> dict[str, Any]:
     """Describe the model and the data it was evaluated on: fingerprints, and how the model was trained."""
-    training = {name: value for name, value in read_model_metadata(folder).items() if name != "model"}
+    left_out = ("model", "weights_sha256")
+    training = {name: value for name, value in read_model_metadata(folder).items() if name not in left_out}
     data = {"dataset": store.dataset_name, "data_fingerprint": store.fingerprint}
     return {"fingerprint": model_fingerprint(folder), **training, **data}
 
@@ -78,7 +81,7 @@ def write_table(path: Path, metrics: dict[str, Any]) -> None:
 def write_curves(path: Path, evaluation: Evaluation) -> None:
     """Write recall by rank, one column for each split and direction."""
     curves = flatten(evaluation.cmc(CMC_RANKS), "_")
-    with replace_file(path) as temporary, temporary.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["rank", *curves])
         writer.writerows([rank + 1, *(curve[rank] for curve in curves.values())] for rank in range(CMC_RANKS))
@@ -96,8 +99,7 @@ def write_rankings(path: Path, evaluation: Evaluation) -> None:
             "similarities": list(ranking.top_similarity),
         }
     )
-    with replace_file(path) as temporary:
-        pq.write_table(table, temporary)
+    pq.write_table(table, path)
 
 
 def track(outputs: Outputs, config: EvaluateConfig, results: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from components.tracking.registry import Candidate, Champion, Logged, Registry, 
 from irra.checkpoint import model_fingerprint
 from irra.config import RegistryConfig
 from irra.layout import WEIGHTS
+from irra.search.format import verify_index
 from irra.search.gallery import Gallery
 from irra.utils.errors import UserError
 from irra.utils.files import write_json
@@ -102,6 +103,7 @@ def check_inputs(inputs: Inputs, candidate: Candidate) -> None:
             "; evaluate this model (dvc repro evaluate)"
         )
     Gallery.open(inputs.index).check_model(fingerprint)
+    verify_index(inputs.index)
 
 
 def register(

@@ -27,7 +27,7 @@ def read_results(folder: Path) -> dict[str, Any]:
         results = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: missing; {EVALUATE_FIRST}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError, NotADirectoryError) as error:
         raise UserError(f"{path}: damaged ({error}); {EVALUATE_AGAIN}") from None
     if not isinstance(results, dict) or not all(isinstance(results.get(part), dict) for part in PARTS):
         raise UserError(f"{path}: not the results of `evaluate`; {EVALUATE_AGAIN}")

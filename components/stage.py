@@ -89,7 +89,7 @@ def explain(error: BaseException) -> int:
             return 130
         case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EFBIG | errno.EACCES | errno.EROFS):
             path = error.filename or "output"
-            print(f"error: {path}: {error.strerror}; the previous output is intact", file=sys.stderr)
+            print(f"error: {path}: {error.strerror}; {_what_remains()}", file=sys.stderr)
             return 1
         case OSError(errno=errno.ENAMETOOLONG):  # a sentence where a path belongs
             print(f"error: {str(error.filename)[:MAX_SHOWN_CHARACTERS]}...: {error.strerror}", file=sys.stderr)
@@ -102,6 +102,13 @@ def explain(error: BaseException) -> int:
         case Interrupted():
             print(error.message, file=sys.stderr)
     raise error
+
+
+def _what_remains() -> str:
+    """What a failed write left: whole files only, but DVC removes a stage's outputs before it starts."""
+    if "DVC_ROOT" in os.environ:
+        return "nothing half-written was left; DVC had removed the previous output, `dvc checkout` may bring it back"
+    return "nothing half-written was left; an output that was there before is as it was"
 
 
 def _warning(

@@ -1,5 +1,6 @@
 """Weights on disk: the model folder that training produces, and the state that training resumes from."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import asdict, dataclass, field
@@ -18,16 +19,27 @@ from irra.model.official import import_official as import_official
 from irra.model.weights import load_strictly, read_tensors
 from irra.utils.errors import UserError
 from irra.utils.files import hash_file, replace_file, replace_folder, write_json
+from irra.utils.records import check_files, parse_record, read_record
 
 STATE = "state.safetensors"
 BEST_WEIGHTS = "best-*.safetensors"
+TRAIN_AGAIN = "train the model again, or restore its folder"
 
 
-def save_model(folder: Path, weights: Path, spec: ModelSpec, metadata: dict[str, Any]) -> None:
-    """Write a model folder: a copy of the weights file, and config.json with the model's sizes and `metadata`."""
+def save_model(
+    folder: Path, weights: Path, spec: ModelSpec, metadata: dict[str, Any], sha256: str | None = None
+) -> None:
+    """Write a model folder: a copy of the weights file, and config.json with the model's sizes and `metadata`.
+
+    Raises:
+        UserError: The weights do not have the given `sha256`; `folder` stays as it was.
+    """
     with replace_folder(folder) as target:
         shutil.copyfile(weights, target / WEIGHTS)
-        write_json(target / CONFIG, {"model": spec.as_dict(), **metadata})
+        copied = hash_file(target / WEIGHTS)
+        if sha256 is not None and copied != sha256:
+            raise UserError(f"{weights}: not the weights that were saved; delete {weights.parent} and train again")
+        write_json(target / CONFIG, {"model": spec.as_dict(), **metadata, "weights_sha256": copied})
 
 
 def load_model(folder: Path) -> IRRA:
@@ -36,32 +48,58 @@ def load_model(folder: Path) -> IRRA:
     Raises:
         UserError: A file is missing or damaged, or the weights do not fit the model; the message names them.
     """
-    spec = ModelSpec.from_dict(read_model_metadata(folder)["model"])
-    model = build_model(spec)
+    sizes = read_model_metadata(folder)["model"]
+    try:
+        model = build_model(ModelSpec.from_dict(sizes))
+    except Exception as error:  # each architecture fails in its own way if its sizes cannot be
+        raise UserError(f"{folder / CONFIG}: not the sizes of a model ({error}); {TRAIN_AGAIN}") from error
+    model_fingerprint(folder)
     load_strictly(model, read_tensors(folder / WEIGHTS), folder / WEIGHTS)
     return model
+
+
+@dataclass
+class ModelConfig:
+    """The contents of config.json that all model folders have; an imported model has no more.
+
+    `weights_sha256` is empty in folders of an earlier version.
+    """
+
+    model: ModelSpec
+    dataset: str = ""
+    data_fingerprint: str = ""
+    train: dict[str, Any] = field(default_factory=dict)
+    selected: dict[str, Any] = field(default_factory=dict)
+    weights_sha256: str = ""
 
 
 def read_model_metadata(folder: Path) -> dict[str, Any]:
     """Read config.json of a model folder: sizes, training configuration, data and selected epoch.
 
     Raises:
-        UserError: The file is missing or not valid JSON.
+        UserError: The file is missing or damaged.
     """
-    try:
-        metadata: dict[str, Any] = json.loads((folder / CONFIG).read_text())
-    except FileNotFoundError:
-        raise UserError(
-            f"{folder / CONFIG}: missing; {folder} is not a model folder written by the train stage"
-        ) from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{folder / CONFIG}: not valid JSON ({error})") from None
+    path = folder / CONFIG
+    missing = f"{path}: missing; {folder} is not a model folder written by the train stage"
+    read_record(path, ModelConfig, missing, TRAIN_AGAIN)
+    metadata: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return metadata
 
 
 def model_fingerprint(folder: Path) -> str:
-    """SHA-256 of a model folder's weights file."""
-    return hash_file(folder / WEIGHTS)
+    """SHA-256 of a model folder's weights file.
+
+    Raises:
+        UserError: The file is missing, or not the one that config.json names.
+    """
+    expected = read_model_metadata(folder).get("weights_sha256")
+    try:
+        found = hash_file(folder / WEIGHTS)
+    except FileNotFoundError:
+        raise UserError(f"{folder / WEIGHTS}: missing; {TRAIN_AGAIN}") from None
+    if expected and found != expected:
+        raise UserError(f"{folder / WEIGHTS}: damaged (its sha256 is not the one in {CONFIG}); {TRAIN_AGAIN}")
+    return found
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -80,7 +118,18 @@ class TrainState:
     validation: list[dict[str, float]] = field(default_factory=list)
     window: dict[str, float] = field(default_factory=dict)  # sums since the last row of `history`
     best_epoch: int = 0
+    best_sha256: str = ""  # of the best weights; empty in states of an earlier version
     run_id: str | None = None
+
+
+@dataclass
+class StateMetadata:
+    """What a state file says beside its tensors; `sha256` of all tensors, empty in states of an earlier version."""
+
+    fingerprint: dict[str, Any]
+    state: TrainState
+    scaler: dict[str, Any]
+    sha256: str = ""
 
 
 class StateFolder:
@@ -99,10 +148,11 @@ class StateFolder:
         tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
         for index, values in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in values.items() if value is not None}
-        metadata = {"fingerprint": self.fingerprint, "state": asdict(state), "scaler": scaler}
+        tensors = {name: value.cpu() for name, value in _contiguous(tensors).items()}
+        metadata = StateMetadata(self.fingerprint, state, scaler, _hash_tensors(tensors))
         self.folder.mkdir(parents=True, exist_ok=True)
         with replace_file(self.folder / STATE) as temporary:
-            save_file(_contiguous(tensors), temporary, metadata={"irra": json.dumps(metadata)})
+            save_file(tensors, temporary, metadata={"irra": json.dumps(asdict(metadata))})
         for path in self.folder.glob(BEST_WEIGHTS):
             if path != self.best_weights(state.best_epoch):
                 path.unlink()
@@ -114,7 +164,7 @@ class StateFolder:
             The saved progress, or None if nothing was saved.
 
         Raises:
-            UserError: The state is damaged, or belongs to another configuration or other data.
+            UserError: The state or its best weights are damaged, or it belongs to another configuration or other data.
         """
         for unfinished in self._unfinished():
             unfinished.unlink()
@@ -122,8 +172,11 @@ class StateFolder:
         if not path.exists():
             return None
         metadata = self.read_metadata()
-        self._check_fingerprint(metadata["fingerprint"])
+        self._check_fingerprint(metadata.fingerprint)
+        self.check_best(metadata.state)
         tensors = read_tensors(path)
+        if metadata.sha256 not in ("", _hash_tensors(tensors)):
+            raise UserError(f"{path}: damaged (its tensors are not those that were saved); {self._start_over()}")
         weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
         load_strictly(model, weights, path)
         moments: dict[int, dict[str, Tensor]] = {}
@@ -132,8 +185,20 @@ class StateFolder:
                 _, index, key = name.split(".")
                 moments.setdefault(int(index), {})[key] = value
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-        scaler.load_state_dict(metadata["scaler"])
-        return TrainState(**metadata["state"])
+        scaler.load_state_dict(metadata.scaler)
+        return metadata.state
+
+    def check_best(self, state: TrainState) -> None:
+        """Check that the best weights are those that `state` names.
+
+        Raises:
+            UserError: They are missing or others.
+        """
+        if state.best_epoch:
+            path = self.best_weights(state.best_epoch)
+            check_files(
+                self.folder, {path.name: state.best_sha256}, self._start_over(), None if state.best_sha256 else -1
+            )
 
     def clear(self) -> None:
         """Delete the state of a finished training, and the folder if it is then empty.
@@ -148,10 +213,10 @@ class StateFolder:
 
     def _unfinished(self) -> list[Path]:
         """Temporary files left behind by saves that were killed."""
-        return [path for name in (STATE, BEST_WEIGHTS) for path in self.folder.glob(f"{name}.tmp")]
+        return [path for name in (STATE, BEST_WEIGHTS) for path in self.folder.glob(f"{name}*.tmp")]
 
-    def read_metadata(self) -> dict[str, Any]:
-        """Read `fingerprint`, `state` and `scaler` of the saved state.
+    def read_metadata(self) -> StateMetadata:
+        """Read what the saved state says beside its tensors.
 
         Raises:
             UserError: The file is damaged, or was written by another version.
@@ -159,12 +224,13 @@ class StateFolder:
         path = self.folder / STATE
         try:
             with safetensors.safe_open(path, framework="pt") as file:
-                metadata: dict[str, Any] = json.loads(file.metadata()["irra"])
-                return {name: metadata[name] for name in ("fingerprint", "state", "scaler")}
-        except (safetensors.SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise UserError(
-                f"{path}: not a training state of this version ({error}); move {self.folder} away to start over"
-            ) from None
+                content: str = file.metadata()["irra"]
+        except (safetensors.SafetensorError, OSError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: not a training state of this version ({error}); {self._start_over()}") from None
+        return parse_record(content, StateMetadata, path, self._start_over())
+
+    def _start_over(self) -> str:
+        return f"move {self.folder} away to start over"
 
     def _check_fingerprint(self, saved: dict[str, Any]) -> None:
         keys = sorted(saved.keys() | self.fingerprint.keys())
@@ -178,6 +244,15 @@ class StateFolder:
                 f"{self.folder} holds an unfinished training of another configuration or other data "
                 f"({'; '.join(changed)}). Restore those values to resume it, or delete {self.folder} to start over"
             )
+
+
+def _hash_tensors(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of names and values; the values must be contiguous and on the CPU."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}\n".encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from irra.objective import objective
 from irra.optim import build_optimizer, learning_rates, temperature
 from irra.utils.device import autocast
 from irra.utils.errors import UserError
+from irra.utils.files import hash_file
 from irra.utils.progress import progress
 from irra.utils.signals import stop_on_signals
 
@@ -161,6 +162,7 @@ class Trainer:
             state.best_epoch = state.epoch
             self.folder.folder.mkdir(parents=True, exist_ok=True)
             save_weights(self.model, self.folder.best_weights(state.epoch))
+            state.best_sha256 = hash_file(self.folder.best_weights(state.epoch))
 
     def save(self) -> None:
         """Write everything that resuming needs."""

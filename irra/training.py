@@ -20,6 +20,7 @@ from irra.trainer import Trainer
 from irra.utils.device import choose_device
 from irra.utils.errors import UserError
 from irra.utils.files import check_replaceable, replace_file
+from irra.utils.locks import locked
 
 HISTORY, VALIDATION = "history.csv", "validation.csv"
 
@@ -47,16 +48,17 @@ def train(prepared: Path, tokens: Path, config: TrainConfig, model: Path) -> dic
         Validation metrics of the best model.
 
     Raises:
-        UserError: `model` is in use for something else, or data, parameters, weights and saved state do not fit
-            together.
+        UserError: `model` is in use for something else, another process is training there, or data, parameters, weights
+            and saved state do not fit together.
     """
     check_replaceable(model, WEIGHTS, "a model folder")
     store, token_store = PreparedStore.open(prepared), TokenStore.open(tokens)
     states = StateFolder(model.with_name(f"{model.name}.checkpoints"), fingerprint(config, store, token_store))
-    trainer = build_trainer(store, token_store, config, states)
-    trainer.fit(EpochLines())
-    save_best(trainer, model)
-    states.clear()
+    with locked(states.folder):
+        trainer = build_trainer(store, token_store, config, states)
+        trainer.fit(EpochLines())
+        save_best(trainer, model)
+        states.clear()
     return best_metrics(trainer)
 
 
@@ -67,6 +69,7 @@ def build_trainer(store: PreparedStore, tokens: TokenStore, config: TrainConfig,
         UserError: Data, parameters, weights and saved state do not fit together.
     """
     data = TrainingData(store, tokens, config)
+    tokens.verify()  # the store looks at each shard when it first reads it
     check_selection(store, config)
     device = choose_device(config.device)
     torch.manual_seed(config.seed)
@@ -116,15 +119,21 @@ def best_metrics(trainer: Trainer) -> dict[str, float]:
 
 
 def save_best(trainer: Trainer, folder: Path) -> None:
-    """Write the best weights as a model folder whose metadata records how and on which data they were trained."""
+    """Write the best weights as a model folder whose metadata records how and on which data they were trained.
+
+    Raises:
+        UserError: The best weights are missing, or not those that were saved.
+    """
     config, store, epoch = trainer.config, trainer.data.store, trainer.state.best_epoch
+    trainer.folder.check_best(trainer.state)
     metadata = {
         "train": config.model_dump(),
         "dataset": store.dataset_name,
         "data_fingerprint": store.fingerprint,
         "selected": {"best_epoch": epoch, config.select_on: {"t2i": best_metrics(trainer)}},
     }
-    save_model(folder, trainer.folder.best_weights(epoch), trainer.model.spec, metadata)
+    sha256 = trainer.state.best_sha256 or None
+    save_model(folder, trainer.folder.best_weights(epoch), trainer.model.spec, metadata, sha256)
 
 
 def write_curves(trainer: Trainer, folder: Path) -> None:

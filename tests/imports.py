@@ -20,7 +20,9 @@ CANNOT_CHANGE_AN_OUTPUT = {
     "irra.utils.cores": "the number of processes, on which no result depends",
     "irra.utils.errors": "messages",
     "irra.utils.files": "writes a file completely or not at all, whatever it holds",
+    "irra.utils.locks": "who writes, not what",
     "irra.utils.progress": "progress on a terminal",
+    "irra.utils.records": "whether a file is what was written",
     "irra.utils.signals": "when a training stops; it resumes exactly",
 }
 # Folders that are a dependency as a whole, although the stage does not import all of their modules.

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from irra.layout import CONFIG, INDEX_INFO, WEIGHTS
 from irra.utils.errors import UserError
 from irra.utils.files import hash_file
 
+STATS, TOKENS = "stats.json", "tokens.json"
 SIZES = ("image_size", "stride_size", "text_length", "num_classes", "cmt_depth", "temperature")
 TRAINING = ("backbone", "pretrained", "loss_names", "num_epoch")
 ORIGIN = ("imported", "dataset", "data_fingerprint", "selected")
@@ -19,6 +21,9 @@ ORIGIN = ("imported", "dataset", "data_fingerprint", "selected")
 
 def info(
     folder: Annotated[str, typer.Argument(metavar="MODEL_OR_INDEX", help="Model or index folder, or MLflow address.")],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read every file and compare its SHA-256; also of prepared data or tokens.")
+    ] = False,
 ) -> Document:
     """Describe a model or an index.
 
@@ -27,18 +32,64 @@ def info(
     Example: irra info model
     """
     path = Path(folder)
+    if (path / STATS).is_file():
+        return describe_prepared(path, verify)
+    if (path / TOKENS).is_file():
+        return describe_tokens(path, verify)
     if (path / INDEX_INFO).is_file():
-        return describe_index(path)
+        return describe_index(path, verify)
     if not path.is_dir():
         from components.tracking.models import resolve_model
 
         path = resolve_model(folder)
-    return describe_model(path)
+    return describe_model(path, verify)
 
 
-def describe_model(folder: Path) -> Document:
+def describe_prepared(folder: Path, verify: bool) -> Document:
+    """Describe the content of a prepared dataset."""
+    from irra.data.store import PreparedStore
+
+    store = PreparedStore.open(folder)
+    return {
+        "kind": "prepared dataset",
+        "path": str(folder),
+        "dataset": store.dataset_name,
+        "pictures": len(store.image_paths),
+        "captions": len(store.captions),
+        "image_size": list(store.image_size),
+        "fingerprint": store.fingerprint,
+        **_verified(verify, store.verify),
+    }
+
+
+def describe_tokens(folder: Path, verify: bool) -> Document:
+    """Describe the content of a tokens folder."""
+    from irra.data.tokens import TokenStore
+
+    tokens = TokenStore.open(folder)
+    return {
+        "kind": "tokens",
+        "path": str(folder),
+        "captions": len(tokens.caption_ids),
+        "text_length": tokens.text_length,
+        "mask_draws": tokens.mask_draws,
+        "fingerprint": tokens.fingerprint,
+        "data_fingerprint": tokens.data_fingerprint,
+        **_verified(verify, tokens.verify),
+    }
+
+
+def describe_model(folder: Path, verify: bool = False) -> Document:
     """Describe a model's sizes and origin, without importing torch, which would take longer than everything else."""
     metadata, weights = read_metadata(folder / CONFIG), folder / WEIGHTS
+
+    def verify_weights() -> int:
+        from irra.utils.records import check_files
+
+        hashes = {WEIGHTS: metadata["weights_sha256"]} if metadata.get("weights_sha256") else {}
+        check_files(folder, hashes, "train the model again, or restore its folder")
+        return len(hashes)
+
     return {
         "kind": "model",
         "path": str(folder),
@@ -49,12 +100,13 @@ def describe_model(folder: Path) -> Document:
         **_pick(SIZES, metadata["model"]),
         **_pick(TRAINING, metadata.get("train", {})),
         **_pick(ORIGIN, metadata),
+        **_verified(verify, verify_weights),
     }
 
 
-def describe_index(folder: Path) -> Document:
+def describe_index(folder: Path, verify: bool = False) -> Document:
     """Describe the content of an index and the model it was made with."""
-    from irra.search.format import read_info
+    from irra.search.format import read_info, verify_index
 
     index = read_info(folder)
     return {
@@ -70,6 +122,7 @@ def describe_index(folder: Path) -> Document:
         "image_size": index.image_size,
         "source": index.source,
         "model_fingerprint": index.model_fingerprint,
+        **_verified(verify, lambda: verify_index(folder)),
     }
 
 
@@ -83,7 +136,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
         metadata = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path.parent}: neither a model folder (no {CONFIG}) nor an index (no {INDEX_INFO})") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UserError(f"{path}: not valid JSON") from None
     match metadata:
         case {"model": {"architecture": {"embed_dim": int()}}}:
@@ -106,6 +159,11 @@ def count_values(weights: Path) -> int:
         raise UserError(f"{weights}: missing") from None
     except (SafetensorError, OSError) as error:
         raise UserError(f"{weights}: damaged weights ({error})") from None
+
+
+def _verified(wanted: bool, verify: Callable[[], int]) -> Document:
+    """Say how many files were verified, if that is wanted; files of an earlier version have no hashes."""
+    return {"verified_files": verify() or "none; an earlier version wrote this without hashes"} if wanted else {}
 
 
 def _pick(keys: tuple[str, ...], values: dict[str, Any]) -> Document:

@@ -18,21 +18,27 @@ from torch.optim import Optimizer
 
 from components.s3.client import SHA256, RemoteFolder
 from irra.checkpoint import STATE, StateFolder, TrainState
+from irra.utils.locks import locked
 
 FINISHED = "finished"  # an object that holds the id of the Kubeflow run whose training ended with this state
 
 
 @contextmanager
 def open_state(folder: Path, fingerprint: dict[str, Any], uri: str) -> Iterator[StateFolder]:
-    """Open the training state in `folder`, with a copy at `uri` unless that is empty; waits for the last upload."""
-    if not uri:
-        yield StateFolder(folder, fingerprint)
-        return
-    state = RemoteStateFolder(folder, fingerprint, uri)
-    try:
-        yield state
-    finally:
-        state.close()
+    """Open the training state in `folder`, with a copy at `uri` unless that is empty; waits for the last upload.
+
+    Raises:
+        UserError: Another process is training in `folder`.
+    """
+    with locked(folder):
+        if not uri:
+            yield StateFolder(folder, fingerprint)
+            return
+        state = RemoteStateFolder(folder, fingerprint, uri)
+        try:
+            yield state
+        finally:
+            state.close()
 
 
 class RemoteStateFolder(StateFolder):
@@ -148,6 +154,6 @@ class RemoteStateFolder(StateFolder):
         if not (self.folder / STATE).exists():
             return (0, 0)
         metadata = self.read_metadata()
-        if metadata["fingerprint"] != self.fingerprint:
+        if metadata.fingerprint != self.fingerprint:
             return (math.inf, 0)
-        return metadata["state"]["epoch"], metadata["state"]["step"]
+        return metadata.state.epoch, metadata.state.step

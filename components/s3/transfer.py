@@ -16,7 +16,8 @@ from typing import NamedTuple, TypeVar
 from components.s3.client import SHA256, THREADS, Object, RemoteFolder
 from components.stage import guarded
 from irra.utils.errors import UserError, first_of
-from irra.utils.files import hash_file
+from irra.utils.files import hash_file, leftovers
+from irra.utils.locks import locked
 from irra.utils.progress import progress
 
 MANIFEST = "irra-manifest.json"  # sizes and hashes of an uploaded folder, and whether the upload is complete
@@ -73,12 +74,19 @@ def download(uri: str, folder: Path, *, mirror: bool = False) -> None:
 
     Raises:
         UserError: There are no objects, or an upload is incomplete; a key leads out of `folder`; the disk is too small;
-            S3 failed.
+            another process is writing `folder`; S3 failed.
     """
     remote = RemoteFolder(uri)
     objects, hashes = _contents(remote)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file; name a folder to download to")
+    with locked(folder):
+        _fetch_missing(remote, objects, hashes, folder, mirror)
+
+
+def _fetch_missing(
+    remote: RemoteFolder, objects: dict[str, Object], hashes: dict[str, str], folder: Path, mirror: bool
+) -> None:
     for path in list(folder.rglob("*")) if mirror else ():
         if path.is_file() and path.relative_to(folder).as_posix() not in objects:
             path.unlink()
@@ -86,9 +94,14 @@ def download(uri: str, folder: Path, *, mirror: bool = False) -> None:
     def compare(name: str) -> tuple[str, bool]:
         return name, objects[name].is_copied_to(folder / name, hashes.get(name))
 
+    def fetch(name: str) -> None:
+        for unfinished in leftovers(folder / name):
+            unfinished.unlink()
+        remote.get(name, folder / name, hashes.get(name))
+
     missing = sorted(name for name, is_copied in _in_parallel(compare, objects, "compare") if not is_copied)
     _check_space(folder, sum(objects[name].size for name in missing))
-    _in_parallel(lambda name: remote.get(name, folder / name, hashes.get(name)), missing, "download")
+    _in_parallel(fetch, missing, "download")
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -145,7 +158,7 @@ def _read_manifest(remote: RemoteFolder) -> dict[str, Entry]:
         manifest = json.loads(content)
         entries = {name: Entry(**entry) for name, entry in manifest["files"].items()}
         complete = manifest["complete"]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(
             f"{remote.uri}/{MANIFEST}: not a manifest; run {_upload_command(remote)} to replace it"
         ) from None

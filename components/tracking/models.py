@@ -13,6 +13,7 @@ from irra.checkpoint import model_fingerprint
 from irra.layout import CONFIG, WEIGHTS
 from irra.utils.errors import UserError, without_password
 from irra.utils.files import replace_folder
+from irra.utils.locks import locked
 
 FINGERPRINT = re.compile("[0-9a-f]{64}")
 
@@ -55,9 +56,19 @@ def _download(address: str) -> Path:
             f"{address}: MLflow's tag {MODEL_FINGERPRINT_TAG} of it is no fingerprint: {fingerprint[:80]!r}"
         )
     folder = _cache() / fingerprint
-    if not folder.is_dir():
-        explain_failure(f"downloading {address}", lambda: _fetch(address, fingerprint, folder))
+    if not _holds(folder, fingerprint):
+        with locked(folder, wait=True):
+            if not _holds(folder, fingerprint):
+                explain_failure(f"downloading {address}", lambda: _fetch(address, fingerprint, folder))
     return folder
+
+
+def _holds(folder: Path, fingerprint: str) -> bool:
+    """Whether the cache has this model, undamaged."""
+    try:
+        return model_fingerprint(folder) == fingerprint
+    except UserError:
+        return False
 
 
 def _find_tags(client: Any, address: str) -> dict[str, str]:

@@ -17,6 +17,7 @@ from irra.data.store import StoreWriter
 from irra.utils.cores import available_cores
 from irra.utils.errors import UserError, first_of
 from irra.utils.files import check_replaceable, replace_folder
+from irra.utils.locks import locked
 from irra.utils.progress import progress
 
 
@@ -26,7 +27,7 @@ def prepare_dataset(config: PrepareConfig, target: Path) -> dict[str, Any]:
     Raises:
         UserError: As in `prepare`.
     """
-    with open_dataset(config, target.with_name(target.name + ".raw.tmp")) as source:
+    with locked(target), open_dataset(config, target.with_name(target.name + ".raw.tmp")) as source:
         return prepare(config, source, target)
 
 

@@ -3,14 +3,15 @@
 images.parquet    image_id, pid, label, split, path     one row per image: train, then val, then test
 captions.parquet  caption_id, image_id, text            one row per caption, in the order of the images
 shard-00000.npy   uint8 (k, H, W, 3)                    k <= SHARD_IMAGES; a shard holds one split only
-stats.json        counts, skipped images, settings, fingerprint
+stats.json        counts, skipped images, settings, fingerprint, SHA-256 of the other files
 """
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,7 @@ from irra.data.datasets import SPLITS, Record, split_sizes
 from irra.utils.errors import UserError
 from irra.utils.files import write_json
 from irra.utils.npy import read_npy_header, write_npy_header
+from irra.utils.records import check_files, hash_files, read_record
 
 FORMAT_VERSION = 1
 SHARD_IMAGES = 1024
@@ -30,8 +32,30 @@ INT, TEXT = pa.int32(), pa.string()
 IMAGE_SCHEMA = pa.schema({"image_id": INT, "pid": INT, "label": INT, "split": TEXT, "path": TEXT})
 CAPTION_SCHEMA = pa.schema({"caption_id": INT, "image_id": INT, "text": TEXT})
 
+TABLES = {"images.parquet": IMAGE_SCHEMA, "captions.parquet": CAPTION_SCHEMA}
+AGAIN = "run the prepare stage again"
+
 Ints = NDArray[np.int64]
 Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Stats:
+    """The contents of stats.json; `sha256` of the other files, by name, is empty in stores of an earlier version."""
+
+    format_version: int
+    dataset_name: str
+    image_size: tuple[int, int]
+    splits: dict[str, dict[Literal["identities", "images", "captions"], int]]
+    skipped: list[dict[str, str]]
+    fingerprint: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    sha256: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Version:
+    format_version: int
 
 
 class StoreWriter:
@@ -80,6 +104,7 @@ class StoreWriter:
             "skipped": self._skipped,
             "settings": dict(settings or {}),
             "fingerprint": self._hash.hexdigest(),
+            "sha256": hash_files(self._folder),
         }
         write_json(self._folder / "stats.json", stats)
         return stats
@@ -112,13 +137,14 @@ class PreparedStore:
         settings: Parameters of the stage that wrote it.
     """
 
-    def __init__(self, root: Path, stats: dict[str, Any], images: pa.Table, captions: pa.Table) -> None:
+    def __init__(self, root: Path, stats: Stats, images: pa.Table, captions: pa.Table) -> None:
         self.root = root
-        self.image_size: tuple[int, int] = (stats["image_size"][0], stats["image_size"][1])
-        self.fingerprint: str = stats["fingerprint"]
-        self.dataset_name: str = stats["dataset_name"]
-        self.settings: dict[str, Any] = stats.get("settings", {})
-        self.splits = tuple(split for split in SPLITS if split in stats["splits"])
+        self.image_size = stats.image_size
+        self.fingerprint = stats.fingerprint
+        self.dataset_name = stats.dataset_name
+        self.settings = stats.settings
+        self.sha256 = stats.sha256
+        self.splits = tuple(split for split in SPLITS if split in stats.splits)
         self.image_pids = _int_column(images, "pid")
         self.image_labels = _int_column(images, "label")
         self.image_paths: list[str] = images["path"].to_pylist()
@@ -138,7 +164,7 @@ class PreparedStore:
             UserError: It is missing, incomplete, damaged or of another format version.
         """
         stats = _read_stats(root)
-        images, captions = (_read_table(root / name) for name in ("images.parquet", "captions.parquet"))
+        images, captions = (_read_table(root, stats, name, schema) for name, schema in TABLES.items())
         store = cls(root, stats, images, captions)
         store._check_counts(stats)
         return store
@@ -162,7 +188,11 @@ class PreparedStore:
         return np.flatnonzero(self._image_splits[self.caption_image_ids] == split)
 
     def pixels(self, image_ids: Ints) -> Pixels:
-        """Pixels uint8 (n, H, W, 3) in the order of `image_ids`, which may repeat; each shard is read front to back."""
+        """Pixels uint8 (n, H, W, 3) in the order of `image_ids`, which may repeat; each shard is read front to back.
+
+        Raises:
+            UserError: A shard is damaged, which is looked for when it is first read.
+        """
         ids = np.asarray(image_ids, dtype=np.int64)
         assert ids.ndim == 1
         assert ((ids >= 0) & (ids < len(self.image_pids))).all(), "image ids out of range"
@@ -175,16 +205,30 @@ class PreparedStore:
 
     def _shard(self, index: int) -> Pixels:
         if index not in self._shards:
+            self._check_files([_shard_path(self.root, index).name])
             # A plain array over the map: slicing np.memmap itself takes several microseconds longer each time.
             self._shards[index] = np.asarray(np.load(_shard_path(self.root, index), mmap_mode="r"))
         return self._shards[index]
+
+    def verify(self) -> int:
+        """Check the SHA-256 of every file; returns how many there are, 0 for a store of an earlier version.
+
+        Raises:
+            UserError: A file is missing or damaged.
+        """
+        self._check_files(list(self.sha256))
+        return len(self.sha256)
+
+    def _check_files(self, names: Sequence[str]) -> None:
+        check_files(self.root, {name: self.sha256[name] for name in names if name in self.sha256}, AGAIN)
 
     def _check_split(self, split: str) -> None:
         if split not in self.splits:
             raise UserError(f"{self.root}: no split {split!r}; it has {', '.join(self.splits)}")
 
-    def _check_counts(self, stats: dict[str, Any]) -> None:
-        images, captions = (sum(size[key] for size in stats["splits"].values()) for key in ("images", "captions"))
+    def _check_counts(self, stats: Stats) -> None:
+        images = sum(size["images"] for size in stats.splits.values())
+        captions = sum(size["captions"] for size in stats.splits.values())
         for name, found, expected in (
             ("images.parquet", len(self.image_paths), images),
             ("captions.parquet", len(self.captions), captions),
@@ -251,28 +295,28 @@ def _int_column(table: pa.Table, name: str) -> Ints:
     return np.array(table[name].to_pylist(), dtype=np.int64)
 
 
-def _read_stats(root: Path) -> dict[str, Any]:
+def _read_stats(root: Path) -> Stats:
     path = root / "stats.json"
-    if not path.is_file():
-        raise UserError(f"{root}: not a prepared dataset (no stats.json); run the prepare stage first")
-    try:
-        stats = json.loads(path.read_text(encoding="utf-8"))
-        version = stats["format_version"]
-    except (ValueError, TypeError, KeyError):
-        raise UserError(f"{path}: damaged; run the prepare stage again") from None
+    missing = f"{root}: not a prepared dataset (no stats.json); run the prepare stage first"
+    version = read_record(path, _Version, missing, AGAIN).format_version
     if version != FORMAT_VERSION:
-        raise UserError(f"{path}: format version {version}, expected {FORMAT_VERSION}; run the prepare stage again")
-    assert isinstance(stats, dict)
-    return stats
+        raise UserError(f"{path}: format version {version}, expected {FORMAT_VERSION}; {AGAIN}")
+    return read_record(path, Stats, missing, AGAIN)
 
 
-def _read_table(path: Path) -> pa.Table:
+def _read_table(root: Path, stats: Stats, name: str, schema: pa.Schema) -> pa.Table:
+    path = root / name
     if not path.is_file():
-        raise UserError(f"{path}: missing; run the prepare stage again")
+        raise UserError(f"{path}: missing; {AGAIN}")
     try:
-        return pq.ParquetFile(path).read()
+        table = pq.ParquetFile(path).read()
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path}: damaged ({error}); run the prepare stage again") from None
+        raise UserError(f"{path}: damaged ({error}); {AGAIN}") from None
+    if table.schema != schema or any(column.null_count for column in table.columns):
+        raise UserError(f"{path}: damaged (columns {table.schema.names}, expected {schema.names}); {AGAIN}")
+    if name in stats.sha256:
+        check_files(root, {name: stats.sha256[name]}, AGAIN)
+    return table
 
 
 def _shard_length(path: Path, image_size: tuple[int, int]) -> int:
@@ -288,7 +332,9 @@ def _shard_length(path: Path, image_size: tuple[int, int]) -> int:
     except ValueError as error:
         raise UserError(f"{path}: damaged ({error}); run the prepare stage again") from None
     if shape[1:] != (*image_size, 3) or dtype != np.uint8:
-        raise UserError(f"{path}: holds {dtype} {shape}, expected uint8 (k, {image_size[0]}, {image_size[1]}, 3)")
+        raise UserError(
+            f"{path}: holds {dtype} {shape}, expected uint8 (k, {image_size[0]}, {image_size[1]}, 3); {AGAIN}"
+        )
     if path.stat().st_size != expected_bytes:
         raise UserError(
             f"{path}: {path.stat().st_size} bytes where its header says {expected_bytes}; run the prepare stage again"

@@ -3,13 +3,12 @@
 caption_ids.npy   uint16 (captions, L)
 mlm_ids.npy       uint16 (mask_draws, training captions, L)             masked rows
 mlm_chosen.npy    uint8 (mask_draws, training captions, ceil(L / 8))    chosen positions as packed bits
-tokens.json       sizes, counts, settings, fingerprints
+tokens.json       sizes, counts, settings, fingerprints, SHA-256 of the other files
 """
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,11 +20,14 @@ from irra.data.masking import END_ID, MASK_ID, START_ID, mask_tokens
 from irra.data.store import PreparedStore
 from irra.utils.errors import UserError
 from irra.utils.files import check_replaceable, replace_folder, write_json
-from irra.utils.npy import write_npy_header
+from irra.utils.npy import map_npy, write_npy_header
 from irra.utils.progress import progress
+from irra.utils.records import QUICK, check_files, hash_files, read_record
 
 FORMAT_VERSION = 2
 MAX_PIECES = 77  # of a row of tokens, at most
+INFO = "tokens.json"
+AGAIN = "run the tokenize stage again"
 STOLEN_WORD = "jekyll</w>"
 
 
@@ -101,6 +103,25 @@ class MaskedRows(NamedTuple):
 
 
 @dataclass(frozen=True)
+class _Version:
+    version: int
+
+
+@dataclass(frozen=True)
+class TokensInfo:
+    """What is read of tokens.json; `sha256` of the other files, by name, is empty in tokens of an earlier version."""
+
+    text_length: int
+    mask_draws: int
+    captions: int
+    first_training_row: int
+    fingerprint: str
+    data_fingerprint: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    sha256: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class TokenStore:
     """Read access to a tokens folder; `settings` are the parameters of the stage that wrote it."""
 
@@ -111,6 +132,7 @@ class TokenStore:
     data_fingerprint: str
     first_training_row: int
     settings: dict[str, Any]
+    sha256: dict[str, str]
     caption_ids: NDArray[np.uint16]
     _mlm_ids: NDArray[np.uint16] | None
     _mlm_chosen: NDArray[np.uint8] | None
@@ -122,30 +144,44 @@ class TokenStore:
         Raises:
             UserError: They are missing, damaged or of another format version.
         """
+        missing = f"{root / INFO}: missing; run the tokenize stage"
+        version = read_record(root / INFO, _Version, missing, AGAIN).version
+        if version != FORMAT_VERSION:
+            raise UserError(f"{root}: format version {version}, this code reads {FORMAT_VERSION}; {AGAIN}")
+        info = read_record(root / INFO, TokensInfo, missing, AGAIN)
+        length, draws = info.text_length, info.mask_draws
         try:
-            info = json.loads((root / "tokens.json").read_text())
-            if info["version"] != FORMAT_VERSION:
-                raise UserError(f"{root}: format version {info['version']}, this code reads {FORMAT_VERSION}")
-            caption_ids = np.load(root / "caption_ids.npy", mmap_mode="r")
-            masked = [
-                np.load(root / name, mmap_mode="r") if info["mask_draws"] else None
-                for name in ("mlm_ids.npy", "mlm_chosen.npy")
-            ]
-        except (FileNotFoundError, NotADirectoryError) as error:
+            caption_ids = map_npy(root / "caption_ids.npy", "uint16", (info.captions, length))
+            mlm_ids = map_npy(root / "mlm_ids.npy", "uint16", (draws, None, length)) if draws else None
+            chosen_shape = (draws, None, (length + 7) // 8)
+            mlm_chosen = map_npy(root / "mlm_chosen.npy", "uint8", chosen_shape) if draws else None
+        except FileNotFoundError as error:
             raise UserError(f"{error.filename}: missing; run the tokenize stage") from None
-        except (ValueError, KeyError, OSError) as error:
-            raise UserError(f"{root}: damaged tokens ({error}); run the tokenize stage again") from None
+        except ValueError as error:
+            raise UserError(f"{root}: damaged tokens ({error}); {AGAIN}") from None
+        check_files(root, info.sha256, AGAIN, largest=QUICK)
         return cls(
             root,
-            info["text_length"],
-            info["mask_draws"],
-            info["fingerprint"],
-            info["data_fingerprint"],
-            info["first_training_row"],
-            info.get("settings", {}),
+            length,
+            draws,
+            info.fingerprint,
+            info.data_fingerprint,
+            info.first_training_row,
+            info.settings,
+            info.sha256,
             caption_ids,
-            *masked,
+            mlm_ids,
+            mlm_chosen,
         )
+
+    def verify(self) -> int:
+        """Check the SHA-256 of every file; returns how many there are, 0 for tokens of an earlier version.
+
+        Raises:
+            UserError: A file is missing or damaged.
+        """
+        check_files(self.root, self.sha256, AGAIN)
+        return len(self.sha256)
 
     def masked(self, caption_ids: NDArray[np.int64], epoch: int) -> MaskedRows:
         """Masked rows of training captions for `epoch` (from 1): draw (epoch - 1) mod mask_draws of the cache."""
@@ -181,7 +217,7 @@ def write_tokens(store: PreparedStore, config: TokenizeConfig, target: Path) -> 
     Raises:
         UserError: `target` is in use for something else.
     """
-    check_replaceable(target, "tokens.json", "a folder of tokens")
+    check_replaceable(target, INFO, "a folder of tokens")
     tokenizer = Tokenizer()
     captions = progress(store.captions, "tokenize", len(store.captions), "captions")
     words = [tokenizer.words(caption) for caption in captions]
@@ -207,8 +243,9 @@ def write_tokens(store: PreparedStore, config: TokenizeConfig, target: Path) -> 
             "settings": config.model_dump(),
             "data_fingerprint": store.fingerprint,
             "fingerprint": digest.hexdigest(),
+            "sha256": hash_files(folder),
         }
-        write_json(folder / "tokens.json", info)
+        write_json(folder / INFO, info)
     return info
 
 

@@ -1,9 +1,7 @@
 """Building an index from a split of a prepared dataset, or from any folder of pictures."""
 
-import fcntl
-import os
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -18,7 +16,7 @@ from irra.data.images import BadImage, load_images
 from irra.data.store import PreparedStore
 from irra.layout import INDEX_INFO
 from irra.search.encoder import Encoder
-from irra.search.format import FILES, Info
+from irra.search.format import FILES, Info, verify_index
 from irra.search.gallery import Gallery
 from irra.search.pictures import PictureFile, find_pictures, jpeg
 from irra.search.writer import GalleryWriter, Picture
@@ -26,6 +24,7 @@ from irra.utils.cores import available_cores
 from irra.utils.device import choose_device
 from irra.utils.errors import UserError
 from irra.utils.files import hash_file, replace_folder
+from irra.utils.locks import locked
 from irra.utils.progress import progress
 
 COMPARED = ("file_bytes", "modified_ns", "sha256")
@@ -114,7 +113,7 @@ def index_folder(
         UserError: There are no usable pictures, another process is writing the index, or `target` is not an index or,
             unless `replace`, one of another model or folder.
     """
-    with _locked(target):
+    with locked(target):
         check_target(target)
         files, skipped = find_pictures(pictures)
         if not files:
@@ -149,29 +148,6 @@ def check_target(target: Path) -> None:
         raise UserError(f"{target}: exists and is not an index of pictures; name another folder, or remove it first")
 
 
-@contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    """Keep other processes from writing the same index at the same time.
-
-    Raises:
-        UserError: Another process is writing it.
-    """
-    target = target.resolve()
-    path = target.with_name(f".{target.name}.lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{target}: another irra index is writing it; wait until it has finished") from None
-        if os.fstat(file.fileno()).st_nlink == 0:  # the other process ended between open and lock, and deleted the file
-            raise UserError(f"{target}: another irra index was writing it; try again")
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-
-
 def _is_current(info: Info, source: str, size: int, skipped: list[dict[str, str]]) -> bool:
     return (info.source, info.size, info.skipped) == (source, size, skipped)
 
@@ -186,6 +162,7 @@ def _previous(target: Path, fingerprint: str, dtype: str, source: str, replace: 
     """
     try:
         gallery = Gallery.open(target)
+        verify_index(target)
         gallery.check_thumbnails()
     except UserError:
         return None

@@ -1,6 +1,6 @@
 """The files of an index folder, and the metadata in its info.json.
 
-info.json              format version, the model's fingerprint, sizes, skipped pictures, size of every other file
+info.json              format version, the model's fingerprint, sizes, skipped pictures, bytes and SHA-256 of the others
 embeddings.npy         float16 or float32 (N, D), unit norm, one row per picture
 entries.parquet        id, path, pid, file_bytes, modified_ns, sha256 (of the file), thumbnail_end: one row per picture
 thumbnails.bin         N concatenated JPEGs at the model's image size
@@ -12,16 +12,15 @@ A picture keeps its id as long as it stays in the gallery, and the id is never r
 with the rows.
 """
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
-from pydantic import TypeAdapter
 
 from irra.layout import INDEX_INFO
 from irra.utils.errors import UserError
 from irra.utils.files import write_json
+from irra.utils.records import check_files, read_record
 
 FORMAT_VERSION = 1
 EMBEDDINGS, ENTRIES, THUMBNAILS = "embeddings.npy", "entries.parquet", "thumbnails.bin"
@@ -60,6 +59,7 @@ class Info:
         next_id: Id of the next picture to be added.
         skipped: Path and reason of pictures that could not be used.
         file_bytes: Size of every other file, by name.
+        sha256: Its SHA-256; empty in an index of an earlier version.
     """
 
     format_version: int
@@ -74,6 +74,12 @@ class Info:
     next_id: int
     skipped: list[dict[str, str]]
     file_bytes: dict[str, int]
+    sha256: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Version:
+    format_version: int
 
 
 def write_info(folder: Path, info: Info) -> None:
@@ -88,37 +94,35 @@ def read_info(folder: Path) -> Info:
         UserError: The folder is not an index, has another format version, or is incomplete or truncated.
     """
     path = folder / INDEX_INFO
-    if not path.is_file():
-        raise UserError(
-            f"{folder}: no index of pictures (no {INDEX_INFO}); make one with `irra index` or `dvc repro index`"
-        )
-    try:
-        text = path.read_text(encoding="utf-8")
-        version = json.loads(text)["format_version"]
-        if version != FORMAT_VERSION:
-            raise UserError(f"{path}: format version {version}, this code reads {FORMAT_VERSION}; {AGAIN}")
-        info = _parse(text)
-    except UserError:
-        raise
-    except (ValueError, TypeError, KeyError):
-        raise UserError(f"{path}: damaged; {AGAIN}") from None
+    missing = f"{folder}: no index of pictures (no {INDEX_INFO}); make one with `irra index` or `dvc repro index`"
+    version = read_record(path, _Version, missing, AGAIN).format_version
+    if version != FORMAT_VERSION:
+        raise UserError(f"{path}: format version {version}, this code reads {FORMAT_VERSION}; {AGAIN}")
+    info = read_record(path, Info, missing, AGAIN)
+    if not _is_whole(info):
+        raise UserError(f"{path}: damaged; {AGAIN}")
     for name, expected in info.file_bytes.items():
         _check_bytes(folder / name, expected)
     return info
 
 
-def _parse(text: str) -> Info:
-    """Parse and check the text of info.json.
+def verify_index(folder: Path) -> int:
+    """Check the SHA-256 of every file; returns how many there are, 0 for an index of an earlier version.
 
     Raises:
-        ValueError: It does not have exactly the fields of Info, or does not list exactly the files of such an index.
+        UserError: The folder is not an index, or a file is missing or damaged.
     """
-    info = TypeAdapter(Info).validate_json(text, strict=True)
+    info = read_info(folder)
+    check_files(folder, info.sha256, AGAIN)
+    return len(info.sha256)
+
+
+def _is_whole(info: Info) -> bool:
+    """Whether it lists exactly the files of such an index."""
     captions = {CAPTIONS, CAPTION_EMBEDDINGS} if info.captions else set()
     graph = {NEIGHBOURS} if info.kind == HNSW else set()
-    if info.file_bytes.keys() != {EMBEDDINGS, ENTRIES, THUMBNAILS} | captions | graph or len(info.image_size) != 2:
-        raise ValueError("not the metadata of an index")
-    return info
+    names = {EMBEDDINGS, ENTRIES, THUMBNAILS} | captions | graph
+    return info.file_bytes.keys() == names and info.sha256.keys() in (names, set()) and len(info.image_size) == 2
 
 
 def _check_bytes(path: Path, expected: int) -> None:

@@ -28,6 +28,8 @@ from irra.search.hnsw import GraphCandidates
 from irra.search.knn import Embeddings, ExactCandidates, Neighbours
 from irra.search.pictures import to_pixels
 from irra.utils.errors import UserError
+from irra.utils.npy import map_npy
+from irra.utils.records import QUICK, check_files
 
 JPEG_BEGINNING, JPEG_END = (0xFF, 0xD8), (0xFF, 0xD9)
 
@@ -62,6 +64,7 @@ class Gallery:
         self.entries = _read_table(folder / ENTRIES, info.size, ENTRY_SCHEMA)
         self.embeddings = _map_embeddings(folder / EMBEDDINGS, info.size, info)
         self.thumbnails = np.asarray(np.memmap(folder / THUMBNAILS, dtype=np.uint8, mode="r"))
+        check_files(folder, info.sha256, AGAIN, largest=QUICK)
         graph = GraphCandidates(folder / NEIGHBOURS, self.ids) if info.kind == HNSW else None
         self._neighbours = Neighbours(self.embeddings, graph or ExactCandidates(self.embeddings))
         self._captions: pa.Table | None = None
@@ -186,12 +189,7 @@ def _read_table(path: Path, size: int, schema: pa.Schema) -> pa.Table:
 
 def _map_embeddings(path: Path, size: int, info: Info) -> Embeddings:
     try:
-        embeddings = np.load(path, mmap_mode="r")
+        embeddings = map_npy(path, info.dtype, (size, info.dimension))
     except (ValueError, OSError) as error:
         raise UserError(f"{path}: damaged ({error}); {AGAIN}") from None
-    if embeddings.shape != (size, info.dimension) or embeddings.dtype != info.dtype:
-        raise UserError(
-            f"{path}: holds {embeddings.dtype} {embeddings.shape}, expected {info.dtype} {(size, info.dimension)}; "
-            f"{AGAIN}"
-        )
     return np.asarray(embeddings)  # a plain array over the map: slicing np.memmap itself is slower

@@ -30,6 +30,7 @@ from irra.search.hnsw import write_graph
 from irra.search.knn import normalised
 from irra.utils.errors import UserError, first_of
 from irra.utils.npy import write_npy_header
+from irra.utils.records import hash_files
 
 EXACT_LIMIT = 100_000  # largest gallery searched exactly: about 13 ms per query at 512 dimensions
 COPY_ROWS = 8192  # rows of a previous index copied at once
@@ -159,6 +160,7 @@ class GalleryWriter:
             next_id=self._next_id,
             skipped=skipped,
             file_bytes={path.name: path.stat().st_size for path in sorted(self._folder.iterdir())},
+            sha256=hash_files(self._folder),
         )
         write_info(self._folder, info)
         return info

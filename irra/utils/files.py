@@ -1,10 +1,12 @@
 """Atomic writing of files and folders, where a failed write leaves the previous content in place; file hashes."""
 
 import errno
+import glob
 import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import stat
 from collections.abc import Iterator
@@ -13,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from irra.utils.errors import UserError
+from irra.utils.locks import locked
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, user's quota used up, file too large for the file system
+UNIQUE_DIGITS = 8  # of a temporary name
 
 
 @contextmanager
@@ -26,46 +30,71 @@ def replace_file(path: Path) -> Iterator[Path]:
     Raises:
         OSError: The disk is full. Whatever the writer raised in that case becomes an OSError with errno and `path`.
     """
-    temporary = path.with_name(path.name + ".tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with replace_files(path) as (temporary,):
         yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
+
+
+@contextmanager
+def replace_files(*paths: Path) -> Iterator[list[Path]]:
+    """Like `replace_file` for files that belong together: none is renamed before all of them have been written.
+
+    Raises:
+        OSError: The disk is full, as in `replace_file`, with the first of the paths.
+    """
+    temporaries = [_temporary(path) for path in paths]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield temporaries
+        for temporary in temporaries:
+            _sync(temporary)
+        for temporary, path in zip(temporaries, paths, strict=True):
+            os.replace(temporary, path)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        _raise_if_full(error, path)
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)
+        _raise_if_full(error, paths[0])
         raise
-    _sync(path.parent)
+    for folder in {path.parent for path in paths}:
+        _sync(folder)
 
 
 @contextmanager
 def replace_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder next to `path`; it replaces `path` on success and is removed otherwise.
 
-    If `path` is a link to a folder, the folder that it points to is replaced.
+    If `path` is a link to a folder, the folder that it points to is replaced. The folder is locked until then.
 
     Raises:
+        UserError: Another process is writing the folder.
         NotADirectoryError: `path` is a file.
         OSError: The disk is full, as in `replace_file`.
     """
     path = path.resolve()
-    temporary, previous = path.with_name(path.name + ".tmp"), path.with_name(path.name + ".previous.tmp")
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"{path} is a file; a folder cannot be written in its place")
-    _recover(path, previous)
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        _sync_tree(temporary)
-        _exchange(temporary, path, previous)
-    except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        _raise_if_full(error, path)
-        raise
-    _sync(path.parent)
-    shutil.rmtree(previous, ignore_errors=True)
+    with locked(path):
+        temporary, previous = _temporary(path), path.with_name(path.name + ".previous.tmp")
+        _recover(path, previous)
+        for unfinished in leftovers(path):
+            shutil.rmtree(unfinished, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            _sync_tree(temporary)
+            _exchange(temporary, path, previous)
+        except BaseException as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            _raise_if_full(error, path)
+            raise
+        _sync(path.parent)
+        shutil.rmtree(previous, ignore_errors=True)
+
+
+def leftovers(path: Path) -> list[Path]:
+    """What writers of `path` that were killed left beside it; ask only while holding the lock."""
+    names = glob.escape(path.name) + "." + "[0-9a-f]" * UNIQUE_DIGITS + ".tmp"
+    return [*path.parent.glob(names), *path.parent.glob(glob.escape(path.name) + ".tmp")]  # the latter: before locks
 
 
 def check_regular_file(path: Path) -> None:
@@ -115,6 +144,11 @@ def hash_file(path: Path, algorithm: str = "sha256") -> str:
     """Hexadecimal hash of a file's contents."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def _temporary(path: Path) -> Path:
+    """A name beside `path` that no other writer has."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(UNIQUE_DIGITS // 2)}.tmp")
 
 
 def _raise_if_full(error: BaseException, path: Path) -> None:

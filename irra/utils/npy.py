@@ -4,6 +4,7 @@ On a full disk, ordinary writes fail with the system's errno. np.save loses the 
 map, which reserves no space, dies of SIGBUS: https://github.com/numpy/numpy/issues/21964
 """
 
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -21,6 +22,28 @@ def read_npy_header(file: BinaryIO) -> "tuple[np.dtype[Any], tuple[int, ...]]":
     Raises:
         ValueError: There is no valid header.
     """
-    np.lib.format.read_magic(file)
-    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    try:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    except Exception as error:  # numpy's parser fails in many ways on a damaged header
+        raise ValueError(str(error)) from error
     return dtype, shape
+
+
+def map_npy(path: Path, dtype: str, shape: tuple[int | None, ...]) -> "np.ndarray[Any, Any]":
+    """Memory-map an array of this type and shape, in which None stands for any number.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged, or holds something else.
+    """
+    try:
+        array: np.ndarray[Any, Any] = np.load(path, mmap_mode="r")
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise ValueError(str(error)) from error
+    wanted = tuple(size if size is not None else found for size, found in zip(shape, array.shape, strict=False))
+    if array.dtype != dtype or array.shape != wanted or not array.flags.c_contiguous:
+        raise ValueError(f"holds {array.dtype} {array.shape}, expected {dtype} {shape}")
+    return array

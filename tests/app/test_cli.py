@@ -15,6 +15,8 @@ from typer.testing import CliRunner, Result
 from app.cli import app
 from app.cli.console import command
 from irra.checkpoint import load_model, model_fingerprint, read_model_metadata
+from irra.data.store import PreparedStore
+from irra.data.tokens import TokenStore
 from tests.cli import answer, irra, mistake, write_model
 from tests.imports import ROOT
 from tests.irra.test_checkpoint import official_weights
@@ -132,6 +134,19 @@ def test_info_describes_a_model(model: Path) -> None:
     assert document["parameters"] == sum(parameter.numel() for parameter in load_model(model).parameters())
     assert document["fingerprint"] == model_fingerprint(model)
     assert document["selected"] == {"best_epoch": 3}
+
+
+def test_info_verifies_a_model(model: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(model, tmp_path / "model")
+    assert answer("info", copy, "--verify")["verified_files"] == 1
+    weights = copy / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    assert "weights.safetensors: damaged (its sha256" in mistake("info", copy, "--verify")
+
+
+def test_info_verifies_prepared_data_and_tokens(store: PreparedStore, tokens: TokenStore) -> None:
+    assert answer("info", store.root, "--verify")["verified_files"] == len(list(store.root.iterdir())) - 1
+    assert answer("info", tokens.root, "--verify")["verified_files"] == 3
 
 
 def test_info_for_people_is_a_line_for_every_value(model: Path) -> None:

@@ -61,6 +61,13 @@ def test_the_model_of_a_run_is_downloaded_once(registered: register.Inputs, tmp_
     assert (folder / "weights.safetensors").stat().st_ino == weights.st_ino
 
 
+def test_a_model_damaged_in_the_cache_is_downloaded_again(registered: register.Inputs) -> None:
+    address = log_model(registered.model, model_fingerprint(registered.model))
+    weights = resolve_model(address) / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    assert model_fingerprint(resolve_model(address)) == model_fingerprint(registered.model)
+
+
 def test_weights_that_are_not_those_of_the_tag_are_refused(registered: register.Inputs, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not those that MLflow's tag names"):
         resolve_model(log_model(registered.model, "f" * 64))

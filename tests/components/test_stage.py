@@ -14,6 +14,7 @@ from PIL import Image
 from components.stage import guarded
 from irra.utils.errors import Interrupted, UserError
 from tests.imports import ROOT
+from tests.irra.test_locks import HOLD, running
 from tests.presets import preset_text
 
 SPLITS = {"a": "train", "b": "train", "c": "val", "d": "test"}  # of pictures, each of a different person
@@ -39,6 +40,14 @@ def test_a_stage_writes_its_outputs(tmp_path: Path) -> None:
     done = prepare("--params", "presets/tiny.yaml", *outputs_in(tmp_path))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "prepared" / "stats.json").is_file()
+
+
+def test_of_two_stages_that_write_a_folder_the_second_is_refused(tmp_path: Path) -> None:
+    with running(HOLD, tmp_path / "prepared") as process:
+        done = prepare("--params", "presets/tiny.yaml", *outputs_in(tmp_path))
+    assert done.returncode == 2
+    assert f"error: {tmp_path / 'prepared'}: process {process.pid} since" in done.stderr
+    assert not (tmp_path / "prepared").exists()
 
 
 def test_progress_is_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
@@ -121,6 +130,14 @@ def test_full_disk_exits_1_with_one_line(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().err.startswith("error: model.tmp: No space left on device")
 
 
+def test_under_dvc_a_full_disk_does_not_promise_the_previous_output(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_ROOT", "/project")
+    fails_with(OSError(errno.ENOSPC, "No space left on device", "model"))
+    assert "DVC had removed the previous output, `dvc checkout` may bring it back" in capsys.readouterr().err
+
+
 def test_a_path_that_is_too_long_exits_2_with_its_beginning(capsys: pytest.CaptureFixture[str]) -> None:
     assert guarded(Path("a woman in red " * 30).is_file) == 2
     assert capsys.readouterr().err == f"error: {'a woman in red ' * 4}...: File name too long\n"
@@ -166,6 +183,6 @@ def test_a_stage_says_that_the_disk_is_full_and_leaves_the_previous_output(
     command += [*outputs_in(tmp_path), *(["--tokens", str(target)] if stage == "tokenize" else [])]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
-    assert f"error: {target}: {os.strerror(errno.EFBIG)}; the previous output is intact" in done.stderr
+    assert f"error: {target}: {os.strerror(errno.EFBIG)}; nothing half-written was left; an output" in done.stderr
     assert "Traceback" not in done.stderr
     assert (tmp_path / "prepared" / "shard-00000.npy").read_bytes() == before

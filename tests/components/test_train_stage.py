@@ -24,11 +24,12 @@ from irra.data.tokens import TokenStore, write_tokens
 from irra.evaluation import encode_split, text_to_image
 from irra.metrics import METRIC_NAMES
 from irra.optim import build_optimizer
-from irra.training import fingerprint
+from irra.training import EpochLines, build_trainer, fingerprint
 from irra.utils.errors import UserError
 from irra.utils.nested import flatten
 from tests.conftest import write_store
 from tests.imports import ROOT
+from tests.irra.test_locks import HOLD, running
 from tests.models import small_model
 from tests.presets import preset_text
 
@@ -114,6 +115,16 @@ def test_selecting_on_test_says_so(
     assert "selected on the test split" in capsys.readouterr().out
 
 
+def test_a_training_has_one_owner(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path, no_server: None
+) -> None:
+    with (
+        running(HOLD, tmp_path / "checkpoints") as process,
+        pytest.raises(UserError, match=f"checkpoints: process {process.pid} since"),
+    ):
+        train.run(train.Inputs(store.root, tokens.root), outputs_in(tmp_path), config)
+
+
 class Recorded(Tracker):
     """A run that only records its metrics."""
 
@@ -184,7 +195,10 @@ def test_a_training_on_other_data_or_tokens_is_not_resumed(
 
 @pytest.mark.parametrize(
     ("pretrained", "message"),
-    [("opnai", "neither a file nor weights of irra-tiny"), ("weights.pt", "holds no weights")],
+    [
+        ("opnai", "neither a file nor weights of irra-tiny"),
+        ("weights.pt", "weights.pt: not a PyTorch checkpoint of plain weights"),
+    ],
 )
 def test_pretrained_weights_that_cannot_be_had_are_named(
     store: PreparedStore,
@@ -242,6 +256,47 @@ def test_cmc_curves_start_at_r1(evaluated: evaluate.Outputs) -> None:
     with (evaluated.report / "cmc.csv").open() as file:
         first = next(csv.DictReader(file))
     assert float(first["test_t2i"]) == pytest.approx(metrics["test"]["R1"])
+
+
+def test_a_failed_evaluation_leaves_all_files_of_the_previous_one(
+    trained: Path,
+    evaluate_config: EvaluateConfig,
+    store: PreparedStore,
+    tokens: TokenStore,
+    tmp_path: Path,
+    no_server: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inputs = evaluate.Inputs(store.root, tokens.root, trained / "model")
+    report = tmp_path / "report"
+    report.mkdir()
+    for name in ("results.json", "metrics.json", "cmc.csv"):
+        (report / name).write_text("old")
+
+    def fail(path: Path, evaluation: object) -> None:
+        raise OSError("midway")
+
+    monkeypatch.setattr(evaluate, "write_rankings", fail)  # the last of the files
+    with pytest.raises(OSError, match="midway"):
+        evaluate.run(inputs, evaluate.Outputs(report, tmp_path / "rankings.parquet"), evaluate_config)
+    assert {path.name: path.read_text() for path in report.iterdir()} == dict.fromkeys(
+        ("results.json", "metrics.json", "cmc.csv"), "old"
+    )
+
+
+def test_best_weights_that_changed_are_not_published(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path, no_server: None
+) -> None:
+    outputs = outputs_in(tmp_path)
+    states = StateFolder(outputs.checkpoints, fingerprint(config, store, tokens))
+    trainer = build_trainer(store, tokens, config, states)
+    trainer.fit(EpochLines())
+    best = states.best_weights(trainer.state.best_epoch)
+    best.write_bytes(best.read_bytes()[:-1] + b"!")
+    with pytest.raises(UserError, match=rf"{best.name}: damaged"):
+        train.run(train.Inputs(store.root, tokens.root), outputs, config)
+    assert not outputs.model.exists()
+    assert best.exists()
 
 
 def test_a_model_for_other_sizes_is_refused(

@@ -262,10 +262,13 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_fetched(
     assert not (tmp_path / "copy").exists()
 
 
-def test_a_disk_that_fills_up_leaves_nothing_half_written(s3: Server, tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_leaves_nothing_half_written(
+    s3: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     s3.fill({"raw/toy/a": b"text"})
     (tmp_path / "copy").mkdir()
-    (tmp_path / "copy" / "a.tmp").symlink_to("/dev/full")  # in place of the temporary file
+    monkeypatch.setattr("secrets.token_hex", lambda digits: "0")
+    (tmp_path / "copy" / "a.0.tmp").symlink_to("/dev/full")  # where the unfinished file would be
     with pytest.raises(OSError, match="No space left on device") as error:
         download(URI, tmp_path / "copy")
     assert error.value.filename == str(tmp_path / "copy" / "a")

@@ -21,6 +21,7 @@ from irra.config import TrainConfig
 from irra.model import IRRA
 from irra.optim import build_optimizer
 from irra.utils.errors import UserError
+from irra.utils.files import hash_file
 from tests.models import architecture, small_model
 
 
@@ -87,7 +88,9 @@ def test_a_state_restores_weights_moments_and_progress(
     tmp_path: Path, train_config: TrainConfig, scaler: torch.amp.GradScaler
 ) -> None:
     model, optimizer = stepped(train_config)
-    at = TrainState(epoch=3, step=7, history=[{"epoch": 0.1, "loss/total": 1 / 3}], window={"steps": 2.0}, best_epoch=2)
+    (tmp_path / "best-0002.safetensors").write_text("best")
+    best = {"best_epoch": 2, "best_sha256": hash_file(tmp_path / "best-0002.safetensors")}
+    at = TrainState(epoch=3, step=7, history=[{"epoch": 0.1, "loss/total": 1 / 3}], window={"steps": 2.0}, **best)
     StateFolder(tmp_path, {"train.lr": 1e-5}).save(at, model, optimizer, {})
     other, empty = small_model(1), None
     empty = build_optimizer(other, train_config)
@@ -124,6 +127,74 @@ def test_a_damaged_state_is_refused(
     model = small_model()
     with pytest.raises(UserError, match="not a training state"):
         StateFolder(tmp_path, {}).load(model, build_optimizer(model, train_config), scaler)
+
+
+def flip(path: Path, position: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, Path.touch, lambda path: flip(path, -1)], ids=["gone", "none", "bit"])
+def test_a_state_whose_best_weights_are_not_those_saved_is_refused(
+    tmp_path: Path, train_config: TrainConfig, scaler: torch.amp.GradScaler, damage
+) -> None:
+    model, optimizer = stepped(train_config)
+    states = StateFolder(tmp_path, {})
+    best = states.best_weights(1)
+    save_weights(model, best)
+    states.save(TrainState(best_epoch=1, best_sha256=hash_file(best)), model, optimizer, {})
+    if damage is Path.touch:
+        best.write_bytes(b"")
+    else:
+        damage(best)
+    with pytest.raises(UserError, match=r"best-0001\.safetensors: .*; move .* away to start over"):
+        states.load(model, optimizer, scaler)
+
+
+def test_a_flipped_bit_of_a_state_is_noticed(
+    tmp_path: Path, train_config: TrainConfig, scaler: torch.amp.GradScaler
+) -> None:
+    model, optimizer = stepped(train_config)
+    StateFolder(tmp_path, {}).save(TrainState(), model, optimizer, {})
+    flip(tmp_path / "state.safetensors", -100)
+    with pytest.raises(UserError, match="its tensors are not those that were saved"):
+        StateFolder(tmp_path, {}).load(model, optimizer, scaler)
+
+
+def test_weights_other_than_those_of_the_state_are_not_published(tmp_path: Path) -> None:
+    model = small_model()
+    save_weights(model, tmp_path / "best.safetensors")
+    with pytest.raises(UserError, match="not the weights that were saved"):
+        save_model(tmp_path / "model", tmp_path / "best.safetensors", model.spec, {}, "0" * 64)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_flipped_bit_of_a_model_is_noticed(tmp_path: Path) -> None:
+    folder = write_model(tmp_path, small_model())
+    flip(folder / "weights.safetensors", -1)
+    with pytest.raises(UserError, match=r"weights\.safetensors: damaged"):
+        load_model(folder)
+
+
+def test_a_model_folder_of_an_earlier_version_loads(tmp_path: Path) -> None:
+    config = write_model(tmp_path, small_model()) / "config.json"
+    metadata = json.loads(config.read_text())
+    del metadata["weights_sha256"]
+    config.write_text(json.dumps(metadata))
+    assert load_model(config.parent).spec.num_classes == 12
+
+
+def test_a_damaged_model_configuration_gives_a_message_wherever_the_damage_is(tmp_path: Path) -> None:
+    config = write_model(tmp_path, small_model()) / "config.json"
+    whole = config.read_bytes()
+    for position in range(len(whole)):
+        config.write_bytes(whole[:position] + b"\xff" + whole[position + 1 :])
+        with pytest.raises(UserError, match=r"config\.json: damaged"):
+            load_model(config.parent)
+    config.write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"config\.json: damaged"):
+        load_model(config.parent)
 
 
 def test_a_failed_write_leaves_the_previous_state(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from irra.utils.files import hash_file, replace_file, replace_folder, write_json, write_text
+from irra.utils.files import hash_file, replace_file, replace_files, replace_folder, write_json, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -45,6 +45,28 @@ def test_a_failure_while_writing_leaves_the_previous_file(tmp_path: Path, error:
     with pytest.raises(error, match="midway"):
         write_half_a_file(tmp_path / "a", error("midway"))
     assert (tmp_path / "a").read_text() == "old"
+    assert names(tmp_path) == ["a"]
+
+
+def write_one_of_two(first: Path, second: Path) -> None:
+    with replace_files(first, second) as (temporary, _):
+        temporary.write_text("new")
+        raise OSError("midway")
+
+
+def test_of_files_that_belong_together_none_is_replaced_when_one_fails(tmp_path: Path) -> None:
+    fill(tmp_path, a="old", b="old")
+    with pytest.raises(OSError, match="midway"):
+        write_one_of_two(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "a").read_text() == "old"
+    assert names(tmp_path) == ["a", "b"]
+
+
+def test_two_writers_of_a_file_do_not_share_a_temporary_one(tmp_path: Path) -> None:
+    with replace_file(tmp_path / "a") as first, replace_file(tmp_path / "a") as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert (tmp_path / "a").read_text() == "first"
     assert names(tmp_path) == ["a"]
 
 
@@ -111,7 +133,7 @@ def test_a_rename_that_fails_puts_the_previous_folder_back(tmp_path: Path, monke
     rename = os.replace
 
     def fail_for_the_new_folder(source: Path, target: Path) -> None:
-        if Path(source).name == "store.tmp":
+        if Path(target).name == "store" and "previous" not in Path(source).name:
             raise OSError("no space left on device")
         rename(source, target)
 

@@ -154,7 +154,7 @@ def test_captions_of_another_source_do_not_stay(photos: Path, encoder: CountingE
 def test_only_one_process_makes_an_index(photos: Path, encoder: CountingEncoder) -> None:
     with (photos.parent / ".index.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="index: another irra index is writing it"):
+        with pytest.raises(UserError, match="index: another process is writing it"):
             update(photos, encoder)
     assert update(photos, encoder).added == 5
     assert sorted(path.name for path in photos.parent.iterdir()) == ["index", "photos"]

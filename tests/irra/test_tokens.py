@@ -143,6 +143,20 @@ def test_truncated_tokens_are_refused(store: PreparedStore, tokenize_config: Tok
         TokenStore.open(tmp_path / "cut")
 
 
+def test_every_damaged_byte_of_tokens_gives_a_message(
+    store: PreparedStore, tokenize_config: TokenizeConfig, tmp_path: Path
+) -> None:
+    root = tmp_path / "tokens"
+    write_tokens(store, tokenize_config, root)
+    for path in root.glob("*.npy"):
+        whole = path.read_bytes()
+        for position in [*range(128), len(whole) - 1]:
+            path.write_bytes(whole[:position] + bytes([whole[position] ^ 4]) + whole[position + 1 :])
+            with pytest.raises(UserError, match=r"damaged.*; run the tokenize stage again"):
+                TokenStore.open(root)
+        path.write_bytes(whole)
+
+
 def test_a_folder_of_something_else_is_not_replaced(
     store: PreparedStore, tokenize_config: TokenizeConfig, tmp_path: Path
 ) -> None:

@@ -1,0 +1,70 @@
+"""The project's own JSON files, read into typed objects, and the hashes in them of the files beside them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from irra.utils.errors import UserError
+from irra.utils.files import hash_file
+
+QUICK = 64 << 20  # bytes of a file that is hashed whenever its folder is opened: 40 ms
+
+T = TypeVar("T")
+
+
+def read_record(path: Path, kind: type[T], missing: str, cure: str) -> T:
+    """Read a JSON file into a `kind`, by default a dataclass, with the types of its fields; others are ignored.
+
+    Args:
+        path: The file.
+        kind: What it should hold.
+        missing: What to say and do if there is no such file.
+        cure: What to do if it is damaged.
+
+    Raises:
+        UserError: The file is missing, or not such a record.
+    """
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(missing) from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; {cure}") from None
+    return parse_record(content, kind, path, cure)
+
+
+def parse_record(content: bytes | str, kind: type[T], path: Path, cure: str) -> T:
+    """Like `read_record`, for the JSON text `content` in the file `path`."""
+    try:
+        return TypeAdapter(kind).validate_json(content, strict=True)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        key = ".".join(map(str, problem["loc"]))
+        raise UserError(f"{path}: damaged ({f'{key}: ' if key else ''}{problem['msg']}); {cure}") from None
+
+
+def hash_files(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file in `folder`, by name."""
+    return {path.name: hash_file(path) for path in sorted(folder.iterdir())}
+
+
+def check_files(folder: Path, hashes: Mapping[str, str], cure: str, largest: int | None = None) -> None:
+    """Check files of `folder` against their SHA-256.
+
+    Args:
+        folder: The folder.
+        hashes: SHA-256 by name.
+        cure: What to do if a file is another.
+        largest: Leave out files of more bytes than this.
+
+    Raises:
+        UserError: A file is missing or has another hash.
+    """
+    for name, expected in hashes.items():
+        path = folder / name
+        if not path.is_file():
+            raise UserError(f"{path}: missing; {cure}")
+        if (largest is None or path.stat().st_size <= largest) and hash_file(path) != expected:
+            raise UserError(f"{path}: damaged (its sha256 is not the one with which it was written); {cure}")
