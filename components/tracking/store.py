@@ -5,6 +5,8 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from components.tracking.database import check_complete, database_of, make_database
+from components.tracking.mlflow_quirks import prepare_mlflow
 from irra.utils.errors import UserError, without_password
 
 if TYPE_CHECKING:
@@ -48,18 +50,24 @@ def find_run(client: "MlflowClient", uri: str, run_id: str | None, model_fingerp
 
 
 def connect(uri: str) -> "MlflowClient":
-    """Return a client of the store at `uri`.
+    """Return a client of the store at `uri`; an SQLite database is made if it does not exist.
 
     Raises:
-        UserError: MLflow does not support this kind of store.
+        UserError: MLflow does not support this kind of store, or its database is not complete.
     """
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
+    database = database_of(uri)
+    if database:
+        make_database(database)
     try:
         return MlflowClient(tracking_uri=uri)
-    except MlflowException as error:
-        if error.error_code != "INVALID_PARAMETER_VALUE":
+    except (MlflowException, SQLAlchemyError) as error:
+        if database:
+            check_complete(database)
+        if getattr(error, "error_code", "") != "INVALID_PARAMETER_VALUE":
             raise
         raise UserError(
             f"MLFLOW_TRACKING_URI: {without_password(uri)!r} is not a store that MLflow can use; "
@@ -154,4 +162,7 @@ def _git(*arguments: str) -> str:
 
 
 if __name__ == "__main__":
+    if own := database_of(tracking_uri()):
+        prepare_mlflow()
+        make_database(own)  # before `mlflow server` makes it in its own way
     print(tracking_uri())
