@@ -10,7 +10,6 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from components.tracking import waiting
 from components.tracking.mlflow_quirks import link_to_version, prepare_mlflow
 from components.tracking.run import DATA_FINGERPRINT_TAG
 from components.tracking.store import (
@@ -95,7 +94,7 @@ def connect_registry() -> "MlflowClient":
         UserError: The store cannot be opened or does not answer.
     """
     prepare_mlflow()  # outside the time limit, which is for the server and not for the import
-    return call_mlflow("connecting", _connect)
+    return explain_failure("connecting", _connect)
 
 
 def _connect() -> "MlflowClient":
@@ -106,20 +105,11 @@ def _connect() -> "MlflowClient":
     return client
 
 
-def call_mlflow(action: str, function: Callable[[], T]) -> T:
-    """Call `function` with a time limit and return its result.
-
-    Raises:
-        UserError: MLflow failed or did not answer in time; the message names `action`.
-    """
-    return explain_failure(action, lambda: waiting.within(waiting.limit(tracking_uri()), function))
-
-
 def explain_failure(action: str, function: Callable[[], T]) -> T:
-    """Call `function` without a time limit and return its result.
+    """Call `function` and return its result.
 
     Raises:
-        UserError: MLflow failed; the message names `action` and the reason.
+        UserError: MLflow failed or did not answer; the message names `action` and the reason.
     """
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -137,14 +127,14 @@ def explain_failure(action: str, function: Callable[[], T]) -> T:
 
 
 def mlflow_call(action: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Decorate a method so that it runs in `call_mlflow`."""
+    """Decorate a method so that it runs in `explain_failure`."""
 
     def decorate(method: Callable[P, T]) -> Callable[P, T]:
         @wraps(method)
-        def bounded(*args: P.args, **kwargs: P.kwargs) -> T:
-            return call_mlflow(action, lambda: method(*args, **kwargs))
+        def explained(*args: P.args, **kwargs: P.kwargs) -> T:
+            return explain_failure(action, lambda: method(*args, **kwargs))
 
-        return bounded
+        return explained
 
     return decorate
 
