@@ -60,12 +60,14 @@ def trained(
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", UNREACHABLE)
+        patch.chdir(folder)  # what could not be sent to MLflow is kept there
         train.run(train.Inputs(store.root, tokens.root), outputs_in(folder), config)
     return folder
 
 
 @pytest.fixture
-def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", UNREACHABLE)
 
 
@@ -118,7 +120,6 @@ class Recorded(Tracker):
     """A run that only records its metrics."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.metrics: dict[str, float] = {}
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
@@ -217,6 +218,7 @@ def evaluated(
     outputs = evaluate.Outputs(folder / "report", folder / "rankings.parquet")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", UNREACHABLE)
+        patch.chdir(folder)  # what could not be sent to MLflow is kept there
         evaluate.run(evaluate.Inputs(store.root, tokens.root, trained / "model"), outputs, evaluate_config)
     return outputs
 
