@@ -116,12 +116,17 @@ def send_entries(client: Any, run_id: str, records: list[Record]) -> None:
     def of(kind: str, part: list[Record]) -> Iterator[Any]:
         return (record[kind] for record in part if kind in record)
 
+    known = client.get_run(run_id).data.params if any(of("param", records)) else {}
     for start in range(0, len(records), LINES):
         part = records[start : start + LINES]
-        metrics, params, tags = ([*of(kind, part)] for kind in ("metric", "param", "tag"))
-        client.log_batch(
-            run_id, [Metric(*it) for it in metrics], [Param(*it) for it in params], [RunTag(*it) for it in tags]
-        )
+        metrics = [Metric(*metric) for metric in of("metric", part)]
+        tags = [RunTag(*tag) for tag in of("tag", part)]
+        # A run made while the server was away may turn out to exist, with other values.
+        changed = [
+            RunTag(f"changed.{name}", value) for name, value in of("param", part) if value != known.get(name, value)
+        ]
+        params = [Param(name, value) for name, value in of("param", part) if value == known.get(name, value)]
+        client.log_batch(run_id, metrics, params, tags + changed)
         for name, digest, source, context in of("dataset", part):
             inputs = DatasetInput(Dataset(name, digest, "prepared", source), [InputTag("mlflow.data.context", context)])
             client.log_inputs(run_id, [inputs])

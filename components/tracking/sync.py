@@ -40,7 +40,7 @@ NOT_SENT_TAG = "irra.not_sent"
 
 def sync(client: Any) -> int:
     """Send everything that no living process keeps; returns the number of runs that got something."""
-    return sum(_send_all(client, path) for path in sorted(spool_folder().glob("*.jsonl")))
+    return sum(_send_or_reject(client, path) for path in sorted(spool_folder().glob("*.jsonl")))
 
 
 def end_orphans(client: Any, experiment: str) -> None:
@@ -69,6 +69,20 @@ def find_or_create(client: Any, start: Record) -> str:
     fingerprint = start["tags"].get(MODEL_FINGERPRINT_TAG)
     run = find_run(client, tracking_uri(), start.get("id"), fingerprint) or create_run(client, start)
     return str(run.info.run_id)
+
+
+def _send_or_reject(client: Any, path: Path) -> bool:
+    """Send one file; one that the server refuses for its content is set aside, so that it does not stop the others."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _send_all(client, path)
+    except MlflowException as error:
+        if error.error_code not in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
+            raise
+        rejected = path.rename(path.with_suffix(".rejected"))
+        print(f"warning: MLflow refuses {rejected}: {str(error)[:300]}", file=sys.stderr)
+        return False
 
 
 def _send_all(client: Any, path: Path) -> bool:

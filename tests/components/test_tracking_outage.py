@@ -14,7 +14,7 @@ from components.tracking import run as run_module
 from components.tracking import waiting
 from components.tracking.owner import OWNER_TAG, is_gone, this_process
 from components.tracking.run import open_run
-from components.tracking.spool import spool_folder
+from components.tracking.spool import Spool, send_entries, spool_folder
 from components.tracking.store import MODEL_FINGERPRINT_TAG, tracking_uri
 from components.tracking.sync import NOT_SENT_TAG
 from tests.components.test_tracking import (  # noqa: F401
@@ -178,6 +178,29 @@ def test_a_broken_artifact_store_that_is_mended_gets_the_files(project: Path) ->
     make_run()
     assert (status, get_run(tracker.run_id).info.status) == ("RUNNING", "FINISHED")
     assert artifacts(tracker.run_id) == ["report.html"]
+
+
+def test_a_file_that_the_server_refuses_does_not_stop_the_others(
+    project: Path,  # noqa: F811
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    run_id = make_run()
+    for kept in ({"metric": ["not / a * name!", 1.0, 0, 0]}, {"metric": ["loss", 1.0, 0, 0]}):
+        spool = Spool({"run": {"id": run_id}})
+        spool.append([kept])
+        spool.release()
+    make_run()
+    assert history(run_id, "loss") == [(0, 1.0)]
+    assert [path.suffix for path in spool_folder().iterdir()] == [".rejected"]
+    assert len(warnings(capfd)) == 1
+
+
+def test_a_parameter_that_differs_from_the_run_s_is_sent_as_a_tag(project: Path) -> None:  # noqa: F811
+    with open_run("train") as tracker:
+        tracker.log_params({"lr": "1"})
+    send_entries(MlflowClient(tracking_uri()), str(tracker.run_id), [{"param": ["lr", "2"]}])
+    data = get_run(tracker.run_id).data
+    assert (data.params, data.tags["changed.lr"]) == ({"lr": "1"}, "2")
 
 
 # ---- time ----
