@@ -26,7 +26,7 @@ UV_INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/py
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup preset params repro mlflow experiments ablation index demo register \
+.PHONY: help setup preset params repro mlflow mlflow-sync experiments ablation index demo register \
 	run-local image run-docker push pipeline submit test test-system lint format bench lock clean
 
 help: ## list these commands
@@ -65,6 +65,9 @@ mlflow: setup ## compare runs in a browser at http://127.0.0.1:5000 (PORT=5000)
 	@case "$$MLFLOW_TRACKING_URI" in http*) echo "MLFLOW_TRACKING_URI names a server that runs already: open its address in a browser";; \
 	*) exec $(BIN)/mlflow server --backend-store-uri "$$($(BIN)/python -m components.tracking.store)" \
 		--artifacts-destination mlartifacts --host 127.0.0.1 --port $(PORT);; esac
+
+mlflow-sync: setup ## send what could not be sent to MLflow while its server was away
+	@$(BIN)/python -m components.tracking.sync
 
 # --drop: the files that a stage depends on would have a column each.
 experiments: setup ## compare DVC experiments: the parameters and metrics that differ (OPTIONS=--csv)

@@ -54,11 +54,16 @@ def run(inputs: Inputs, outputs: Outputs, config: RegistryConfig) -> dict[str, A
 
 
 def check_registry(registry: Registry, candidate: Candidate, config: RegistryConfig) -> Decision:
-    """Decide on a model against the registry's champion; a model that is already registered fails."""
-    if version := registry.find_version(candidate.model_fingerprint):
-        registered = f"version {version} of {config.model_name}"
+    """Decide on a model against the registry's champion; a model that is the champion already fails.
+
+    A version of this model without the alias does not count: it lost against another champion, or the process that
+    registered it was killed before it could move the alias.
+    """
+    champion = registry.champion()
+    if champion and champion.model.model_fingerprint == candidate.model_fingerprint:
+        registered = f"version {champion.version} of {config.model_name}"
         return Decision(False, f"this model is already {registered}; delete that version to register it again")
-    return decide(candidate, registry.champion(), config)
+    return decide(candidate, champion, config)
 
 
 def decide(candidate: Candidate, champion: Champion | None, config: RegistryConfig) -> Decision:

@@ -109,7 +109,12 @@ def check_inputs(inputs: Inputs, candidate: Candidate) -> None:
 def register(
     inputs: Inputs, config: RegistryConfig, registry: Registry, candidate: Candidate
 ) -> tuple[Decision, dict[str, str]]:
-    """Log the model, create a version of it and move the alias; undo all of it if any step fails."""
+    """Log the model, create a version of it and move the alias; undo all of it if any step fails.
+
+    If there is a version already, because a process was killed before it could move the alias, only this is done.
+    """
+    if version := registry.find_version(candidate.model_fingerprint):
+        return finish(config, registry, candidate, version)
     logged = registry.add_model(LOGGED_NAME, candidate.model_fingerprint)
     champion: Champion | None = None
     try:
@@ -125,9 +130,23 @@ def register(
     if not decision.passed:
         undo(registry, logged, champion)
         return decision, {}
+    return decision, locate(config, version, logged)
+
+
+def finish(
+    config: RegistryConfig, registry: Registry, candidate: Candidate, version: str
+) -> tuple[Decision, dict[str, str]]:
+    """Make the champion of a version that is there but passed the gate without getting the alias."""
+    logged = registry.complete_version(version, candidate.as_tags())
+    registry.set_champion(version)
+    reason = f"version {version} of {config.model_name} holds this model, but was not the champion yet"
+    return Decision(True, reason), locate(config, version, logged)
+
+
+def locate(config: RegistryConfig, version: str, logged: Logged) -> dict[str, str]:
+    """Where the registered model is, for the stage's result."""
     uri = f"models:/{config.model_name}/{version}"
-    location = {"model_name": config.model_name, "version": version, "model_uri": uri, "run_id": logged.run_id}
-    return decision, location
+    return {"model_name": config.model_name, "version": version, "model_uri": uri, "run_id": logged.run_id}
 
 
 def undo(registry: Registry, logged: Logged, champion: Champion | None) -> None:

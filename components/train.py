@@ -3,6 +3,7 @@
 python -m components.train              # what `dvc repro train` runs; a killed training resumes when started again
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +16,16 @@ from components.s3.checkpoints import open_state
 from components.stage import main
 from components.tracking.run import Tracker, open_run
 from components.tracking.store import MODEL_FINGERPRINT_TAG
-from irra.checkpoint import model_fingerprint
+from irra.checkpoint import StateFolder, model_fingerprint
 from irra.config import TrainConfig
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
 from irra.layout import WEIGHTS
 from irra.trainer import Trainer
 from irra.training import EpochLines, best_metrics, build_trainer, fingerprint, save_best, write_curves
-from irra.utils.files import check_replaceable
+from irra.utils.files import check_replaceable, write_json
+
+RUN = "run.json"  # in the folder of the state: the MLflow run
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,28 @@ def run(inputs: Inputs, outputs: Outputs, config: TrainConfig) -> dict[str, Any]
     store, tokens = PreparedStore.open(inputs.prepared), TokenStore.open(inputs.tokens)
     with open_state(outputs.checkpoints, fingerprint(config, store, tokens), outputs.checkpoints_uri) as states:
         trainer = build_trainer(store, tokens, config, states)
-        run_id = trainer.state.run_id
+        run_id = trainer.state.run_id or read_run_id(states)
         with open_run("train", run_id=run_id, run_name=config.loss_names, system_metrics=True) as tracker:
-            trainer.state.run_id = tracker.run_id
+            trainer.state.run_id = tracker.run_id or run_id
+            write_run_id(states, trainer.state.run_id)
             describe(tracker, trainer)
             trainer.fit(Report(tracker, config.select_on))
             return publish(tracker, outputs, trainer)
+
+
+def read_run_id(states: StateFolder) -> str | None:
+    """Return the run of a training with the same fingerprint that was killed before its first state."""
+    try:
+        saved = json.loads((states.folder / RUN).read_text(encoding="utf-8"))
+        return str(saved["run_id"]) if saved["fingerprint"] == states.fingerprint else None
+    except (OSError, ValueError, TypeError, KeyError):  # a damaged file costs no more than a new run
+        return None
+
+
+def write_run_id(states: StateFolder, run_id: str | None) -> None:
+    """Note the run at once, because the first state comes much later."""
+    if run_id:
+        write_json(states.folder / RUN, {"fingerprint": states.fingerprint, "run_id": run_id})
 
 
 def describe(tracker: Tracker, trainer: Trainer) -> None:
@@ -104,6 +123,7 @@ def publish(tracker: Tracker, outputs: Outputs, trainer: Trainer) -> dict[str, A
     tracker.log_metrics({"best_epoch": trainer.state.best_epoch}, trainer.state.best_epoch)
     tracker.log_folder(outputs.report, "train")
     tracker.log_folder(outputs.model, "model")
+    (trainer.folder.folder / RUN).unlink(missing_ok=True)
     trainer.folder.clear()
     selected = {f"{trainer.config.select_on}/t2i/{name}": value for name, value in best_metrics(trainer).items()}
     return {"selected": selected, "model_fingerprint": weights, "run_id": tracker.run_id}

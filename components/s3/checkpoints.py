@@ -6,10 +6,12 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from io import BufferedReader
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 import torch
@@ -21,6 +23,9 @@ from irra.checkpoint import STATE, StateFolder, TrainState
 from irra.utils.locks import locked
 
 FINISHED = "finished"  # an object that holds the id of the Kubeflow run whose training ended with this state
+
+CLOSE_SECONDS = 60.0  # the longest that a training waits at its end for S3, apart from the time to upload a state
+CLOSE_BYTES_PER_SECOND = 4 << 20
 
 
 @contextmanager
@@ -56,7 +61,10 @@ class RemoteStateFolder(StateFolder):
         super().__init__(folder, fingerprint)
         digest = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
         self._remote = RemoteFolder(f"{uri.rstrip('/')}/{digest[:16]}")
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
+        self._jobs: SimpleQueue[tuple[Future[None], Callable[[], None]] | None] = SimpleQueue()
+        self._thread = Thread(target=self._work, name="checkpoints", daemon=True)  # a pool could not be left behind
+        self._thread.start()
+        self._bytes = 0  # of the last state
         self._pending: Future[None] = Future()
         self._sent = ""  # name of the best weights that are already in S3
         self._run = os.environ.get("KFP_RUN_ID", "")
@@ -68,6 +76,7 @@ class RemoteStateFolder(StateFolder):
         paths = [self.best_weights(state.best_epoch)] if state.best_epoch else []
         stack = ExitStack()  # an open file keeps its content even if a later save replaces or removes it
         files = {path.name: stack.enter_context(path.open("rb")) for path in (*paths, self.folder / STATE)}
+        self._bytes = sum(file.seek(0, os.SEEK_END) for file in files.values())
         position = {"epoch": str(state.epoch), "step": str(state.step), "best": str(state.best_epoch)}
         self._pending.cancel()  # only the newest waiting state is sent
         self._in_background(
@@ -92,8 +101,23 @@ class RemoteStateFolder(StateFolder):
             self._in_background(self._clear_remote, "the state of this finished training stays in S3")
 
     def close(self) -> None:
-        """Wait for pending uploads."""
-        self._pool.shutdown()
+        """Wait for pending uploads, but not for a server that hangs."""
+        self._jobs.put(None)
+        self._thread.join(CLOSE_SECONDS + self._bytes / CLOSE_BYTES_PER_SECOND)
+        if self._thread.is_alive():
+            print(
+                f"warning: {self._remote.uri}: S3 hangs; the last state may be missing or left over there",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def _work(self) -> None:
+        """Do one job after the other until `close`."""
+        while job := self._jobs.get():
+            future, work = job
+            if future.set_running_or_notify_cancel():
+                work()
+                future.set_result(None)
 
     def _in_background(self, work: Callable[[], None], consequence: str) -> None:
         """Queue `work`; of several failures in a row, only the first prints a warning, which ends in `consequence`."""
@@ -107,7 +131,8 @@ class RemoteStateFolder(StateFolder):
                     print(f"warning: {error}; {consequence}", file=sys.stderr, flush=True)
                 self._failing = True
 
-        self._pending = self._pool.submit(guarded)
+        self._pending = Future()
+        self._jobs.put((self._pending, guarded))
 
     def _send(self, files: dict[str, BufferedReader], position: dict[str, str]) -> None:
         """Upload the weights, then the state that refers to them, and then remove what the state has replaced.
@@ -117,9 +142,10 @@ class RemoteStateFolder(StateFolder):
         existing = self._remote.list()
         for name, file in files.items():
             if name != self._sent or name not in existing:
+                file.seek(0)
                 digest = hashlib.file_digest(file, SHA256).hexdigest()
                 file.seek(0)
-                self._remote.put(file, name, {SHA256: digest, **position})
+                self._remote.put(file, name, {SHA256: digest, **position}, parts=1)
         for name in existing.keys() - files.keys():
             self._remote.delete(name)
         self._sent = next((name for name in files if name != STATE), "")

@@ -21,6 +21,7 @@ THREADS = 16  # concurrent transfers
 PARTS = 4  # concurrent parts of a large upload
 ATTEMPTS = 5  # per request, unless AWS_MAX_ATTEMPTS is set; also per body whose connection breaks midway
 CONNECT_SECONDS = 10.0
+READ_SECONDS = 30.0  # without a byte
 CHUNK_BYTES = 1 << 20
 SHA256 = "sha256"  # the metadata key of the hash on objects that we upload
 DENIED, ABSENT = "access denied; the credentials in use do not allow this", "no such object"
@@ -119,10 +120,11 @@ class RemoteFolder:
             modified = _nanoseconds(answer["LastModified"])
             os.utime(temporary, ns=(modified, modified))
 
-    def put(self, file: BinaryIO, name: str, metadata: Mapping[str, str]) -> None:
+    def put(self, file: BinaryIO, name: str, metadata: Mapping[str, str], parts: int = PARTS) -> None:
         """Upload an open file; the object appears, or replaces an earlier one, only when it is complete.
 
-        S3 verifies the data against the checksum that boto3 sends along.
+        S3 verifies the data against the checksum that boto3 sends along. With a single part at a time, boto3 starts no
+        threads, which would keep the process alive while S3 hangs.
         """
         from boto3.s3.transfer import TransferConfig
 
@@ -132,7 +134,7 @@ class RemoteFolder:
                 self._bucket,
                 self._prefix + name,
                 ExtraArgs={"Metadata": dict(metadata)},
-                Config=TransferConfig(max_concurrency=PARTS),
+                Config=TransferConfig(max_concurrency=parts, use_threads=parts > 1),
             )
 
     def delete(self, name: str) -> None:
@@ -207,7 +209,12 @@ def _connect() -> Any:
             "mode": os.environ.get("AWS_RETRY_MODE", "standard"),
             "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", ATTEMPTS)),
         }
-        config = Config(retries=retries, connect_timeout=CONNECT_SECONDS, max_pool_connections=THREADS * PARTS)
+        config = Config(
+            retries=retries,
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=READ_SECONDS,
+            max_pool_connections=THREADS * PARTS,
+        )
         # the default session keeps old credentials: https://github.com/boto/boto3/issues/1574
         return boto3.Session().client("s3", config=config)
     except (BotoCoreError, ValueError) as error:

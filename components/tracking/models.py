@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from components.tracking.registry import call_mlflow, connect_registry, explain_failure
+from components.tracking.registry import connect_registry, explain_failure
 from components.tracking.store import MODEL_FINGERPRINT_TAG, default_uri, tracking_uri
 from irra.checkpoint import model_fingerprint
 from irra.layout import CONFIG, WEIGHTS
@@ -47,7 +47,7 @@ def _download(address: str) -> Path:
             f"{address}: {store} does not exist; change to the folder that has it, or set MLFLOW_TRACKING_URI"
         )
     client = connect_registry()
-    tags = call_mlflow(f"looking for {address}", lambda: _find_tags(client, address))
+    tags = explain_failure(f"looking for {address}", lambda: _find_tags(client, address))
     if MODEL_FINGERPRINT_TAG not in tags:
         raise UserError(f"{address}: not a model of this project (it has no tag {MODEL_FINGERPRINT_TAG} in MLflow)")
     fingerprint = tags[MODEL_FINGERPRINT_TAG]

@@ -10,8 +10,8 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from components.tracking import waiting
 from components.tracking.mlflow_quirks import link_to_version, prepare_mlflow
+from components.tracking.owner import OWNER_TAG, is_gone, this_process
 from components.tracking.run import DATA_FINGERPRINT_TAG
 from components.tracking.store import (
     MODEL_FINGERPRINT_TAG,
@@ -95,7 +95,7 @@ def connect_registry() -> "MlflowClient":
         UserError: The store cannot be opened or does not answer.
     """
     prepare_mlflow()  # outside the time limit, which is for the server and not for the import
-    return call_mlflow("connecting", _connect)
+    return explain_failure("connecting", _connect)
 
 
 def _connect() -> "MlflowClient":
@@ -106,20 +106,11 @@ def _connect() -> "MlflowClient":
     return client
 
 
-def call_mlflow(action: str, function: Callable[[], T]) -> T:
-    """Call `function` with a time limit and return its result.
-
-    Raises:
-        UserError: MLflow failed or did not answer in time; the message names `action`.
-    """
-    return explain_failure(action, lambda: waiting.within(waiting.limit(tracking_uri()), function))
-
-
 def explain_failure(action: str, function: Callable[[], T]) -> T:
-    """Call `function` without a time limit and return its result.
+    """Call `function` and return its result.
 
     Raises:
-        UserError: MLflow failed; the message names `action` and the reason.
+        UserError: MLflow failed or did not answer; the message names `action` and the reason.
     """
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -137,14 +128,14 @@ def explain_failure(action: str, function: Callable[[], T]) -> T:
 
 
 def mlflow_call(action: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Decorate a method so that it runs in `call_mlflow`."""
+    """Decorate a method so that it runs in `explain_failure`."""
 
     def decorate(method: Callable[P, T]) -> Callable[P, T]:
         @wraps(method)
-        def bounded(*args: P.args, **kwargs: P.kwargs) -> T:
-            return call_mlflow(action, lambda: method(*args, **kwargs))
+        def explained(*args: P.args, **kwargs: P.kwargs) -> T:
+            return explain_failure(action, lambda: method(*args, **kwargs))
 
-        return bounded
+        return explained
 
     return decorate
 
@@ -186,8 +177,19 @@ class Registry:
         """
         run = find_run(self.client, tracking_uri(), None, model_fingerprint) or self._make_run(model_fingerprint)
         run_id, params = run.info.run_id, run.data.params
-        model = self.client.create_logged_model(run.info.experiment_id, name, run_id, params=params)
+        self._remove_orphans(run.info.experiment_id, name)
+        tags = {OWNER_TAG: this_process()}
+        model = self.client.create_logged_model(run.info.experiment_id, name, run_id, tags, params)
         return Logged(model.model_id, run_id)
+
+    def _remove_orphans(self, experiment: str, name: str) -> None:
+        """Delete the models `name` that a killed process left without a version."""
+        for model in self.client.search_logged_models([experiment], f"name = '{name}'"):
+            source = Logged(model.model_id, "").source
+            if is_gone(model.tags.get(OWNER_TAG, "")) and not self.client.search_model_versions(
+                f"source_path = '{source}'"
+            ):
+                self.client.delete_logged_model(model.model_id)
 
     def upload(self, logged: Logged, folder: Path) -> None:
         """Upload the files of a logged model, without a time limit, and list it among the run's outputs."""
@@ -209,6 +211,18 @@ class Registry:
         )
         link_to_version(self.client, logged.model_id, self.model_name, version.version)
         return str(version.version)
+
+    @mlflow_call("completing the version")
+    def complete_version(self, version: str, tags: Mapping[str, str]) -> Logged:
+        """Do what a process killed after `add_version` began may have left, and describe the model as it is now."""
+        found = self.client.get_model_version(self.model_name, version)
+        for name, value in tags.items():
+            if found.tags.get(name) != value:
+                self.client.set_model_version_tag(self.model_name, version, name, value)
+        logged = Logged(found.model_id or found.source.removeprefix("models:/"), found.run_id)
+        if found.source == logged.source:  # not a version made by hand from files elsewhere
+            link_to_version(self.client, logged.model_id, self.model_name, version)
+        return logged
 
     @mlflow_call("moving the champion")
     def set_champion(self, version: str) -> None:

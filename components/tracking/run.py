@@ -1,16 +1,19 @@
 """MLflow runs: stages log through `open_run`, and a failing server never stops them."""
 
 import json
+import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.tracking import waiting
 from components.tracking.mlflow_quirks import prepare_mlflow
+from components.tracking.owner import OWNER_TAG, this_process
+from components.tracking.spool import Record, Spool, file_record, send_entries, send_file, upload
 from components.tracking.store import (
     MODEL_FINGERPRINT_TAG,
     connect,
@@ -19,12 +22,12 @@ from components.tracking.store import (
     origin_tags,
     tracking_uri,
 )
+from components.tracking.sync import NOT_SENT_TAG, create_run, end_orphans, find_or_create, finish, sync
 from components.tracking.waiting import within
 from irra.utils.errors import UserError, root_cause, without_password
 from irra.utils.nested import flatten
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Run
 
 DATA_FINGERPRINT_TAG = "irra.data_fingerprint"
@@ -37,25 +40,31 @@ PATIENCE_SECONDS = 60.0  # how long sending is retried, so that nothing is lost 
 
 
 class Tracker:
-    """One run in MLflow; once MLflow has failed, it does nothing.
+    """One run in MLflow.
 
-    Entries are buffered and sent by a background thread; only artifacts are sent while the caller waits. The first
-    lasting failure prints one warning; from then on every call returns at once. MLflow never makes a call raise.
+    Entries are buffered and sent by a background thread; only artifacts are sent while the caller waits. What cannot be
+    sent is kept in a file and sent when the server is back, at the latest at the start of a later stage. One warning
+    says that the server is lost, and one that it is back. MLflow never makes a call raise.
     """
 
-    def __init__(self, client: "MlflowClient | None" = None, run: "Run | None" = None) -> None:
-        self.run_id: str | None = run.info.run_id if run else None  # None if there was no server at the start
+    def __init__(self, client: Any, run: "Run | None", start: Record) -> None:
+        self.run_id: str | None = run.info.run_id if run else None  # None as long as there was no server
         self._client: Any = client
+        self._start = start
         self._params: dict[str, str] = dict(run.data.params) if run else {}
-        self._pending: list[Any] = []
+        self._pending: list[Record] = []
+        self._spool = Spool({"run": {"id": self.run_id, **start}})
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._lost = run is None
-        self._artifacts_lost = False
+        self._spool_failed = False
+        self._unsent = False  # whether the spool holds entries, and not only the names of files
+        self._files: list[Record] = []  # artifacts that are still to be sent
+        self._files_failed = False
+        self._given_up = False  # closing took too long: what is left belongs to a later process
         self._monitor: Any = None
         self._sender = threading.Thread(target=self._send_until_closed, name="mlflow-sender", daemon=True)
-        if run:
-            self._sender.start()
+        self._sender.start()
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Log `{"train": {"lr": 1e-5}}` as `train.lr`.
@@ -63,109 +72,131 @@ class Tracker:
         MLflow does not let a run's parameter change: a different value from a later stage goes to the tag
         `changed.train.lr`.
         """
-        if self._lost:
-            return
-        from mlflow.entities import Param, RunTag
-
         for name, given in flatten(params, ".").items():
             value = (given if isinstance(given, str) else json.dumps(given, default=str))[:PARAM_CHARACTERS]
             known = self._params.setdefault(name, value)
-            self._append(Param(name, value) if known == value else RunTag(f"changed.{name}", value))
+            self._append({"param": [name, value]} if known == value else {"tag": [f"changed.{name}", value]})
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Queue `metrics` with the current time; takes microseconds."""
-        if self._lost:
-            return
-        from mlflow.entities import Metric
-
         now = int(time.time() * 1000)
-        self._append(*(Metric(name, float(value), now, step) for name, value in metrics.items()))
+        self._append(*({"metric": [name, float(value), now, step]} for name, value in metrics.items()))
 
     def log_dataset(self, name: str, fingerprint: str, context: str) -> None:
         """Log the dataset `name` as an input of the run; `context` says what it is used for, such as "train"."""
-        if self._lost:
-            return
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
         source = json.dumps({"fingerprint": fingerprint})
-        dataset = Dataset(name, fingerprint[:DIGEST_CHARACTERS], "prepared", source)
-        self._append(DatasetInput(dataset, [InputTag("mlflow.data.context", context)]))
+        self._append({"dataset": [name, fingerprint[:DIGEST_CHARACTERS], source, context]})
         self.set_tags({DATA_FINGERPRINT_TAG: fingerprint})
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Set `tags`, replacing earlier values."""
-        if self._lost:
-            return
-        from mlflow.entities import RunTag
-
-        self._append(*(RunTag(name, str(value)) for name, value in tags.items()))
+        self._append(*({"tag": [name, str(value)]} for name, value in tags.items()))
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
         """Copy a file, or a folder under its own name, into `folder` of the run's artifacts."""
-        self._upload(path, lambda: self._client.log_artifact(self.run_id, str(path), folder or None))
+        self._upload("file", path, folder)
 
     def log_folder(self, path: Path, folder: str) -> None:
         """Copy the contents of the folder `path` into `folder` of the run's artifacts."""
-        self._upload(path, lambda: self._client.log_artifacts(self.run_id, str(path), folder))
+        self._upload("folder", path, folder)
 
-    def _upload(self, path: Path, upload: Callable[[], None]) -> None:
+    def _upload(self, kind: str, path: Path, folder: str) -> None:
         assert path.exists(), path
-        if self._lost or self._artifacts_lost:
-            return
-        try:
-            self._check_server()  # notices a dead server sooner than a long upload would
-            upload()
-        except Exception as error:
-            self._upload_failed(f"uploading {path}", error)
+        if not (self._lost or self._files_failed):
+            try:
+                self._check_server()  # notices a dead server sooner than a long upload would
+                upload(self._client, str(self.run_id), kind, path, folder)
+                return
+            except Exception as error:
+                self._upload_failed(f"uploading {path}", error)
+        self._keep_file(kind, path, folder)
+
+    def _keep_file(self, kind: str, path: Path, folder: str) -> None:
+        """Note an artifact, to send it later if it still has the same content."""
+        with self._lock:
+            record = file_record(kind, path, folder)
+            self._files.append(record)
+            self._keep([record])
 
     def _upload_failed(self, action: str, error: Exception) -> None:
         """Give up on artifacts only, if the server still answers: their store can fail independently."""
         try:
             self._check_server()
         except Exception:
-            self._give_up(action, error)
+            self._lose(action, error)
         else:
-            self._artifacts_lost = True
-            _warn(action, error, "Metrics are still sent; files are kept on disk only.")
+            self._files_failed = True
+            _warn(action, error, "Metrics are still sent; files are sent later if they still exist.")
 
     def _check_server(self) -> None:
-        within(waiting.ANSWER_SECONDS, lambda: self._client.get_run(self.run_id))
+        self._client.get_run(self.run_id)
 
-    def _append(self, *entries: Any) -> None:
+    def _append(self, *entries: Record) -> None:
         with self._lock:
             self._pending.extend(entries)
 
     def _send_until_closed(self) -> None:
         last_success = time.monotonic()
-        closing = False
-        while not (closing or self._lost):
-            closing = self._closing.wait(FLUSH_SECONDS)
+        while not self._closing.wait(FLUSH_SECONDS):
             try:
-                self._send_pending()
+                self._flush()
                 last_success = time.monotonic()
             except Exception as error:
-                if closing or time.monotonic() - last_success > PATIENCE_SECONDS:
-                    self._give_up("sending metrics", error)
+                if time.monotonic() - last_success > PATIENCE_SECONDS:
+                    self._lose("sending metrics", error)
 
-    def _send_pending(self) -> None:
-        with self._lock:
-            entries, self._pending = self._pending, []
+    def _flush(self) -> None:
+        """Send everything that is kept or pending; whatever could not be sent is kept."""
+        count = len(self._pending)
         try:
-            self._send(entries)
+            self._reach()
+            entries = self._spool.read() if self._unsent else []
+            send_entries(self._client, str(self.run_id), entries + self._pending[:count])
         except Exception:
-            with self._lock:  # sending all of it again is safe: MLflow ignores what it already has
-                self._pending = entries + self._pending
+            self._take(count, keep=True)
             raise
+        self._take(count, keep=False)
 
-    def _send(self, entries: list[Any]) -> None:
-        from mlflow.entities import DatasetInput, Metric, Param, RunTag
+    def _reach(self) -> None:
+        """Check that a lost server is back, and make the run if there was none at the start."""
+        if not self._lost:
+            return
+        if self._client is None:
+            self._client = connect(tracking_uri())
+        if self.run_id is None:
+            self.run_id = find_or_create(self._client, self._start)
+            with self._lock:
+                self._keep([{"run": {"id": self.run_id}}])
+        self._check_server()
 
-        def of(kind: type) -> list[Any]:
-            return [entry for entry in entries if isinstance(entry, kind)]
+    def _take(self, count: int, *, keep: bool) -> None:
+        """Remove the first `count` pending entries, which were sent or are to be kept."""
+        with self._lock:
+            if self._given_up:
+                return
+            if keep:
+                self._keep(self._pending[:count])
+                self._unsent = True
+            else:
+                self._sent()
+            del self._pending[:count]
 
-        self._client.log_batch(self.run_id, of(Metric), of(Param), of(RunTag))  # splits the entries into requests
-        if datasets := of(DatasetInput):
-            self._client.log_inputs(self.run_id, datasets)
+    def _sent(self) -> None:
+        self._unsent = False
+        if not self._files:
+            self._spool.remove()
+        if self._lost:
+            self._lost = False
+            print(f"MLflow at {without_password(tracking_uri())} is back; what was kept was sent", file=sys.stderr)
+
+    def _keep(self, records: list[Record]) -> None:
+        """Write records to the spool; if that fails too, such as on a full disk, they are lost, which is said once."""
+        try:
+            self._spool.append(records)
+        except OSError as error:
+            if not self._spool_failed:
+                _warn("keeping what could not be sent", error, "Reports on disk are complete; this run will not be.")
+            self._spool_failed = True
 
     def _start_system_metrics(self, uri: str) -> None:
         """Start MLflow's own monitor, whose thread ends by itself if the server does not answer."""
@@ -179,28 +210,41 @@ class Tracker:
             )
             self._monitor.start()
         except Exception as error:
-            self._give_up("starting system metrics", error)
+            self._lose("starting system metrics", error)
 
     def _close(self, status: str) -> None:
-        """Send what is left and end the run; after a failure, make only one short attempt to end it."""
-        if self.run_id is None:
-            return
+        """Send what is left and end the run within one time limit; leave to a later process what was not sent."""
         try:
-            within(CLOSE_SECONDS / 10 if self._lost else CLOSE_SECONDS, lambda: self._finish(status))
+            within(CLOSE_SECONDS / 5 if self._lost else CLOSE_SECONDS, lambda: self._finish(status))
         except Exception as error:
-            self._give_up("closing the run", error)
+            self._lose("closing the run", error)
+            with self._lock:
+                self._given_up = True
+                self._keep([*self._pending, {"status": status}])
+        self._spool.release()
 
     def _finish(self, status: str) -> None:
         self._closing.set()
-        if self._monitor:
+        if self._monitor and not self._lost:
             self._monitor.finish()
         self._sender.join()
-        self._client.set_terminated(self.run_id, status)
-
-    def _give_up(self, action: str, error: Exception) -> None:
+        self._flush()
+        for record in list(self._files):
+            send_file(self._client, str(self.run_id), record)
+            self._files.remove(record)
+        if self._spool_failed:
+            self._client.set_tag(self.run_id, NOT_SENT_TAG, "metrics")
+        complete = finish(self._client, str(self.run_id), "FAILED" if self._spool_failed else status, self._spool.path)
         with self._lock:
-            first, self._lost = not self._lost, True
-            self._pending.clear()
+            if complete:
+                self._spool.remove()
+            else:  # an earlier stage of this run has something left to send, and the run ends after that
+                self._keep([{"status": status}])
+
+    def _lose(self, action: str, error: Exception) -> None:
+        """Say once that the server is lost, until it is back."""
+        with self._lock:
+            first, self._lost = not self._lost and not self._files_failed, True
         if first:
             _warn(action, error)
 
@@ -217,20 +261,25 @@ def open_run(
     """Open the MLflow run of `stage` and end it FINISHED, FAILED (an exception) or KILLED (an interrupt, an exit).
 
     It is the run in MLFLOW_RUN_ID, or else `run_id`, which an interrupted stage has saved, or else the latest run
-    tagged with `model_fingerprint`, or else a new one.
+    tagged with `model_fingerprint`, or else a new one. What earlier runs could not send is sent first.
 
     Raises:
         UserError: MLFLOW_TRACKING_URI, MLFLOW_RUN_ID or MLFLOW_EXPERIMENT_NAME is not usable.
     """
     prepare_mlflow()
     uri = tracking_uri()
+    tags = {**origin_tags(stage), OWNER_TAG: this_process()}
+    if model_fingerprint:
+        tags[MODEL_FINGERPRINT_TAG] = model_fingerprint
+    start = {"start": int(time.time() * 1000), "tags": tags, "name": run_name}
     try:
-        tracker = within(waiting.limit(uri), lambda: _connect(uri, stage, run_id, model_fingerprint, run_name))
+        tracker = _connect(uri, run_id, model_fingerprint, start)
     except UserError:
         raise
     except Exception as error:
         _warn("opening a run", error)
-        tracker = Tracker()
+        given = os.environ.get("MLFLOW_RUN_ID") or run_id
+        tracker = Tracker(None, None, {**start, "id": given})
     status = "FAILED"
     try:
         if system_metrics:
@@ -244,23 +293,37 @@ def open_run(
         tracker._close(status)
 
 
-def _connect(uri: str, stage: str, run_id: str | None, model_fingerprint: str | None, run_name: str | None) -> Tracker:
+def _connect(uri: str, run_id: str | None, model_fingerprint: str | None, start: Record) -> Tracker:
     client = connect(uri)
-    tags = origin_tags(stage)
+    if not os.environ.get("MLFLOW_RUN_ID"):
+        _tidy(client, uri)
     run = find_run(client, uri, run_id, model_fingerprint)
     if run is None:
-        if model_fingerprint:
-            tags[MODEL_FINGERPRINT_TAG] = model_fingerprint
-        return Tracker(client, client.create_run(experiment_id(client, uri), tags=tags, run_name=run_name))
+        return Tracker(client, create_run(client, start), start)
     client.update_run(run.info.run_id, status="RUNNING")
-    tracker = Tracker(client, run)
+    tracker = Tracker(client, run, start)
     # Tags set by the stage that created the run are kept.
-    tracker.set_tags({name: value for name, value in tags.items() if name not in run.data.tags})
+    tags = {name: value for name, value in start["tags"].items() if name not in run.data.tags or name == OWNER_TAG}
+    tracker.set_tags(tags)
     return tracker
 
 
+def _tidy(client: Any, uri: str) -> None:
+    """Send what earlier runs have left, and end those whose process was killed."""
+    experiment = experiment_id(client, uri)  # outside, because a server that fails at this cannot open the run either
+    try:
+        sync(client)
+        end_orphans(client, experiment)
+    except UserError:
+        raise
+    except Exception as error:
+        _warn("sending what earlier runs have left", error, "It is tried again later.")
+
+
 def _warn(
-    action: str, error: BaseException, consequence: str = "The stage continues without it; metrics are kept on disk."
+    action: str,
+    error: BaseException,
+    consequence: str = "The stage continues; metrics are kept on disk and sent later.",
 ) -> None:
     root = root_cause(error)
     error = root if isinstance(root, OSError) else error

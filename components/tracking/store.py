@@ -3,8 +3,11 @@
 import os
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from components.tracking.database import check_complete, database_of, make_database
+from components.tracking.mlflow_quirks import prepare_mlflow
+from components.tracking.waiting import TimedClient, limit, within
 from irra.utils.errors import UserError, without_password
 
 if TYPE_CHECKING:
@@ -29,10 +32,10 @@ def tracking_uri() -> str:
 
 def default_uri() -> str:
     """Return the address of the project's own SQLite store."""
-    return f"sqlite:///{_project() / 'mlflow.db'}"
+    return f"sqlite:///{project() / 'mlflow.db'}"
 
 
-def _project() -> Path:
+def project() -> Path:
     """Return the current folder or, in the temporary workspace of a DVC experiment, the project it belongs to."""
     here = Path.cwd()
     return next((folder.parent for folder in here.parents if folder.name == ".dvc"), here)
@@ -44,22 +47,30 @@ def find_run(client: "MlflowClient", uri: str, run_id: str | None, model_fingerp
     Raises:
         UserError: The run in MLFLOW_RUN_ID does not exist, or the experiment is deleted.
     """
-    return _attached_run(client) or _existing_run(client, run_id) or _run_of_model(client, uri, model_fingerprint)
+    return _attached_run(client) or existing_run(client, run_id) or _run_of_model(client, uri, model_fingerprint)
 
 
-def connect(uri: str) -> "MlflowClient":
-    """Return a client of the store at `uri`.
+def connect(uri: str) -> Any:
+    """Return an MlflowClient of the store at `uri`, whose requests have a time limit.
+
+    An SQLite database is made if it does not exist.
 
     Raises:
-        UserError: MLflow does not support this kind of store.
+        UserError: MLflow does not support this kind of store, or its database is not complete.
     """
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
+    database = database_of(uri)
+    if database:
+        make_database(database)
     try:
-        return MlflowClient(tracking_uri=uri)
-    except MlflowException as error:
-        if error.error_code != "INVALID_PARAMETER_VALUE":
+        return TimedClient(within(limit(uri), lambda: MlflowClient(tracking_uri=uri)), uri)
+    except (MlflowException, SQLAlchemyError) as error:
+        if database:
+            check_complete(database)
+        if getattr(error, "error_code", "") != "INVALID_PARAMETER_VALUE":
             raise
         raise UserError(
             f"MLFLOW_TRACKING_URI: {without_password(uri)!r} is not a store that MLflow can use; "
@@ -74,13 +85,13 @@ def _attached_run(client: "MlflowClient") -> "Run | None":
         UserError: There is no such run.
     """
     run_id = os.environ.get("MLFLOW_RUN_ID")
-    run = _existing_run(client, run_id)
+    run = existing_run(client, run_id)
     if run_id and run is None:
         raise UserError(f"MLFLOW_RUN_ID: no run {run_id!r}, or a deleted one, at {without_password(tracking_uri())}")
     return run
 
 
-def _existing_run(client: "MlflowClient", run_id: str | None) -> "Run | None":
+def existing_run(client: "MlflowClient", run_id: str | None) -> "Run | None":
     """Return the run `run_id`, or None if it is deleted or not in this store."""
     from mlflow.exceptions import MlflowException
 
@@ -122,7 +133,7 @@ def experiment_id(client: "MlflowClient", uri: str) -> str:
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "irra"
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
-        location = (_project() / "mlartifacts").as_uri() if uri == default_uri() else None
+        location = (project() / "mlartifacts").as_uri() if uri == default_uri() else None
         try:
             return str(client.create_experiment(name, artifact_location=location))
         except MlflowException as error:
@@ -154,4 +165,7 @@ def _git(*arguments: str) -> str:
 
 
 if __name__ == "__main__":
+    if own := database_of(tracking_uri()):
+        prepare_mlflow()
+        make_database(own)  # before `mlflow server` makes it in its own way
     print(tracking_uri())

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import signal
+import socket
 import threading
 import time
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, Optimizer
 
+from components.s3 import checkpoints
 from components.s3.checkpoints import open_state
 from irra.checkpoint import StateFolder, TrainState
 from irra.config import TrainConfig
@@ -130,6 +132,18 @@ def test_a_state_of_another_training_is_neither_taken_nor_replaced(s3: Server, t
         pytest.raises(UserError, match=r"unfinished training of another configuration .*train\.lr: 1\.0 there"),
     ):
         Counter(state).load()
+
+
+def test_a_server_that_hangs_does_not_hold_a_finished_training(
+    s3: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(checkpoints, "CLOSE_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        started = time.monotonic()
+        finish(tmp_path)
+        assert time.monotonic() - started < 3
+    assert "S3 hangs" in capsys.readouterr().err
 
 
 def finish(folder: Path) -> None:

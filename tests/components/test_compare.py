@@ -108,13 +108,26 @@ def test_without_experiments_the_command_says_what_to_do(tmp_path: Path) -> None
     assert not (tmp_path / "report").exists()
 
 
+class Silent(Tracker):
+    """A run that goes nowhere."""
+
+    def __init__(self) -> None:
+        pass
+
+    def _append(self, *entries: Any) -> None:
+        pass
+
+    def _upload(self, kind: str, path: Path, folder: str) -> None:
+        pass
+
+
 def test_a_comparison_that_lacks_a_training_is_written_and_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown = [experiment("ablation-itc-0", "itc", 0, 50.0), experiment("ablation-sdm-0", "sdm", 0, 30.0, "failed")]
     monkeypatch.setattr(sys, "argv", ["ablation", "--report", str(tmp_path)])
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps([{"experiments": shown}])))
-    monkeypatch.setattr(ablation, "open_run", lambda *_, **__: nullcontext(Tracker()))  # as if there were no server
+    monkeypatch.setattr(ablation, "open_run", lambda *_, **__: nullcontext(Silent()))
     with pytest.raises(UserError, match="no result for ablation-sdm-0; `make ablation` trains them again"):
         ablation.main()
     assert "| itc | 1 | 50.0" in capsys.readouterr().out

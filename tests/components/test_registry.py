@@ -1,8 +1,10 @@
 """The gate and the register stage against a real MLflow store in SQLite."""
 
 import json
+import os
 import socket
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -27,6 +29,7 @@ from irra.search.build import index_split
 from irra.search.encoder import Encoder
 from irra.utils.errors import UserError
 from tests.components.test_tracking import NOWHERE, clean_environment  # noqa: F401
+from tests.imports import ROOT
 from tests.models import small_model
 from tests.presets import preset_text
 
@@ -393,3 +396,53 @@ def test_a_server_that_never_answers_is_given_up(
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(UserError, match=r"no answer within 0\.5 s"):
             gate.run(gate.Inputs(irra.report), gate.Outputs(tmp_path / "decision.json"), config())
+
+
+# ---- a process that was killed ----
+
+
+def register_and_die(inputs: register.Inputs, folder: Path, name: str, step: str) -> None:
+    """Register a model in a process that is killed at `step`."""
+    code = f"""
+import os
+from pathlib import Path
+from components import register
+from components.tracking.registry import Registry
+from tests.components.test_registry import config
+Registry.{step} = lambda *_: os._exit(9)
+folder = Path({str(folder)!r})
+register.run(register.Inputs(Path({str(inputs.model)!r}), Path({str(inputs.index)!r}), Path({str(inputs.report)!r})),
+    register.Outputs(folder / "registration.json"), config({name!r}))
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 9, done.stderr
+
+
+def test_a_version_whose_process_was_killed_before_the_alias_becomes_the_champion(
+    project: Path, store: PreparedStore, tmp_path: Path
+) -> None:
+    inputs = make_inputs(tmp_path, store, seed=8, r1=45.0)
+    register_and_die(inputs, tmp_path, "irra-killed", "set_champion")
+    before = champion_of("irra-killed")
+    result = register.run(inputs, outputs(tmp_path), config("irra-killed"))
+    assert (before, champion_of("irra-killed"), versions("irra-killed")) == (None, "1", ["1"])
+    assert (result["verdict"], result["model_uri"]) == ("pass", "models:/irra-killed/1")
+
+
+def test_a_model_whose_process_was_killed_before_its_version_is_replaced(
+    project: Path, store: PreparedStore, tmp_path: Path
+) -> None:
+    inputs = make_inputs(tmp_path, store, seed=9, r1=45.0)
+    before = logged_models()
+    register_and_die(inputs, tmp_path, "irra-orphan", "upload")
+    during = logged_models()
+    register.run(inputs, outputs(tmp_path), config("irra-orphan"))
+    assert (during, logged_models()) == (before + 1, before + 1)
+
+
+def test_a_version_that_lost_against_a_better_champion_stays_without_the_alias(project: Path, tmp_path: Path) -> None:
+    add_champion("irra-former", candidate(40.0, "former"))
+    add_champion("irra-former", candidate(60.0, "better"))
+    decision = gate.check_registry(Registry("irra-former"), candidate(40.0, "former"), config("irra-former"))
+    assert (decision.passed, champion_of("irra-former")) == (False, "2")

@@ -18,6 +18,7 @@ from mlflow.entities import Run
 from components.tracking import run as run_module
 from components.tracking import waiting
 from components.tracking.run import open_run
+from components.tracking.spool import send_entries
 from components.tracking.store import MODEL_FINGERPRINT_TAG, tracking_uri
 from irra.utils.errors import UserError
 
@@ -153,7 +154,7 @@ def test_entries_sent_twice_count_once(project: Path) -> None:
         tracker.log_params({"a": 1})
         tracker.log_dataset("synthetic", "f" * 64, "train")
         entries = list(tracker._pending)
-        tracker._send(entries)
+        send_entries(MlflowClient(tracking_uri()), str(tracker.run_id), entries)
     run = get_run(tracker.run_id)
     assert (history(tracker.run_id, "loss"), len(run.inputs.dataset_inputs)) == ([(0, 1.0)], 1)
 
@@ -488,6 +489,7 @@ def test_a_killed_server_costs_each_run_one_warning(
     server: Server, project: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_module, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(run_module, "CLOSE_SECONDS", 10.0)
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
     with open_run("train", system_metrics=True) as tracker:
         with open_run("train") as ending:

@@ -61,12 +61,14 @@ def trained(
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", UNREACHABLE)
+        patch.chdir(folder)  # what could not be sent to MLflow is kept there
         train.run(train.Inputs(store.root, tokens.root), outputs_in(folder), config)
     return folder
 
 
 @pytest.fixture
-def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", UNREACHABLE)
 
 
@@ -129,7 +131,6 @@ class Recorded(Tracker):
     """A run that only records its metrics."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.metrics: dict[str, float] = {}
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
@@ -231,6 +232,7 @@ def evaluated(
     outputs = evaluate.Outputs(folder / "report", folder / "rankings.parquet")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", UNREACHABLE)
+        patch.chdir(folder)  # what could not be sent to MLflow is kept there
         evaluate.run(evaluate.Inputs(store.root, tokens.root, trained / "model"), outputs, evaluate_config)
     return outputs
 
@@ -351,3 +353,34 @@ def test_the_table_that_dvc_compares_is_a_row_of_text_to_image(evaluated: evalua
     metrics = read_results(evaluated.report)["metrics"]
     assert list(table) == ["test", "val"]
     assert table == {split: metrics[split]["t2i"] for split in table}
+
+
+def test_a_training_killed_before_its_first_state_goes_on_in_its_run(tmp_path: Path) -> None:
+    states = StateFolder(tmp_path, {"lr": 1.0})
+    train.write_run_id(states, "abc")
+    assert train.read_run_id(states) == "abc"
+
+
+def test_another_training_does_not_take_over_the_run_of_one_that_was_killed(tmp_path: Path) -> None:
+    train.write_run_id(StateFolder(tmp_path, {"lr": 1.0}), "abc")
+    assert train.read_run_id(StateFolder(tmp_path, {"lr": 2.0})) is None
+
+
+def test_a_damaged_file_of_the_run_costs_only_the_run(tmp_path: Path) -> None:
+    (tmp_path / train.RUN).write_text("[1]")
+    assert train.read_run_id(StateFolder(tmp_path, {})) is None
+
+
+def test_the_run_is_noted_before_the_first_state(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train.Trainer, "fit", lambda *_: sys.exit(9))
+    outputs = outputs_in(tmp_path)
+    with pytest.raises(SystemExit):
+        train.run(train.Inputs(store.root, tokens.root), outputs, config)
+    ids = [json.loads((outputs.checkpoints / train.RUN).read_text())["run_id"]]
+    with pytest.raises(SystemExit):
+        train.run(train.Inputs(store.root, tokens.root), outputs, config)
+    ids.append(json.loads((outputs.checkpoints / train.RUN).read_text())["run_id"])
+    assert ids[0] == ids[1]

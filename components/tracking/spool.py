@@ -1,0 +1,174 @@
+"""What could not be sent to MLflow, kept in files until its server is back.
+
+Every process writes a file of its own for each run, and holds a lock on it: a file that can be locked belongs to
+nobody any more. It has one record in JSON per line, and is removed when all of them were sent; sending one twice is
+harmless, because MLflow ignores what it already has. A record has one key:
+
+    {"run": {"id": ...}}                    the run; without an id, what a new one is made from
+    {"metric": [name, value, time, step]}, {"param": [name, value]}, {"tag": [name, value]}
+    {"dataset": [name, digest, source, context]}
+    {"file": [path, folder, sha256]}        an artifact; in `folder` of the run's artifacts
+    {"folder": [path, folder, sha256]}      the contents of a folder
+    {"status": name}                        how the run ends
+"""
+
+import fcntl
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from components.tracking import waiting
+from components.tracking.store import project, tracking_uri
+from components.tracking.waiting import within
+from irra.utils.errors import UserError, without_password
+from irra.utils.files import hash_file
+
+Record = Mapping[str, Any]
+MAX_BYTES = 256 << 20  # of one file: some three million values
+LINES = 1000  # sent at a time: about one request
+FILES = ("file", "folder")
+
+
+def spool_folder() -> Path:
+    """Return the folder for the store in use; what is meant for one server is never sent to another."""
+    store = hashlib.sha256(without_password(tracking_uri()).encode()).hexdigest()[:12]
+    return project() / "mlflow-spool" / store
+
+
+class Spool:
+    """The file of one run; it exists from the first record that is kept until all were sent."""
+
+    def __init__(self, start: Record) -> None:
+        self._start = start
+        self._file: TextIO | None = None
+        self.path = spool_folder() / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}.jsonl"  # in order
+
+    def append(self, records: Iterable[Record]) -> None:
+        """Keep `records`.
+
+        Raises:
+            OSError: The disk or the file is full.
+        """
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("a+", encoding="utf-8")
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            write_records(self._file, [self._start])
+        if self.path.stat().st_size > MAX_BYTES:
+            raise OSError(f"{self.path} has reached its limit of {MAX_BYTES >> 20} MiB")
+        write_records(self._file, records)
+
+    def read(self) -> list[Record]:
+        """Return what is kept."""
+        return read_records(self.path) if self._file else []
+
+    def remove(self) -> None:
+        """Remove the file, since all of it was sent."""
+        if self._file:
+            self.path.unlink(missing_ok=True)
+            self._file.close()
+            self._file = None
+
+    def release(self) -> None:
+        """Leave the file to the process that will send it."""
+        if self._file:
+            self._file.close()
+
+
+def write_records(file: TextIO, records: Iterable[Record]) -> None:
+    """Append records to an open file."""
+    file.write("".join(json.dumps(record) + "\n" for record in records))
+    file.flush()
+
+
+def read_records(path: Path) -> list[Record]:
+    """Read a file; a line that a killed process or a full disk left unfinished is skipped."""
+    records: list[Record] = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and len(record) == 1:
+            records.append(record)
+    return records
+
+
+def waiting_files(run_id: str) -> list[Path]:
+    """Return the files that hold records of a run."""
+    return [path for path in sorted(spool_folder().glob("*.jsonl")) if run_of(read_records(path)) == run_id]
+
+
+def run_of(records: Iterable[Record]) -> str | None:
+    """Return the id of the run that `records` belong to; None if it must still be made."""
+    ids = [record["run"].get("id") for record in records if "run" in record]
+    return ids[-1] if ids else None
+
+
+def send_entries(client: Any, run_id: str, records: list[Record]) -> None:
+    """Send metrics, parameters, tags and datasets."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+
+    def of(kind: str, part: list[Record]) -> Iterator[Any]:
+        return (record[kind] for record in part if kind in record)
+
+    known = client.get_run(run_id).data.params if any(of("param", records)) else {}
+    for start in range(0, len(records), LINES):
+        part = records[start : start + LINES]
+        metrics = [Metric(*metric) for metric in of("metric", part)]
+        tags = [RunTag(*tag) for tag in of("tag", part)]
+        # A run made while the server was away may turn out to exist, with other values.
+        changed = [
+            RunTag(f"changed.{name}", value) for name, value in of("param", part) if value != known.get(name, value)
+        ]
+        params = [Param(name, value) for name, value in of("param", part) if value == known.get(name, value)]
+        client.log_batch(run_id, metrics, params, tags + changed)
+        for name, digest, source, context in of("dataset", part):
+            inputs = DatasetInput(Dataset(name, digest, "prepared", source), [InputTag("mlflow.data.context", context)])
+            client.log_inputs(run_id, [inputs])
+
+
+def file_record(kind: str, path: Path, folder: str) -> Record:
+    """Describe an artifact that is to be sent later, with the hash of its content."""
+    return {kind: [str(path.absolute()), folder, content_hash(path)]}
+
+
+def send_file(client: Any, run_id: str, record: Record) -> None:
+    """Upload the artifact in a record.
+
+    Raises:
+        UserError: The file is gone or has another content.
+    """
+    ((kind, (name, folder, digest)),) = record.items()
+    path = Path(name)
+    if not path.exists() or content_hash(path) != digest:
+        raise UserError(f"{path}: no longer what was to be uploaded")
+    upload(client, run_id, kind, path, folder)
+
+
+def upload(client: Any, run_id: str, kind: str, path: Path, folder: str) -> None:
+    """Upload a file, or a folder or its contents, within a time that depends on the size.
+
+    Raises:
+        TimeoutError: It took longer.
+    """
+    size = sum(file.stat().st_size for file in _files(path))
+    seconds = waiting.UPLOAD_SECONDS + size / waiting.UPLOAD_BYTES_PER_SECOND
+    send = client.log_artifacts if kind == "folder" else client.log_artifact
+    within(seconds, lambda: send(run_id, str(path), folder or None))
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents in a folder."""
+    if path.is_file():
+        return hash_file(path)
+    lines = [f"{file.relative_to(path)} {hash_file(file)}\n" for file in _files(path)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
