@@ -139,7 +139,7 @@ def main() -> None:
     if not results:
         raise UserError(f"no finished experiment is named {NAME_PREFIX}*; run `make ablation`")
     compare(results, report)
-    print((report / "ablation.md").read_text(), end="")
+    print((report / "ablation.md").read_text(encoding="utf-8"), end="")
     if missing:
         raise UserError(f"no result for {', '.join(missing)}; `make ablation` trains them again")
 

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import os
 import sys
 import warnings
@@ -52,6 +53,7 @@ def main(
             )
     arguments = vars(parser.parse_args())
     warnings.formatwarning = _warning
+    print_anything()
     os.environ.setdefault("DVC_STAGE", name)
     try:  # not `guarded`, which would add frames to every traceback
         config = getattr(load_params(arguments["params"]), section or name)
@@ -64,11 +66,19 @@ def main(
 def guarded(work: Callable[[], object]) -> int:
     """Run `work` and return the exit status; user errors, full disks and signals print a message, not a traceback."""
     warnings.formatwarning = _warning
+    print_anything()
     try:
         work()
     except BaseException as error:
         return explain(error)
     return 0
+
+
+def print_anything() -> None:
+    """Print as an escape what the locale cannot show, such as an arrow, rather than end in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def explain(error: BaseException) -> int:

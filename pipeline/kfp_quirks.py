@@ -5,6 +5,7 @@ Each says what would happen without it, and links to a report if there is one.
 
 import json
 import re
+import shlex
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import urllib3
 from google.protobuf import json_format
 from kfp import client as kfp_client
+from kfp.local import subprocess_task_handler
 
 from irra.utils.errors import UserError
 from pipeline.graph import Pipeline
@@ -66,6 +68,22 @@ class QuietClient(kfp_client.Client):  # type: ignore[misc]
         https://github.com/kubeflow/pipelines/pull/4638
         """
         self._context_setting["namespace"] = namespace.strip()
+
+
+def quote_interpreter() -> None:
+    """Quote the path of this Python, which kfp's subprocess runner writes into a shell command as it is.
+
+    A folder with a space in its name would end the command there: "not found".
+    """
+    original = subprocess_task_handler.replace_python_executable
+    replace = getattr(original, "func", original)  # the original, also where this has run before
+
+    def quoted(full_command: list[str], new_executable: str) -> list[str]:
+        replaced: list[str] = replace(full_command, shlex.quote(new_executable))
+        return replaced
+
+    quoted.func = replace  # type: ignore[attr-defined]
+    subprocess_task_handler.replace_python_executable = quoted
 
 
 def run_here(pipeline: Pipeline, root: Path, values: Mapping[str, Any]) -> Path:
@@ -140,4 +158,7 @@ def _is_chosen(task: Mapping[str, Any], run: Path) -> bool:
     match = CONDITION.search(condition)
     assert match, condition
     result = run / match["task"] / RESULT
-    return result.exists() and json.loads(result.read_text())["parameterValues"]["Output"] == match["value"]
+    return (
+        result.exists()
+        and json.loads(result.read_text(encoding="utf-8"))["parameterValues"]["Output"] == match["value"]
+    )

@@ -19,7 +19,7 @@ from components.tracking.store import tracking_uri
 from irra.config import Params
 from irra.utils.errors import UserError
 from pipeline.graph import Pipeline
-from pipeline.kfp_quirks import run_here
+from pipeline.kfp_quirks import quote_interpreter, run_here
 
 # variables that users set for the stages; containers do not inherit them
 PASSED_ON = ("AWS_", "MLFLOW_", "OMP_NUM_THREADS")
@@ -32,6 +32,7 @@ def run_in_subprocesses(pipeline: Pipeline, root: Path, values: Mapping[str, Any
     Raises:
         UserError: A task failed.
     """
+    quote_interpreter()
     own = _folder_of_its_own(root)
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(own))
     return run_here(pipeline, own, values)
@@ -56,7 +57,12 @@ def run_in_containers(
     artifacts.mkdir(exist_ok=True)
     with tracking_server() as uri:
         runner = local.DockerRunner(
-            environment={**_environment(), "MLFLOW_TRACKING_URI": uri},
+            environment={
+                **_environment(),
+                "MLFLOW_TRACKING_URI": uri,
+                "no_proxy": "127.0.0.1",
+                "NO_PROXY": "127.0.0.1",
+            },
             network_mode="host",
             user=f"{os.getuid()}:{os.getgid()}",
             shm_size="1g",
@@ -145,9 +151,10 @@ def tracking_server() -> Iterator[str]:
 
 
 def _wait_for(address: str, server: "subprocess.Popen[bytes]") -> None:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # http_proxy is not for loopback addresses
     deadline = time.monotonic() + SERVER_SECONDS
     while time.monotonic() < deadline and server.poll() is None:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):
+        with contextlib.suppress(OSError), direct.open(f"{address}/health", timeout=5):
             return
         time.sleep(0.2)
     raise UserError(f"MLflow's server did not start at {address}; try `make mlflow`, and set MLFLOW_TRACKING_URI to it")

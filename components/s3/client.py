@@ -23,6 +23,7 @@ ATTEMPTS = 5  # per request, unless AWS_MAX_ATTEMPTS is set; also per body whose
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 30.0  # without a byte
 CHUNK_BYTES = 1 << 20
+CHECKSUMS = ("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION")
 SHA256 = "sha256"  # the metadata key of the hash on objects that we upload
 DENIED, ABSENT = "access denied; the credentials in use do not allow this", "no such object"
 ERROR_REASONS = {
@@ -123,8 +124,9 @@ class RemoteFolder:
     def put(self, file: BinaryIO, name: str, metadata: Mapping[str, str], parts: int = PARTS) -> None:
         """Upload an open file; the object appears, or replaces an earlier one, only when it is complete.
 
-        S3 verifies the data against the checksum that boto3 sends along. With a single part at a time, boto3 starts no
-        threads, which would keep the process alive while S3 hangs.
+        The hash in its metadata is compared when it is read; with AWS_REQUEST_CHECKSUM_CALCULATION=when_supported, S3
+        also verifies what arrives, if the server can. With a single part at a time, boto3 starts no threads, which would
+        keep the process alive while S3 hangs.
         """
         from boto3.s3.transfer import TransferConfig
 
@@ -209,6 +211,8 @@ def _connect() -> Any:
             "mode": os.environ.get("AWS_RETRY_MODE", "standard"),
             "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", ATTEMPTS)),
         }
+        for name in CHECKSUMS:  # servers other than AWS often do not know checksums in trailers
+            os.environ.setdefault(name, "when_required")
         config = Config(
             retries=retries,
             connect_timeout=CONNECT_SECONDS,

@@ -33,7 +33,7 @@ def read_config(name: str) -> dict[str, Any]:
         close = difflib.get_close_matches(name, paths, n=3)
         hint = f"; did you mean {' or '.join(close)}?" if close else "; any ViT CLIP name of open_clip works"
         raise ValueError(f"unknown backbone {name!r}{hint}")
-    config: dict[str, Any] = json.loads(paths[name].read_text())
+    config: dict[str, Any] = json.loads(paths[name].read_text(encoding="utf-8"))
     if not _is_plain_vit_clip(config):
         raise ValueError(f"backbone {name!r} is not a ViT CLIP with CLIP's own text encoder")
     return config

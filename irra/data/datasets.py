@@ -97,7 +97,7 @@ def read_annotations(dataset_root: Path, dataset_name: str | None = None) -> lis
         problems += _shared_identities(records)
     if problems:
         raise UserError(_summary(path, problems))
-    _warn_of_other_sizes(name, expected.sizes, records)
+    warn_of_other_sizes(name, records)
     return records
 
 
@@ -175,7 +175,7 @@ def _parse(entries: list[Any], image_keys: tuple[str, ...]) -> tuple[list[Record
         problems += entry_problems
         if entry_problems:
             continue
-        path = PurePosixPath(entry[image_key]).as_posix()
+        path = _posix(entry[image_key]).as_posix()
         if path in first_entry:
             problems.append(f"entry {number}: {image_key} {path!r} is already the image of entry {first_entry[path]}")
             continue
@@ -192,7 +192,8 @@ def _entry_problems(entry: Any, image_key: str, image_keys: tuple[str, ...]) -> 
     for key, check in checks.items():
         if key not in entry:
             names = image_keys if key == image_key else (key,)
-            yield f"key {' or '.join(map(repr, names))} is missing"
+            hint = "; it says train, val or test. Take the annotation file that has it" if key == "split" else ""
+            yield f"key {' or '.join(map(repr, names))} is missing{hint}"
         elif problem := check(entry[key]):
             yield f"{key} {problem}"
 
@@ -217,10 +218,15 @@ def _split_problem(value: Any) -> str | None:
 def _path_problem(value: Any) -> str | None:
     if not isinstance(value, str) or not _is_text(value):
         return f"must be a path inside imgs/, found {_show(value)}"
-    path = PurePosixPath(value)
+    path = _posix(value)
     if path.is_absolute() or ".." in path.parts:
         return f"must stay inside imgs/ (no leading / and no ..), found {_show(value)}"
     return None
+
+
+def _posix(value: str) -> PurePosixPath:
+    """The path that an annotation names, which was written on Windows where it has backslashes and no slash."""
+    return PurePosixPath(value if "/" in value else value.replace("\\", "/"))
 
 
 def _is_caption(value: str) -> bool:
@@ -263,7 +269,9 @@ def _summary(path: Path, problems: list[str]) -> str:
     return "\n".join(lines + ([f"  and {more} more"] if more > 0 else []))
 
 
-def _warn_of_other_sizes(name: str, published: Mapping[str, Size], records: list[Record]) -> None:
+def warn_of_other_sizes(name: str, records: list[Record]) -> None:
+    """Warn where the records are not those of the published splits."""
+    published = FORMATS.get(name, OWN_DATA).sizes
     found = split_sizes(records)
     nothing = Size(0, 0, 0)
     differing = [

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from irra.utils.errors import UserError
 
-FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "AVIF")
 MAX_PIXELS = 50_000_000  # far above any person crop; a file of a few bytes may claim far more
 MAX_SCANNED_PIXELS = 10 * MAX_PIXELS  # pixels times scans: a large progressive JPEG, or a small one of many scans
 START_OF_SCAN = b"\xff\xda"
@@ -115,7 +115,7 @@ def load_images(paths: list[Path], size: tuple[int, int], workers: int) -> Gener
         return
     # Spawned, not forked: the calling process may run threads, and a fork would copy their locks in whatever state.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=start_worker) as pool:
         pending: deque[Future[list[Pixels | BadImage]]] = deque()
         try:
             for chunk in chunks:
@@ -125,7 +125,10 @@ def load_images(paths: list[Path], size: tuple[int, int], workers: int) -> Gener
             while pending:
                 yield from pending.popleft().result()
         except BrokenProcessPool:
-            raise UserError("a decoding process was killed, most likely because memory ran out") from None
+            raise UserError(
+                "a decoding process was killed, most likely because memory ran out; a script of your own must call "
+                'this under `if __name__ == "__main__":`, since each process imports it anew'
+            ) from None
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -164,7 +167,7 @@ def _load(path: Path, size: tuple[int, int]) -> Pixels | BadImage:
         return error
 
 
-def _start_worker() -> None:
+def start_worker() -> None:
     """Leave interrupts to the parent process, and exit when it dies rather than wait for it for ever."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()

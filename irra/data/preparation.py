@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from irra.config import PrepareConfig
-from irra.data.datasets import SPLITS, Record, read_annotations
+from irra.data.datasets import SPLITS, Record, read_annotations, warn_of_other_sizes
 from irra.data.images import BadImage, load_images
 from irra.data.store import StoreWriter
 from irra.utils.cores import available_cores
@@ -85,6 +85,8 @@ def prepare(config: PrepareConfig, source: Path, target: Path, workers: int | No
         stats = writer.finish(config.model_dump(exclude={"root_dir"}))  # the location does not matter
         _check_splits(records, stats)
     if stats["skipped"]:
+        lost = {item["path"] for item in stats["skipped"]}
+        warn_of_other_sizes(config.dataset_name, [record for record in records if record.path not in lost])
         warnings.warn(f"{target}: {_list_skipped(stats['skipped'])}", stacklevel=2)
     return stats
 
@@ -127,8 +129,22 @@ def _check_present(paths: list[Path]) -> None:
     if missing:
         raise UserError(
             f"{len(missing)} of the {len(paths)} images named in the annotations do not exist: {first_of(missing)}; "
-            "complete the dataset, or set prepare.on_bad_image: skip"
+            + (_found_elsewhere(Path(missing[0])) or "complete the dataset, or set prepare.on_bad_image: skip")
         )
+
+
+def _found_elsewhere(path: Path) -> str | None:
+    """Where a missing image lies instead, if the layout has one of the usual mistakes, and the cure."""
+    images = next(parent for parent in path.parents if parent.name == "imgs" and parent.parent.name != "imgs")
+    inner = path.relative_to(images)
+    if (images / "imgs" / inner).is_file():
+        return f"it is in {images / 'imgs'}: move what is there to {images}"
+    if inner.parts[0] == "imgs" and (images.parent / inner).is_file():
+        return f"{images.parent / inner} is there: annotations name paths inside imgs/, so remove the prefix imgs/"
+    names = {other.name.lower(): other.name for other in path.parent.iterdir()} if path.parent.is_dir() else {}
+    if other := names.get(path.name.lower()):
+        return f"{path.parent} has {other}: rename the files, or write their names into the annotations as they are"
+    return None
 
 
 def _check_splits(records: list[Record], stats: dict[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import stat
+import warnings
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -14,7 +16,7 @@ from PIL import Image, ImageOps
 from irra.data.images import size_problem, to_rgb
 from irra.utils.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jfif", ".jpe", ".avif")
 THUMBNAIL_QUALITY = 85
 
 Pixels = NDArray[np.uint8]
@@ -44,8 +46,10 @@ def find_pictures(folder: Path) -> tuple[list[PictureFile], list[dict[str, str]]
         raise UserError(f"{folder}: no such folder of pictures")
     found: list[PictureFile] = []
     skipped: list[dict[str, str]] = []
+    others: Counter[str] = Counter()
     for path in _walk(folder, skipped):
         if not path.lower().endswith(SUFFIXES):
+            others[os.path.splitext(path)[1].lower()] += 1
             continue
         try:
             path.encode()
@@ -61,6 +65,9 @@ def find_pictures(folder: Path) -> tuple[list[PictureFile], list[dict[str, str]]
                 skipped.append({"path": path, "reason": "not a regular file"})
                 continue
             found.append(PictureFile(path, status.st_size, status.st_mtime_ns))
+    if others:
+        counts = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in others.most_common())
+        warnings.warn(f"{folder}: not looked at, since their names are not those of pictures: {counts}", stacklevel=2)
     return sorted(found, key=lambda file: file.path), skipped
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from irra.config import SyntheticConfig
+from irra.data.images import start_worker
 from irra.synthetic.attributes import Person, draw_people, draw_person
 from irra.synthetic.captions import describe
 from irra.synthetic.photograph import take
@@ -26,7 +27,10 @@ def write_dataset(root: Path, config: SyntheticConfig, workers: int | None = Non
     splits = {"train": config.train_ids, "val": config.val_ids, "test": config.test_ids}
     people = draw_people(config.seed, sum(splits.values()))
     names = [name for name, count in splits.items() for _ in range(count)]
-    with replace_folder(root / "imgs") as pending, ProcessPoolExecutor(workers or available_cores()) as pool:
+    with (
+        replace_folder(root / "imgs") as pending,
+        ProcessPoolExecutor(workers or available_cores(), initializer=start_worker) as pool,
+    ):
         for camera in CAMERAS:
             (pending / camera.folder).mkdir()
         render = functools.partial(_render_identity, pending, config)

@@ -11,9 +11,9 @@ from PIL import Image
 
 from irra.config import PrepareConfig
 from irra.data import images as decoding
-from irra.data.datasets import Record
+from irra.data.datasets import Record, warn_of_other_sizes
 from irra.data.images import load_image
-from irra.data.preparation import hold_out_val, prepare, prepare_dataset
+from irra.data.preparation import _found_elsewhere, hold_out_val, prepare, prepare_dataset
 from irra.data.store import PreparedStore
 from irra.utils.cores import available_cores
 from irra.utils.errors import UserError
@@ -271,3 +271,22 @@ def test_the_stage_loads_neither_torch_nor_its_company() -> None:
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("there", "named", "said"),
+    [
+        ("imgs/a.JPG", "a.jpg", "has a.JPG"),
+        ("imgs/imgs/a.jpg", "a.jpg", "move what is there"),
+        ("imgs/a.jpg", "imgs/a.jpg", "remove the prefix imgs/"),
+    ],
+)
+def test_a_usual_mistake_in_the_layout_is_recognised(tmp_path: Path, there: str, named: str, said: str) -> None:
+    (tmp_path / there).parent.mkdir(parents=True)
+    (tmp_path / there).touch()
+    assert said in str(_found_elsewhere(tmp_path / "imgs" / named))
+
+
+def test_what_skipping_leaves_is_compared_with_the_published_sizes() -> None:
+    with pytest.warns(UserWarning, match="not comparable with published ones"):
+        warn_of_other_sizes("RSTPReid", RECORDS)
