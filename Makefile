@@ -63,7 +63,7 @@ repro: setup ## run the pipeline in dvc.yaml with params.yaml, then show the res
 
 mlflow: setup ## compare runs in a browser at http://127.0.0.1:5000 (PORT=5000)
 	@case "$$MLFLOW_TRACKING_URI" in http*) echo "MLFLOW_TRACKING_URI names a server that runs already: open its address in a browser";; \
-	*) exec $(BIN)/mlflow server --backend-store-uri "$$($(BIN)/python -m components.tracking.store)" \
+	*) $(BIN)/python tools/check_port.py $(PORT) && exec $(BIN)/mlflow server --backend-store-uri "$$($(BIN)/python -m components.tracking.store)" \
 		--artifacts-destination mlartifacts --host 127.0.0.1 --port $(PORT);; esac
 
 mlflow-sync: setup ## send what could not be sent to MLflow while its server was away

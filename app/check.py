@@ -33,5 +33,27 @@ def check(path: Path) -> None:
         find_weights(params.train.backbone, params.train.pretrained)
 
 
+def check_repository(folder: Path) -> None:
+    """Check that DVC can work here: a ZIP download of the project has no git repository.
+
+    Raises:
+        UserError: There is none, and DVC is not told to do without.
+    """
+    configs = [path for name in ("config", "config.local") if (path := folder / ".dvc" / name).is_file()]
+    if any("no_scm = true" in path.read_text(encoding="utf-8").lower() for path in configs):
+        return
+    if not any((parent / ".git").exists() for parent in (folder, *folder.parents)):
+        raise UserError(
+            f"{folder}: no git repository, which DVC needs: run `git init`, or `dvc config --local core.no_scm true` "
+            "to do without experiments and versions"
+        )
+
+
+def main() -> None:
+    """Check the project in the current folder."""
+    check_repository(Path.cwd())
+    check(PARAMS)
+
+
 if __name__ == "__main__":
-    raise SystemExit(guarded(lambda: check(PARAMS)))
+    raise SystemExit(guarded(main))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from app.check import check
+from app.check import check, check_repository
 from irra.utils.errors import UserError
 from tests.presets import preset_text
 
@@ -51,3 +51,14 @@ def test_a_section_that_dvc_would_miss_in_the_end_is_named_at_the_start(tmp_path
         pytest.raises(UserError, match="no section report; `make params` writes it"),
     ):
         check(path)
+
+
+def test_a_download_without_git_is_told_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="git init"):
+        check_repository(tmp_path)
+
+
+def test_a_project_that_does_without_git_passes(tmp_path: Path) -> None:
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n", encoding="utf-8")
+    check_repository(tmp_path)

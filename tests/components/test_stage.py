@@ -186,3 +186,10 @@ def test_a_stage_says_that_the_disk_is_full_and_leaves_the_previous_output(
     assert f"error: {target}: {os.strerror(errno.EFBIG)}; nothing half-written was left; an output" in done.stderr
     assert "Traceback" not in done.stderr
     assert (tmp_path / "prepared" / "shard-00000.npy").read_bytes() == before
+
+
+def test_what_the_locale_cannot_show_ends_no_run() -> None:
+    script = "from components.stage import guarded; raise SystemExit(guarded(lambda: print('a \u2192 b')))"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "a \\u2192 b\n"), done.stderr

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 from kfp import dsl
+from kfp.local import subprocess_task_handler
 
 from components.stages import ROWS
 from irra.config import Params, change
 from irra.utils.errors import UserError
 from pipeline.graph import ablation_arguments, ablation_pipeline, arguments, irra_pipeline
-from pipeline.kfp_quirks import check_finished
+from pipeline.kfp_quirks import check_finished, quote_interpreter
 from pipeline.local import on_this_machine, run_in_subprocesses
 from tests.pipeline.packages import IMAGE, LOSSES, SEEDS, tiny
 
@@ -129,3 +130,9 @@ def test_every_run_has_its_own_folder(tmp_path: Path) -> None:
     assert json.loads((folder / "double" / "executor_output.json").read_text())["parameterValues"] == {"Output": 6}
     assert list(folder.parent.iterdir()) == [folder]
     assert folder.parent.parent == tmp_path
+
+
+def test_the_path_of_python_may_have_a_space() -> None:
+    quote_interpreter()
+    replace = subprocess_task_handler.replace_python_executable
+    assert replace(["sh", "-c", "python3 -m x"], "/a b/python") == ["sh", "-c", "'/a b/python' -m x"]
