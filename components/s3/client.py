@@ -125,8 +125,8 @@ class RemoteFolder:
         """Upload an open file; the object appears, or replaces an earlier one, only when it is complete.
 
         The hash in its metadata is compared when it is read; with AWS_REQUEST_CHECKSUM_CALCULATION=when_supported, S3
-        also verifies what arrives, if the server can. With a single part at a time, boto3 starts no threads, which would
-        keep the process alive while S3 hangs.
+        also verifies what arrives, if the server can. With a single part at a time, boto3 starts no threads, which
+        would keep the process alive while S3 hangs.
         """
         from boto3.s3.transfer import TransferConfig
 
