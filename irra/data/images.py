@@ -5,6 +5,7 @@ import os
 import signal
 import stat
 import threading
+import time
 from collections import deque
 from collections.abc import Generator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -176,5 +177,6 @@ def start_worker() -> None:
 def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
-    parent.join()
+    while os.getppid() == parent.pid:  # a forked sibling would keep the pipe open on which `join` waits
+        time.sleep(0.5)
     os._exit(1)
