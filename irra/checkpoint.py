@@ -227,7 +227,10 @@ class StateFolder:
                 content: str = file.metadata()["irra"]
         except (safetensors.SafetensorError, OSError, KeyError, TypeError) as error:
             raise UserError(f"{path}: not a training state of this version ({error}); {self._start_over()}") from None
-        return parse_record(content, StateMetadata, path, self._start_over())
+        metadata = parse_record(content, StateMetadata, path, self._start_over())
+        saved = json.loads(content)["state"]  # parsing made floats of the epochs in the history
+        metadata.state = TrainState(**{name: saved[name] for name in asdict(metadata.state) if name in saved})
+        return metadata
 
     def _start_over(self) -> str:
         return f"move {self.folder} away to start over"

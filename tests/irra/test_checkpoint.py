@@ -90,12 +90,14 @@ def test_a_state_restores_weights_moments_and_progress(
     model, optimizer = stepped(train_config)
     (tmp_path / "best-0002.safetensors").write_text("best")
     best = {"best_epoch": 2, "best_sha256": hash_file(tmp_path / "best-0002.safetensors")}
-    at = TrainState(epoch=3, step=7, history=[{"epoch": 0.1, "loss/total": 1 / 3}], window={"steps": 2.0}, **best)
+    history = [{"epoch": 1, "loss/total": 1 / 3}]
+    at = TrainState(epoch=3, step=7, history=history, window={"steps": 2.0}, **best)
     StateFolder(tmp_path, {"train.lr": 1e-5}).save(at, model, optimizer, {})
     other, empty = small_model(1), None
     empty = build_optimizer(other, train_config)
     restored = StateFolder(tmp_path, {"train.lr": 1e-5}).load(other, empty, scaler)
     assert restored == at
+    assert repr(restored) == repr(at)  # an epoch stays an integer
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
     ours, theirs = optimizer.state_dict()["state"], empty.state_dict()["state"]
     assert ours.keys() == theirs.keys()
