@@ -249,7 +249,11 @@ def test_the_run_of_a_killed_process_is_ended_by_the_next(project: Path) -> None
     assert get_run(done.stdout.strip()).info.status == "KILLED"
 
 
-@pytest.mark.parametrize("owner", [this_process(), "another-machine/pid:[1]/1/1", "by hand", ""])
+@pytest.mark.parametrize(
+    "owner",
+    [this_process(), "another-machine/pid:[1]/1/1", "by hand", ""],
+    ids=["this process", "a process of another machine", "a person", "unknown"],
+)
 def test_a_run_whose_process_may_still_live_is_left_alone(project: Path, owner: str) -> None:  # noqa: F811
     with open_run("train") as tracker:
         pass
