@@ -224,7 +224,7 @@ def test_people_get_counts_and_the_first_files_left_out(model: Path, store: Prep
     done = irra("index", "--images", photos, "--model", model, "--out", tmp_path / "index")
     lines = done.stdout.splitlines()
     assert [line for line in lines if line.startswith(("pictures", "skipped   "))] == ["pictures  2", "skipped   12"]
-    reason = "not a JPEG, PNG, BMP, TIFF, WEBP, GIF image"
+    reason = "not a JPEG, PNG, BMP, TIFF, WEBP, GIF, AVIF image"
     assert [line for line in lines if line.startswith("skipped  b")] == [
         f"skipped  broken{number:02}.png: {reason}" for number in range(10)
     ]
