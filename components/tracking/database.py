@@ -4,14 +4,13 @@ MLflow makes the tables one by one in the database itself. A process that is kil
 once, would leave a database that MLflow cannot open any more.
 """
 
-import fcntl
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 from irra.utils.errors import UserError
 from irra.utils.files import replace_file
+from irra.utils.locks import locked
 
 
 def database_of(uri: str) -> Path | None:
@@ -24,8 +23,7 @@ def make_database(path: Path) -> None:
     """Make MLflow's tables in a new database; does nothing if there is a database already."""
     if _exists(path):
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.with_name(f"{path.name}.lock")):
+    with locked(path, wait=True):
         if not _exists(path):
             _remove_leftovers(path)
             with replace_file(path) as temporary:
@@ -50,14 +48,6 @@ def check_complete(path: Path) -> None:
             f"{path}: the process that made this database was stopped before all tables were there; "
             "it holds no runs: delete it, and a new one is made"
         )
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock on the file `path`; the system releases it even if this process is killed."""
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _exists(path: Path) -> bool:

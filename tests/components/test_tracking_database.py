@@ -58,7 +58,7 @@ def test_a_first_run_killed_while_it_makes_the_tables_stops_no_later_one(tmp_pat
         process.send_signal(signal.SIGKILL)
     assert not (tmp_path / "mlflow.db").exists()
     assert connect(f"sqlite:///{tmp_path}/mlflow.db").search_experiments()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mlflow.db", "mlflow.db.lock"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mlflow.db"]
 
 
 def test_an_empty_database_is_made(tmp_path: Path) -> None:

@@ -38,10 +38,10 @@ from pathlib import Path
 from irra.utils.locks import locked
 with locked(Path(sys.argv[1])):
     if os.fork() == 0:
+        print("held", flush=True)  # only the child: by now it has left the lock to its parent
         os.close(1)
         sys.stdin.read()
         os._exit(0)
-    print("held", flush=True)
     time.sleep(60)
 """
 
