@@ -25,7 +25,8 @@ class Project:
             "OMP_NUM_THREADS": "1",  # the same number of threads gives the same weights
             "GIT_CONFIG_GLOBAL": "/dev/null",
         }
-        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME"):
+        make = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")  # of `make test-system`, which a make in the copy would obey
+        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", *make):
             self.environment.pop(name, None)
 
     def run(self, *command: str) -> str:
