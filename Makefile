@@ -27,7 +27,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup preset params repro mlflow mlflow-sync experiments ablation index demo register \
-	run-local image run-docker push pipeline submit test test-system lint format bench lock clean
+	run-local image run-docker push pipeline submit test test-system test-hostile lint format bench lock clean
 
 help: ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -112,6 +112,9 @@ test: setup ## run the tests
 
 test-system: setup ## run whole pipelines with every runner, build the image, use an S3 server (half an hour; needs Docker)
 	@$(BIN)/python -m pytest -rs -m "system or docker"
+
+test-hostile: setup ## kill, damage, starve and mislead the pipeline on purpose, and count what happens (15 minutes)
+	@$(BIN)/python -m tests.hostile $(OPTIONS)
 
 lint: setup ## check style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
