@@ -58,7 +58,8 @@ params: setup ## rewrite params.yaml with all keys and comments; its values stay
 
 repro: setup ## run the pipeline in dvc.yaml with params.yaml, then show the results
 	@$(BIN)/python -m app.check
-	@$(BIN)/dvc repro
+	@before="$$(cat dvc.lock 2>/dev/null)"; $(BIN)/dvc repro && \
+		{ test "$$before" != "$$(cat dvc.lock)" || echo "Nothing has changed: data, pipeline and results are up to date."; }
 	@$(BIN)/python -m app.summary
 
 mlflow: setup ## compare runs in a browser at http://127.0.0.1:5000 (PORT=5000)

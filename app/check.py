@@ -5,7 +5,8 @@ python -m app.check              # the first step of `make repro`
 
 from pathlib import Path
 
-from components.layout import PARAMS
+from components.inputs import is_recorded
+from components.layout import DATASET_RECORD, PARAMS, outside
 from components.s3.client import is_remote
 from components.stage import guarded
 from irra.config import load_params
@@ -25,12 +26,14 @@ def check(path: Path) -> None:
     config = params.prepare
     if missing := missing_sections(path):
         raise UserError(f"{path}: no section {', '.join(missing)}; `make params` writes it, with its defaults")
-    if config.source and not is_remote(config.root_dir):
-        find_annotations(Path(config.source), config.dataset_name)
-    if params.train.pretrained and Path(params.train.pretrained).is_file():
+    source, weights = config.source and outside(config.source), params.train.pretrained
+    is_elsewhere = source is not None and not Path(source).exists() and is_recorded(DATASET_RECORD, config.source)
+    if source and not is_remote(config.root_dir) and not is_elsewhere:
+        find_annotations(Path(source), config.dataset_name)
+    if weights and Path(outside(weights)).is_file():
         from irra.model.clip import find_weights  # takes seconds, which a tag of weights does not need
 
-        find_weights(params.train.backbone, params.train.pretrained)
+        find_weights(params.train.backbone, outside(weights))
 
 
 def check_repository(folder: Path) -> None:

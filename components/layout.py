@@ -1,5 +1,6 @@
-"""Default paths of what the stages read and write; dvc.yaml uses the same."""
+"""Default paths of what the stages read and write, which dvc.yaml uses too, and where inputs from outside are."""
 
+import os
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
@@ -10,3 +11,16 @@ REPORTS = Path("reports")
 CURVES, EVALUATION, PICTURES = REPORTS / "train", REPORTS / "evaluate", REPORTS / "report"
 DECISION, REGISTRATION = REPORTS / "gate" / "decision.json", REPORTS / "register" / "registration.json"
 ABLATION = REPORTS / "ablation"
+DATASET_RECORD, WEIGHTS_RECORD = REPORTS / "inputs" / "dataset.json", REPORTS / "inputs" / "weights.json"
+
+
+def project() -> Path:
+    """The current folder or, in the temporary workspace of a DVC experiment, the project it belongs to."""
+    here = Path.cwd()
+    return next((folder.parent for folder in here.parents if folder.name == ".dvc"), here)
+
+
+def outside(path: str) -> str:
+    """Where the file or folder is that a parameter names: git brings none that it ignores to a temporary workspace."""
+    there = project() / path
+    return str(there) if os.path.lexists(there) and not os.path.lexists(path) else path

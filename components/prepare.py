@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.layout import PREPARED
+from components.layout import PREPARED, outside
 from components.s3.client import is_remote
 from components.s3.transfer import download
 from components.stage import main
@@ -34,9 +34,11 @@ def run(inputs: Inputs, outputs: Outputs, config: PrepareConfig) -> dict[str, An
 
 
 def fetch(config: PrepareConfig, downloads: Path) -> PrepareConfig:
-    """Download a dataset in S3 to `<downloads>/<bucket>/<folder>`; returns `config` with a local root_dir."""
-    if not config.source or not is_remote(config.root_dir):
+    """Download a dataset in S3 to `<downloads>/<bucket>/<folder>`; returns `config` with the local root_dir."""
+    if not config.source:
         return config
+    if not is_remote(config.root_dir):
+        return config.model_copy(update={"root_dir": str(Path(outside(config.source)).parent)})
     root = downloads / config.root_dir.removeprefix("s3://")
     download(config.source, root / config.dataset_name, mirror=True)
     return config.model_copy(update={"root_dir": str(root)})

@@ -11,6 +11,7 @@ from pathlib import Path
 from components.layout import (
     ABLATION,
     CURVES,
+    DATASET_RECORD,
     DECISION,
     EVALUATION,
     INDEX,
@@ -20,6 +21,7 @@ from components.layout import (
     RANKINGS,
     REGISTRATION,
     TOKENS,
+    WEIGHTS_RECORD,
 )
 
 
@@ -46,6 +48,7 @@ class Stage:
 
 
 ROWS = (
+    Stage("inputs", None, (), (DATASET_RECORD, WEIGHTS_RECORD), on_kubeflow=False),  # for DVC, which runs it each time
     Stage("prepare", "prepare", (), (PREPARED,)),  # reads the dataset that the parameters name
     Stage("tokenize", "tokenize", (PREPARED,), (TOKENS,)),
     # never cached: whoever submits a training again wants a new one, with an MLflow run of its own

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from components.layout import CURVES, MODEL, PREPARED, TOKENS
+from components.layout import CURVES, MODEL, PREPARED, TOKENS, outside
 from components.s3.checkpoints import open_state
 from components.stage import main
 from components.tracking.run import Tracker, open_run
@@ -21,6 +21,7 @@ from irra.config import TrainConfig
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
 from irra.layout import WEIGHTS
+from irra.model.clip import find_weights
 from irra.trainer import Trainer
 from irra.training import EpochLines, best_metrics, build_trainer, fingerprint, save_best, write_curves
 from irra.utils.files import check_replaceable, write_json
@@ -58,8 +59,10 @@ def run(inputs: Inputs, outputs: Outputs, config: TrainConfig) -> dict[str, Any]
     """
     check_replaceable(outputs.model, WEIGHTS, "a model folder")
     store, tokens = PreparedStore.open(inputs.prepared), TokenStore.open(inputs.tokens)
-    with open_state(outputs.checkpoints, fingerprint(config, store, tokens), outputs.checkpoints_uri) as states:
-        trainer = build_trainer(store, tokens, config, states)
+    weights = find_weights(config.backbone, config.pretrained and outside(config.pretrained))
+    same = fingerprint(config, store, tokens, weights)
+    with open_state(outputs.checkpoints, same, outputs.checkpoints_uri) as states:
+        trainer = build_trainer(store, tokens, config, weights, states)
         run_id = trainer.state.run_id or read_run_id(states)
         with open_run("train", run_id=run_id, run_name=config.loss_names, system_metrics=True) as tracker:
             trainer.state.run_id = tracker.run_id or run_id

@@ -19,7 +19,7 @@ from irra.model.clip import find_weights
 from irra.trainer import Trainer
 from irra.utils.device import choose_device
 from irra.utils.errors import UserError
-from irra.utils.files import check_replaceable, replace_file
+from irra.utils.files import check_replaceable, hash_file, replace_file
 from irra.utils.locks import locked
 
 HISTORY, VALIDATION = "history.csv", "validation.csv"
@@ -53,17 +53,22 @@ def train(prepared: Path, tokens: Path, config: TrainConfig, model: Path) -> dic
     """
     check_replaceable(model, WEIGHTS, "a model folder")
     store, token_store = PreparedStore.open(prepared), TokenStore.open(tokens)
-    states = StateFolder(model.with_name(f"{model.name}.checkpoints"), fingerprint(config, store, token_store))
+    weights = find_weights(config.backbone, config.pretrained)
+    states = StateFolder(model.with_name(f"{model.name}.checkpoints"), fingerprint(config, store, token_store, weights))
     with locked(states.folder):
-        trainer = build_trainer(store, token_store, config, states)
+        trainer = build_trainer(store, token_store, config, weights, states)
         trainer.fit(EpochLines())
         save_best(trainer, model)
         states.clear()
     return best_metrics(trainer)
 
 
-def build_trainer(store: PreparedStore, tokens: TokenStore, config: TrainConfig, states: StateFolder) -> Trainer:
+def build_trainer(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, weights: Path | None, states: StateFolder
+) -> Trainer:
     """Build the trainer, with the model and optimizer restored from `states` if there is a saved state.
+
+    A new model starts from the file `weights`, or from random ones.
 
     Raises:
         UserError: Data, parameters, weights and saved state do not fit together.
@@ -73,7 +78,7 @@ def build_trainer(store: PreparedStore, tokens: TokenStore, config: TrainConfig,
     check_selection(store, config)
     device = choose_device(config.device)
     torch.manual_seed(config.seed)
-    model = build_model(model_spec(store, tokens, config), find_weights(config.backbone, config.pretrained))
+    model = build_model(model_spec(store, tokens, config), weights)
     return Trainer(model, data, config, device, states)
 
 
@@ -106,10 +111,11 @@ def model_spec(store: PreparedStore, tokens: TokenStore, config: TrainConfig) ->
     return ModelSpec.for_training(config, store.image_size, tokens.text_length, store.num_classes, used)
 
 
-def fingerprint(config: TrainConfig, store: PreparedStore, tokens: TokenStore) -> dict[str, Any]:
-    """What must be equal for training to be resumed."""
+def fingerprint(config: TrainConfig, store: PreparedStore, tokens: TokenStore, weights: Path | None) -> dict[str, Any]:
+    """What must be equal for training to be resumed; of the file `weights`, its content."""
     settings = {f"train.{key}": value for key, value in config.model_dump().items() if key not in NOT_IN_FINGERPRINT}
-    return settings | {"data": store.fingerprint, "tokens": tokens.fingerprint}
+    inputs = {"data": store.fingerprint, "tokens": tokens.fingerprint}
+    return settings | inputs | {"weights": hash_file(weights) if weights else None}
 
 
 def best_metrics(trainer: Trainer) -> dict[str, float]:

@@ -6,7 +6,6 @@ python -m components.s3.transfer download s3://bucket/raw/CUHK-PEDES data/raw/CU
 
 import argparse
 import json
-import os
 import shutil
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -16,7 +15,7 @@ from typing import NamedTuple, TypeVar
 from components.s3.client import SHA256, THREADS, Object, RemoteFolder
 from components.stage import guarded
 from irra.utils.errors import UserError, first_of
-from irra.utils.files import hash_file, leftovers
+from irra.utils.files import files_below, hash_file, leftovers
 from irra.utils.locks import locked
 from irra.utils.progress import progress
 
@@ -42,7 +41,7 @@ def upload(folder: Path, uri: str) -> None:
     Raises:
         UserError: There are no files to upload, or S3 failed.
     """
-    paths = {name: path for name, path in _files(folder).items() if name != MANIFEST and not _is_unfinished(name)}
+    paths = {name: path for name, path in files_below(folder).items() if name != MANIFEST and not _is_unfinished(name)}
     if not paths:
         raise UserError(f"{folder}: no such folder, or it has no files to upload")
     remote = RemoteFolder(uri)
@@ -102,12 +101,6 @@ def _fetch_missing(
     missing = sorted(name for name, is_copied in _in_parallel(compare, objects, "compare") if not is_copied)
     _check_space(folder, sum(objects[name].size for name in missing))
     _in_parallel(fetch, missing, "download")
-
-
-def _files(folder: Path) -> dict[str, Path]:
-    """All files below `folder`, following links, by relative path with forward slashes."""
-    found = [Path(parent, name) for parent, _, names in os.walk(folder, followlinks=True) for name in names]
-    return {path.relative_to(folder).as_posix(): path for path in found}
 
 
 def _contents(remote: RemoteFolder) -> tuple[dict[str, Object], dict[str, str]]:

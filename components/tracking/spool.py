@@ -21,8 +21,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from components.layout import project
 from components.tracking import waiting
-from components.tracking.store import project, tracking_uri
+from components.tracking.store import tracking_uri
 from components.tracking.waiting import within
 from irra.utils.errors import UserError, without_password
 from irra.utils.files import hash_file

@@ -2,9 +2,9 @@
 
 import os
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components.layout import project
 from components.tracking.database import check_complete, database_of, make_database
 from components.tracking.mlflow_quirks import prepare_mlflow
 from components.tracking.waiting import TimedClient, limit, within
@@ -33,12 +33,6 @@ def tracking_uri() -> str:
 def default_uri() -> str:
     """Return the address of the project's own SQLite store."""
     return f"sqlite:///{project() / 'mlflow.db'}"
-
-
-def project() -> Path:
-    """Return the current folder or, in the temporary workspace of a DVC experiment, the project it belongs to."""
-    here = Path.cwd()
-    return next((folder.parent for folder in here.parents if folder.name == ".dvc"), here)
 
 
 def find_run(client: "MlflowClient", uri: str, run_id: str | None, model_fingerprint: str | None) -> "Run | None":

@@ -97,6 +97,21 @@ def leftovers(path: Path) -> list[Path]:
     return [*path.parent.glob(names), *path.parent.glob(glob.escape(path.name) + ".tmp")]  # the latter: before locks
 
 
+def files_below(folder: Path) -> dict[str, Path]:
+    """All regular files below `folder`, by relative path with slashes; links are followed, each folder once."""
+    found: dict[str, Path] = {}
+    seen: set[tuple[int, int]] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        status = os.stat(parent)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        paths = (Path(parent, name) for name in names)
+        found |= {path.relative_to(folder).as_posix(): path for path in paths if path.is_file()}
+    return found
+
+
 def check_regular_file(path: Path) -> None:
     """Refuse what would block a reader or never end; a missing file and a folder are left to the caller.
 

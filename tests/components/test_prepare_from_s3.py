@@ -20,13 +20,18 @@ pytestmark = pytest.mark.xdist_group("storage")
 NAME = "toy"
 
 
+def picture(red: int) -> bytes:
+    """A small picture in one colour, as a PNG."""
+    file = io.BytesIO()
+    Image.new("RGB", (16, 48), (red, 40, 90)).save(file, "PNG")
+    return file.getvalue()
+
+
 def dataset() -> dict[str, bytes]:
     """Three people, one for each split."""
     files, entries = {}, []
     for pid, split in enumerate(("train", "val", "test")):
-        picture = io.BytesIO()
-        Image.new("RGB", (16, 48), (80 * pid, 40, 90)).save(picture, "PNG")
-        files[f"imgs/{pid}.png"] = picture.getvalue()
+        files[f"imgs/{pid}.png"] = picture(80 * pid)
         entries.append({"id": pid, "file_path": f"{pid}.png", "captions": [f"person {pid}"], "split": split})
     return files | {"annotations.json": json.dumps(entries).encode()}
 

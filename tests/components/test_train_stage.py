@@ -187,9 +187,9 @@ def test_a_training_on_other_data_or_tokens_is_not_resumed(
     model = small_model()
     optimizer, scaler = build_optimizer(model, config), torch.amp.GradScaler("cpu", enabled=False)
     outputs = outputs_in(tmp_path)
-    before = fingerprint(config, store, tokens)
+    before = fingerprint(config, store, tokens, None)
     StateFolder(outputs.checkpoints, before).save(TrainState(), model, optimizer, scaler.state_dict())
-    after = fingerprint(config, prepared, TokenStore.open(tmp_path / "tokens"))
+    after = fingerprint(config, prepared, TokenStore.open(tmp_path / "tokens"), None)
     with pytest.raises(UserError, match=rf"{changed}: \w+ there, \w+ here"):
         StateFolder(outputs.checkpoints, after).load(model, optimizer, scaler)
 
@@ -290,8 +290,8 @@ def test_best_weights_that_changed_are_not_published(
     store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path, no_server: None
 ) -> None:
     outputs = outputs_in(tmp_path)
-    states = StateFolder(outputs.checkpoints, fingerprint(config, store, tokens))
-    trainer = build_trainer(store, tokens, config, states)
+    states = StateFolder(outputs.checkpoints, fingerprint(config, store, tokens, None))
+    trainer = build_trainer(store, tokens, config, None, states)
     trainer.fit(EpochLines())
     best = states.best_weights(trainer.state.best_epoch)
     best.write_bytes(best.read_bytes()[:-1] + b"!")

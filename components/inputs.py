@@ -1,0 +1,147 @@
+"""Record what the pipeline reads from outside: the raw dataset, and a file of pretrained weights.
+
+python -m components.inputs             # what `dvc repro` runs first, each time
+
+By these small records, which belong into git, DVC sees whether data or weights are others, although it tracks neither.
+Where they are not, as in a clone that pulled the results, a record is taken to be true.
+"""
+
+import argparse
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from components.layout import DATASET_RECORD, PARAMS, WEIGHTS_RECORD, outside, project
+from components.s3.client import RemoteFolder, is_remote
+from components.stage import guarded
+from irra.config import Params, load_params
+from irra.utils.errors import UserError
+from irra.utils.files import check_regular_file, files_below, hash_file, write_json
+from irra.utils.progress import progress
+from irra.utils.records import read_record
+
+SEEN = Path("data/inputs-seen.json")  # of the project: what was hashed, and sizes and times by which it is recognised
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a parameter names: its value, the number of files there, and a SHA-256 of their names and contents.
+
+    Rendered data, weights known by a tag, and no weights have no files and no hash.
+    """
+
+    source: str | None
+    files: int = 0
+    sha256: str | None = None
+
+
+def run(params: Params) -> None:
+    """Bring both records up to date; a file whose record is still true is not written.
+
+    Raises:
+        UserError: The dataset is not here, and no record describes it.
+    """
+    source, weights = params.prepare.source, params.train.pretrained
+    update(DATASET_RECORD, source, None if source else Record(None))
+    update(WEIGHTS_RECORD, weights, Record(weights))  # what is no file is a tag of weights, or none
+
+
+def update(target: Path, source: str | None, elsewhere: Record | None) -> None:
+    """Write the record of `source` to `target` if it differs from the one there.
+
+    Args:
+        target: The file.
+        source: A folder, a file or an address in S3, maybe of something that is not here.
+        elsewhere: The record of a source that is neither here nor recorded.
+
+    Raises:
+        UserError: There is no such record.
+    """
+    previous = read(target)
+    current = describe(source) if source else None
+    if current is None and is_recorded(target, source):
+        print(f"note: {source} is out of reach, and taken to be as {target} says", flush=True)
+        return
+    if (current := current or elsewhere) is None:
+        raise UserError(f"{source}: no such folder, and {target} does not describe it; correct prepare.root_dir")
+    if current != previous:
+        write_json(target, asdict(current))
+
+
+def is_recorded(target: Path, source: str | None) -> bool:
+    """Whether the record in `target` describes files at `source`."""
+    record = read(target)
+    return record is not None and record.source == source and record.sha256 is not None
+
+
+def read(path: Path) -> Record | None:
+    """The record in `path`; None if there is none, or a damaged one, which costs no more than running again."""
+    try:
+        return read_record(path, Record, "", "")
+    except UserError:
+        return None
+
+
+def describe(source: str) -> Record | None:
+    """The record of a folder, local or in S3, or of a file; None if it is not here, or S3 cannot be reached."""
+    if is_remote(source):
+        return describe_remote(source)
+    place = Path(outside(source))
+    check_regular_file(place)
+    if not place.exists():
+        return None
+    files = files_below(place) if place.is_dir() else {place.name: place}
+    return Record(source, len(files), hash_contents(place, files))
+
+
+def describe_remote(uri: str) -> Record | None:
+    """The record of a folder in S3, by the hashes that S3 keeps."""
+    try:
+        objects = RemoteFolder(uri).list()
+    except UserError as error:
+        print(f"note: {error}", flush=True)
+        return None
+    digest = hash_lines(f"{name} {objects[name].size} {objects[name].etag}" for name in sorted(objects))
+    return Record(uri, len(objects), digest) if objects else None
+
+
+def hash_contents(place: Path, files: dict[str, Path]) -> str:
+    """SHA-256 of the names and contents of `files`, which are read only if one has changed since the last time."""
+    names = sorted(files)
+    stats = [(name, files[name].stat()) for name in names]
+    stamp = hash_lines(f"{name} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns} {s.st_ino}" for name, s in stats)
+    key, seen = str(place.resolve()), read_seen()
+    if seen.get(key, {}).get("stamp") != stamp:
+        shown = progress(names, f"hash {place}", len(names), "files")
+        digest = hash_lines(f"{name} {hash_file(files[name])}" for name in shown)
+        seen = read_seen() | {key: {"stamp": stamp, "sha256": digest}}
+        write_json(project() / SEEN, seen)
+    return seen[key]["sha256"]
+
+
+def read_seen() -> dict[str, dict[str, str]]:
+    """Stamps and hashes by place; nothing if the file is missing or damaged."""
+    try:
+        return read_record(project() / SEEN, dict[str, dict[str, str]], "", "")
+    except UserError:
+        return {}
+
+
+def hash_lines(lines: Iterable[str]) -> str:
+    """SHA-256 of `lines`; names that are not UTF-8 count by their bytes."""
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(os.fsencode(line) + b"\n")
+    return digest.hexdigest()
+
+
+def main() -> None:
+    """Bring the records of the project in the current folder up to date."""
+    argparse.ArgumentParser(prog="python -m components.inputs", description=__doc__.split("\n")[0]).parse_args()
+    run(load_params(PARAMS))
+
+
+if __name__ == "__main__":
+    raise SystemExit(guarded(main))
