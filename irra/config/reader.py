@@ -141,7 +141,10 @@ def _with_base(path: Path, data: Data, above: tuple[Path, ...] = ()) -> Data:
         raise UserError(f"{path}: {BASE}: {base!r} is itself based on this file")
     if not below.is_file():
         known = [PUBLISHED, *sorted(other.stem for other in path.parent.glob("*.yaml") if other not in above)]
-        raise UserError(f"{path}: {BASE}: no preset {base!r}{nearest(str(base), known)}")
+        raise UserError(
+            f"{path}: {BASE}: no preset {base!r}{nearest(str(base), known)}; it must stand beside the preset, "
+            "and `make preset NAME=...` writes both to params.yaml"
+        )
     merged = _merge(_with_base(below, _read_mapping(below), above), data)
     prepare = data.get("prepare")
     if isinstance(prepare, dict) and prepare.get("dataset_name", SYNTHETIC) != SYNTHETIC and SYNTHETIC not in prepare:

@@ -173,6 +173,16 @@ def test_a_folder_of_something_else_is_refused_before_training(
     assert not outputs.checkpoints.exists()
 
 
+def test_a_training_from_other_weights_under_the_same_path_is_not_resumed(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
+) -> None:
+    weights = tmp_path / "w.pt"
+    weights.write_bytes(b"some")
+    before = fingerprint(config, store, tokens, weights)
+    weights.write_bytes(b"others")
+    assert fingerprint(config, store, tokens, weights) != before
+
+
 @pytest.mark.parametrize("changed", ["data", "tokens"])
 def test_a_training_on_other_data_or_tokens_is_not_resumed(
     store: PreparedStore,

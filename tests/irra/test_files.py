@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from irra.utils.files import hash_file, replace_file, replace_files, replace_folder, write_json, write_text
+from irra.utils.files import (
+    files_below,
+    hash_file,
+    replace_file,
+    replace_files,
+    replace_folder,
+    write_json,
+    write_text,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -202,3 +210,13 @@ def test_a_file_is_hashed_by_its_content(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert hash_file(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert hash_file(tmp_path / "a", "md5") == "900150983cd24fb0d6963f7d28e17f72"
+
+
+def test_files_below_a_folder_are_listed_once_through_links(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "file").write_bytes(b"")
+    (tmp_path / "a" / "b" / "up").symlink_to(tmp_path / "a")
+    (tmp_path / "linked").symlink_to(tmp_path / "a" / "b" / "file")
+    (tmp_path / "gone").symlink_to(tmp_path / "nothing")
+    os.mkfifo(tmp_path / "pipe")
+    assert sorted(files_below(tmp_path)) == ["a/b/file", "linked"]
