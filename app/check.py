@@ -10,7 +10,7 @@ from components.s3.client import is_remote
 from components.stage import guarded
 from irra.config import load_params
 from irra.config.reader import missing_sections
-from irra.data.datasets import find_annotations
+from irra.data.splits import check_annotations, needed_splits
 from irra.utils.errors import UserError
 
 
@@ -18,15 +18,15 @@ def check(path: Path) -> None:
     """Check the parameter file at `path`, the dataset it names, unless that is in S3 or synthetic, and its weights.
 
     Raises:
-        UserError: The parameters are invalid, the dataset has no annotations or no folder of images, or a local file of
-            weights cannot be used.
+        UserError: The parameters are invalid, the dataset lacks usable annotations, a folder of images or a split that
+            a key names, or a local file of weights cannot be used.
     """
     params = load_params(path)
     config = params.prepare
     if missing := missing_sections(path):
         raise UserError(f"{path}: no section {', '.join(missing)}; `make params` writes it, with its defaults")
     if config.source and not is_remote(config.root_dir):
-        find_annotations(Path(config.source), config.dataset_name)
+        check_annotations(config, needed_splits(params.train, params.index, params.registry))
     if params.train.pretrained and Path(params.train.pretrained).is_file():
         from irra.model.clip import find_weights  # takes seconds, which a tag of weights does not need
 

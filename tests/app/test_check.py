@@ -7,6 +7,7 @@ import yaml
 
 from app.check import check, check_repository
 from irra.utils.errors import UserError
+from tests.irra.test_splits import annotate
 from tests.presets import preset_text
 
 
@@ -22,9 +23,25 @@ def test_a_missing_dataset_is_named(tmp_path: Path) -> None:
 
 
 def test_a_dataset_that_is_there_passes(tmp_path: Path) -> None:
-    (tmp_path / "CUHK-PEDES" / "imgs").mkdir(parents=True)
-    (tmp_path / "CUHK-PEDES" / "reid_raw.json").write_text("[]")
+    annotate(tmp_path, "train", "val", "test", file_name="CUHK-PEDES/reid_raw.json")
     check(params(tmp_path, "cuhk-pedes"))
+
+
+def test_a_split_that_any_section_names_and_the_data_lack_is_named(tmp_path: Path) -> None:
+    annotate(tmp_path, "train", "val", file_name="CUHK-PEDES/reid_raw.json")
+    with pytest.raises(UserError, match=r"no test split for index\.split: test;"):
+        check(params(tmp_path, "cuhk-pedes"))
+
+
+def test_the_preset_of_a_dataset_without_val_split_passes(tmp_path: Path) -> None:
+    annotate(tmp_path, "train", "train", "test", file_name="ICFG-PEDES/ICFG-PEDES.json")
+    check(params(tmp_path, "icfg-pedes"))
+
+
+def test_a_dataset_in_s3_is_left_to_the_training(tmp_path: Path) -> None:
+    path = params(tmp_path, "cuhk-pedes")
+    path.write_text(path.read_text().replace(str(tmp_path), "s3://bucket/raw"))
+    check(path)
 
 
 def test_weights_in_a_file_are_looked_at(tmp_path: Path) -> None:
