@@ -1,39 +1,26 @@
-"""Check params.yaml and the dataset's folder before DVC does, whose messages name neither key nor remedy.
+"""Check params.yaml and the repository before DVC does, whose messages name neither key nor remedy.
 
 python -m app.check              # the first step of `make repro`
 """
 
 from pathlib import Path
 
-from components.inputs import is_recorded
-from components.layout import DATASET_RECORD, PARAMS, outside
-from components.s3.client import is_remote
+from components.layout import PARAMS
 from components.stage import guarded
 from irra.config import load_params
 from irra.config.reader import missing_sections
-from irra.data.datasets import find_annotations
 from irra.utils.errors import UserError
 
 
 def check(path: Path) -> None:
-    """Check the parameter file at `path`, the dataset it names, unless that is in S3 or synthetic, and its weights.
+    """Check the parameter file at `path`.
 
     Raises:
-        UserError: The parameters are invalid, the dataset has no annotations or no folder of images, or a local file of
-            weights cannot be used.
+        UserError: A value is invalid, or a section is missing.
     """
-    params = load_params(path)
-    config = params.prepare
+    load_params(path)
     if missing := missing_sections(path):
         raise UserError(f"{path}: no section {', '.join(missing)}; `make params` writes it, with its defaults")
-    source, weights = config.source and outside(config.source), params.train.pretrained
-    is_elsewhere = source is not None and not Path(source).exists() and is_recorded(DATASET_RECORD, config.source)
-    if source and not is_remote(config.root_dir) and not is_elsewhere:
-        find_annotations(Path(source), config.dataset_name)
-    if weights and Path(outside(weights)).is_file():
-        from irra.model.clip import find_weights  # takes seconds, which a tag of weights does not need
-
-        find_weights(params.train.backbone, outside(weights))
 
 
 def check_repository(folder: Path) -> None:

@@ -23,17 +23,17 @@ from irra.metrics import METRIC_NAMES
 from irra.utils.errors import UserError
 from irra.utils.files import write_json, write_text
 
-TITLE = "Losses compared: text to image, test"
 UNFINISHED = ("queued", "running", "failed")
 METRICS = str(EVALUATION / "metrics.json")
 
 
 @dataclass(frozen=True)
 class Result:
-    """One training: its losses, its seed, and its text-to-image metrics on test, in percent."""
+    """One training: its losses, its seed, and its text-to-image metrics in percent on a split."""
 
     loss_names: str
     seed: int
+    split: str
     metrics: Mapping[str, float]
 
 
@@ -46,7 +46,13 @@ def read_result(folder: Path) -> Result:
     """Read one result from a report folder of the evaluate stage."""
     results = read_results(folder)
     train = results["model"]["train"]
-    return Result(train["loss_names"], train["seed"], results["metrics"]["test"]["t2i"])
+    split = compared_split(results["metrics"])
+    return Result(train["loss_names"], train["seed"], split, results["metrics"][split]["t2i"])
+
+
+def compared_split(metrics: Mapping[str, Any]) -> str:
+    """The split on which trainings are compared: test, or val if the data has no test split."""
+    return "test" if "test" in metrics else "val"
 
 
 def read_experiments(revisions: Sequence[Mapping[str, Any]]) -> tuple[list[Result], list[str]]:
@@ -77,8 +83,9 @@ def is_finished(experiment: Mapping[str, Any]) -> bool:
 
 def read_experiment(data: Mapping[str, Any]) -> Result:
     """Read the result of a finished experiment."""
-    train = data["params"][str(PARAMS)]["data"]["train"]
-    return Result(train["loss_names"], train["seed"], data["metrics"][METRICS]["data"]["test"])
+    train, metrics = data["params"][str(PARAMS)]["data"]["train"], data["metrics"][METRICS]["data"]
+    split = compared_split(metrics)
+    return Result(train["loss_names"], train["seed"], split, metrics[split])
 
 
 def compare(results: Sequence[Result], report: Path) -> None:
@@ -88,7 +95,8 @@ def compare(results: Sequence[Result], report: Path) -> None:
     write_text(report / "ablation.md", markdown(header, rows))
     scores = {losses: [result.metrics["R1"] for result in group] for losses, group in groups.items()}
     ablation_chart(report / "ablation.png", "R1", scores)
-    write_page(report / "ablation.html", TITLE, [table(header, rows), picture(report / "ablation.png")])
+    title = f"Losses compared: text to image, {' and '.join(sorted({result.split for result in results}))}"
+    write_page(report / "ablation.html", title, [table(header, rows), picture(report / "ablation.png")])
     means = {losses: summary(group) for losses, group in groups.items()}
     write_json(report / "ablation.json", means)
     with open_run("ablation", run_name="ablation") as tracker:

@@ -17,6 +17,7 @@ from components.layout import DATASET_RECORD, PARAMS, WEIGHTS_RECORD, outside, p
 from components.s3.client import RemoteFolder, is_remote
 from components.stage import guarded
 from irra.config import Params, load_params
+from irra.data.splits import check_annotations, needed_splits
 from irra.utils.errors import UserError
 from irra.utils.files import check_regular_file, files_below, hash_file, write_json
 from irra.utils.progress import progress
@@ -38,36 +39,42 @@ class Record:
 
 
 def run(params: Params) -> None:
-    """Bring both records up to date; a file whose record is still true is not written.
+    """Check the dataset and the weights, and bring their records up to date; one that is still true is not written.
 
     Raises:
-        UserError: The dataset is not here, and no record describes it.
+        UserError: The dataset is neither here nor recorded, its annotations cannot be used or lack a split that a key
+            names, or the weights cannot be used.
     """
-    source, weights = params.prepare.source, params.train.pretrained
-    update(DATASET_RECORD, source, None if source else Record(None))
-    update(WEIGHTS_RECORD, weights, Record(weights))  # what is no file is a tag of weights, or none
+    source, pretrained = params.prepare.source, params.train.pretrained
+    dataset = current(DATASET_RECORD, source)
+    if source and not is_remote(source) and (dataset is None or Path(outside(source)).exists()):
+        needed = needed_splits(params.train, params.index, params.registry)
+        check_annotations(Path(outside(source)), params.prepare, needed)
+    if dataset is None:
+        raise UserError(f"{source}: out of reach, and {DATASET_RECORD} does not describe it; correct prepare.root_dir")
+    weights = current(WEIGHTS_RECORD, pretrained) or Record(pretrained)  # what is no file is a tag
+    if pretrained and weights != read(WEIGHTS_RECORD):
+        from irra.model.clip import find_weights  # takes seconds, and more to read a file
+
+        find_weights(params.train.backbone, outside(pretrained))
+    write(DATASET_RECORD, dataset)
+    write(WEIGHTS_RECORD, weights)
 
 
-def update(target: Path, source: str | None, elsewhere: Record | None) -> None:
-    """Write the record of `source` to `target` if it differs from the one there.
+def current(target: Path, source: str | None) -> Record | None:
+    """The record of `source`: what is there now, or what `target` says of what is out of reach; None: unknown."""
+    if source is None:
+        return Record(None)
+    if (described := describe(source)) or not is_recorded(target, source):
+        return described
+    print(f"note: {source} is out of reach, and taken to be as {target} says", flush=True)
+    return read(target)
 
-    Args:
-        target: The file.
-        source: A folder, a file or an address in S3, maybe of something that is not here.
-        elsewhere: The record of a source that is neither here nor recorded.
 
-    Raises:
-        UserError: There is no such record.
-    """
-    previous = read(target)
-    current = describe(source) if source else None
-    if current is None and is_recorded(target, source):
-        print(f"note: {source} is out of reach, and taken to be as {target} says", flush=True)
-        return
-    if (current := current or elsewhere) is None:
-        raise UserError(f"{source}: no such folder, and {target} does not describe it; correct prepare.root_dir")
-    if current != previous:
-        write_json(target, asdict(current))
+def write(target: Path, record: Record | None) -> None:
+    """Write `record` to `target`, unless that is what it says."""
+    if record and record != read(target):
+        write_json(target, asdict(record))
 
 
 def is_recorded(target: Path, source: str | None) -> bool:

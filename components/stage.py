@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from components.layout import PARAMS
-from irra.config import load_params
+from irra.config import Params, load_params
 from irra.utils.errors import Interrupted, UserError
 
 MAX_SHOWN_CHARACTERS = 60  # of a path that is too long
@@ -24,6 +24,7 @@ def main(
     inputs: type[Any],
     outputs: type[Any],
     section: str | None = None,
+    check: Callable[[Any, Params], None] | None = None,
 ) -> int:
     """Run a stage from the command line.
 
@@ -33,6 +34,7 @@ def main(
         inputs: A dataclass of paths and addresses; every field becomes an option with the field's default.
         outputs: Likewise.
         section: The stage's section of the parameter file; `name` by default.
+        check: A function of inputs and all sections, called first, that refuses what later stages would fail on.
 
     Returns:
         The exit status.
@@ -56,8 +58,10 @@ def main(
     print_anything()
     os.environ.setdefault("DVC_STAGE", name)
     try:  # not `guarded`, which would add frames to every traceback
-        config = getattr(load_params(arguments["params"]), section or name)
-        run(_paths(inputs, arguments), _paths(outputs, arguments), config)
+        params, given = load_params(arguments["params"]), _paths(inputs, arguments)
+        if check:
+            check(given, params)
+        run(given, _paths(outputs, arguments), getattr(params, section or name))
     except BaseException as error:
         return explain(error)
     return 0

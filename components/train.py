@@ -17,7 +17,8 @@ from components.stage import main
 from components.tracking.run import Tracker, open_run
 from components.tracking.store import MODEL_FINGERPRINT_TAG
 from irra.checkpoint import StateFolder, model_fingerprint
-from irra.config import TrainConfig
+from irra.config import IndexConfig, Params, RegistryConfig, TrainConfig
+from irra.data.splits import check_store, needed_splits
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
 from irra.layout import WEIGHTS
@@ -70,6 +71,20 @@ def run(inputs: Inputs, outputs: Outputs, config: TrainConfig) -> dict[str, Any]
             describe(tracker, trainer)
             trainer.fit(Report(tracker, config.select_on))
             return publish(tracker, outputs, trainer)
+
+
+def check_splits(inputs: Inputs, train: TrainConfig, index: IndexConfig, registry: RegistryConfig) -> None:
+    """Check that the data has the splits on which this model will be searched and judged, hours from now.
+
+    Raises:
+        UserError: It has not.
+    """
+    check_store(PreparedStore.open(inputs.prepared), needed_splits(train, index, registry))
+
+
+def check(inputs: Inputs, params: Params) -> None:
+    """Check the splits that all of the parameter file names, also where DVC tracks them for later stages only."""
+    check_splits(inputs, params.train, params.index, params.registry)
 
 
 def read_run_id(states: StateFolder) -> str | None:
@@ -133,4 +148,4 @@ def publish(tracker: Tracker, outputs: Outputs, trainer: Trainer) -> dict[str, A
 
 
 if __name__ == "__main__":
-    raise SystemExit(main("train", run, Inputs, Outputs))
+    raise SystemExit(main("train", run, Inputs, Outputs, check=check))

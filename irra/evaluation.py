@@ -138,15 +138,19 @@ def evaluate(model: Path, prepared: Path, tokens: Path, config: EvaluateConfig) 
     """Evaluate the model in a folder on a prepared dataset and its tokens.
 
     Raises:
-        UserError: One of the folders is missing or damaged, or they do not belong together.
+        UserError: One of the folders is missing or damaged, they do not belong together, or there is nothing to
+            evaluate on.
     """
     store, token_store = PreparedStore.open(prepared), TokenStore.open(tokens)
+    splits = [name for name in SPLITS if name in store.splits]
+    if not splits:
+        raise UserError(f"{prepared}: {store.dataset_name} has neither a val nor a test split, on which to evaluate")
     check_same_data(store, token_store)
     weights = load_model(model)
     check_same_sizes(model, weights.spec.image_size, weights.spec.text_length, store, token_store)
     weights = weights.to(choose_device(config.device)).eval()
     directions: dict[str, dict[str, Direction]] = {}
-    for split in [name for name in SPLITS if name in store.splits]:
+    for split in splits:
         features = encode_split(weights, store, token_store, split, config.test_batch_size, config.precision)
         directions[split] = rank_both_ways(features, config.top_k)
     return Evaluation(directions, features)

@@ -10,6 +10,7 @@ import torch
 from irra.checkpoint import StateFolder, save_model
 from irra.config import TrainConfig, check_image_size
 from irra.data.loader import TrainingData
+from irra.data.splits import check_store, needed_splits
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
 from irra.layout import WEIGHTS
@@ -88,11 +89,7 @@ def check_selection(store: PreparedStore, config: TrainConfig) -> None:
     Raises:
         UserError: The data has no such split.
     """
-    if config.select_on not in store.splits:
-        raise UserError(
-            f"train.select_on: {store.dataset_name} has no {config.select_on} split; hold out training identities by "
-            "prepare.val_share"
-        )
+    check_store(store, needed_splits(config))
     if config.select_on == "test":
         print("note: the best epoch is selected on the test split, as in the paper's code; its metrics are optimistic")
 

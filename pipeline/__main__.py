@@ -18,7 +18,7 @@ from typing import Any
 
 from components.ablation import add_choice
 from components.layout import PARAMS
-from components.s3.client import parse_address
+from components.s3.client import is_remote, parse_address
 from components.stage import guarded
 from irra.config import Params, change, load_params
 from irra.utils.errors import UserError
@@ -117,6 +117,20 @@ def read_params(options: argparse.Namespace) -> Params:
     return change(load_params(options.params), options.set)
 
 
+def check_dataset(options: argparse.Namespace, params: Params) -> None:
+    """Check that a dataset on this machine has the splits that the tasks need; one in S3 is checked before training.
+
+    Raises:
+        UserError: It has not.
+    """
+    from irra.data.splits import check_annotations, needed_splits
+
+    later = () if options.ablation else (params.index, params.registry)
+    source = params.prepare.source
+    if source and not is_remote(source):
+        check_annotations(Path(source), params.prepare, needed_splits(params.train, *later))
+
+
 def compile_(options: argparse.Namespace) -> None:
     """Write the YAML."""
     from pipeline.graph import compile_pipeline
@@ -170,7 +184,9 @@ def run_local(options: argparse.Namespace) -> None:
     """Run the tasks with this Python."""
     from pipeline.local import run_in_subprocesses
 
-    chosen = choose(options)
+    params = read_params(options)
+    check_dataset(options, params)
+    chosen = choose(options, params)
     _say_where(run_in_subprocesses(chosen.pipeline, options.runs, chosen.values))
 
 
@@ -181,6 +197,7 @@ def run_docker(options: argparse.Namespace) -> None:
 
     check_image(options.image)
     params, mounts = on_this_machine(read_params(options))
+    check_dataset(options, params)
     chosen = choose(options, params)
     _say_where(run_in_containers(chosen.pipeline, options.runs, chosen.values, options.image, mounts))
 

@@ -59,7 +59,9 @@ def irra_pipeline(params: Params, image: str, cluster: Cluster | None = None) ->
     ) -> None:
         prepared = run("prepare", tasks.prepare(config=prepare)).outputs["prepared"]
         tokens = run("tokenize", tasks.tokenize(config=tokenize, prepared=prepared)).outputs["tokens"]
-        model = run("train", _train(train, train_checkpoints, prepared, tokens)).outputs["model"]
+        # never cached, so it may see sections of later tasks: a change of theirs computes nothing else again
+        training = _train(train, train_checkpoints, prepared, tokens, index_config=index, registry_config=registry)
+        model = run("train", training).outputs["model"]
         evaluated = run("evaluate", _evaluate(evaluate, report, prepared, tokens, model))
         results = evaluated.outputs["results"]
         gallery = run("index", tasks.index(config=index, prepared=prepared, model=model)).outputs["gallery"]
@@ -109,9 +111,11 @@ def _place(task: dsl.PipelineTask, name: str, image: str, cluster: Cluster | Non
     return place(task, name, cluster) if cluster else task
 
 
-def _train(config: Any, checkpoints: Any, prepared: Any, tokens: Any) -> dsl.PipelineTask:
+def _train(config: Any, checkpoints: Any, prepared: Any, tokens: Any, **later: Any) -> dsl.PipelineTask:
     kfp_run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
-    return tasks.train(config=config, checkpoints=checkpoints, kfp_run=kfp_run, prepared=prepared, tokens=tokens)
+    return tasks.train(
+        config=config, checkpoints=checkpoints, kfp_run=kfp_run, prepared=prepared, tokens=tokens, **later
+    )
 
 
 def _evaluate(config: Any, report_config: Any, prepared: Any, tokens: Any, model: Any) -> dsl.PipelineTask:

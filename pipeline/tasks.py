@@ -51,6 +51,8 @@ def train(
     model: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
     report: dsl.Output[dsl.HTML],
+    index_config: str = "",
+    registry_config: str = "",
 ) -> None:
     """Train IRRA, validate after every epoch and keep the best weights."""
     from pathlib import Path
@@ -59,12 +61,15 @@ def train(
     from components.kubeflow import reporting_folder, running_stage
     from components.report import draw_dataset, draw_training, log, write_chapter
     from irra.checkpoint import read_model_metadata
-    from irra.config import TrainConfig, parse_section
+    from irra.config import IndexConfig, RegistryConfig, TrainConfig, parse_section
 
     with running_stage(kfp_run), reporting_folder() as folder:
-        inputs = stage.Inputs(Path(prepared.path), Path(tokens.path))
+        inputs, section = stage.Inputs(Path(prepared.path), Path(tokens.path)), parse_section(TrainConfig, config)
+        if index_config and registry_config:  # an ablation has neither
+            later = parse_section(IndexConfig, index_config), parse_section(RegistryConfig, registry_config)
+            stage.check_splits(inputs, section, *later)
         outputs = stage.Outputs(Path(model.path), folder, Path(model.path + ".checkpoints"), checkpoints)
-        result = stage.run(inputs, outputs, parse_section(TrainConfig, config))
+        result = stage.run(inputs, outputs, section)
         training = draw_training(folder, read_model_metadata(outputs.model), folder)
         write_chapter(Path(report.path), training)
         log([draw_dataset(inputs.prepared, folder), training], result["model_fingerprint"])

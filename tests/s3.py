@@ -15,6 +15,7 @@ import pytest
 BUCKET = "bucket"
 SECRET = "a-secret-of-the-tester"
 NOWHERE = "/nonexistent"
+CHECKSUM_HEADERS = ("HTTP_X_AMZ_TRAILER", "HTTP_X_AMZ_CHECKSUM_", "HTTP_X_AMZ_SDK_CHECKSUM_")
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "tester",
     "AWS_SECRET_ACCESS_KEY": SECRET,
@@ -47,6 +48,7 @@ class Server:
 
     def __init__(self) -> None:
         import boto3
+        from botocore.config import Config
         from moto.moto_server.werkzeug_app import (
             DomainDispatcherApplication,
             MotoRequestHandler,
@@ -59,6 +61,7 @@ class Server:
                 pass
 
         self.requests: list[tuple[str, str]] = []
+        self.checksums: list[str] = []  # headers of requests that servers other than AWS often do not know
         self.door: Door = lambda method, name: None
         self._application = DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=Silent)
@@ -67,8 +70,9 @@ class Server:
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self.environment = {**ENVIRONMENT, "AWS_ENDPOINT_URL": self.url}
+        config = Config(request_checksum_calculation="when_supported")  # boto3's default, whatever the environment says
         keys = {"aws_access_key_id": "tester", "aws_secret_access_key": SECRET}
-        self.client = boto3.client("s3", endpoint_url=self.url, region_name="us-east-1", **keys)
+        self.client = boto3.client("s3", endpoint_url=self.url, region_name="us-east-1", config=config, **keys)
         self.client.create_bucket(Bucket=BUCKET)
 
     def asked(self, method: str) -> list[str]:
@@ -86,6 +90,7 @@ class Server:
         for name in self.names():
             self.client.delete_object(Bucket=BUCKET, Key=name)
         self.requests.clear()
+        self.checksums.clear()
 
     def names(self) -> list[str]:
         return [item["Key"] for item in self.client.list_objects_v2(Bucket=BUCKET).get("Contents", ())]
@@ -98,6 +103,7 @@ class Server:
     def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         method, name = environ["REQUEST_METHOD"], environ["PATH_INFO"].removeprefix(f"/{BUCKET}").strip("/")
         self.requests.append((method, name))
+        self.checksums += [key for key in environ if key.startswith(CHECKSUM_HEADERS)]
         verdict = self.door(method, name)
         if isinstance(verdict, Refused):
             start_response(verdict.status, [("Content-Type", "application/xml")])

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from irra.checkpoint import load_model, model_fingerprint
 from irra.config import IndexConfig
 from irra.data.images import BadImage, load_images
+from irra.data.splits import check_store
 from irra.data.store import PreparedStore
 from irra.layout import INDEX_INFO
 from irra.search.encoder import Encoder
@@ -47,8 +48,9 @@ def index_dataset(prepared: Path, model: Path, config: IndexConfig, target: Path
     Raises:
         UserError: A folder is missing or damaged, or as in `index_split`.
     """
-    encoder = Encoder(load_model(model).to(choose_device(config.device)), config.precision)
     store, fingerprint = PreparedStore.open(prepared), model_fingerprint(model)
+    check_store(store, {"index.split": config.split})
+    encoder = Encoder(load_model(model).to(choose_device(config.device)), config.precision)
     return index_split(store, config.split, encoder, fingerprint, target, config.dtype, config.test_batch_size)
 
 

@@ -16,31 +16,6 @@ def params(tmp_path: Path, preset: str) -> Path:
     return path
 
 
-def test_a_missing_dataset_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"{tmp_path}/CUHK-PEDES: no such folder"):
-        check(params(tmp_path, "cuhk-pedes"))
-
-
-def test_a_dataset_that_is_there_passes(tmp_path: Path) -> None:
-    (tmp_path / "CUHK-PEDES" / "imgs").mkdir(parents=True)
-    (tmp_path / "CUHK-PEDES" / "reid_raw.json").write_text("[]")
-    check(params(tmp_path, "cuhk-pedes"))
-
-
-def test_weights_in_a_file_are_looked_at(tmp_path: Path) -> None:
-    (tmp_path / "w.pt").write_text("<html>Sign in</html>")
-    path = params(tmp_path, "tiny")
-    data = yaml.safe_load(path.read_text())
-    data["train"]["pretrained"] = str(tmp_path / "w.pt")
-    path.write_text(yaml.safe_dump(data))
-    with pytest.raises(UserError, match=r"w\.pt: a web page"):
-        check(path)
-
-
-def test_a_synthetic_dataset_is_not_looked_for(tmp_path: Path) -> None:
-    check(params(tmp_path, "tiny"))
-
-
 def test_a_section_that_dvc_would_miss_in_the_end_is_named_at_the_start(tmp_path: Path) -> None:
     path = params(tmp_path, "tiny")
     data = yaml.safe_load(path.read_text())

@@ -19,7 +19,7 @@ from tests.imports import ROOT
 
 
 def result(losses: str, seed: int, r1: float) -> Result:
-    return Result(losses, seed, dict.fromkeys(METRIC_NAMES, r1))
+    return Result(losses, seed, "test", dict.fromkeys(METRIC_NAMES, r1))
 
 
 def experiment(name: str, losses: str, seed: int, r1: float, state: str = "success") -> dict[str, Any]:
@@ -89,10 +89,18 @@ def test_experiments_of_other_names_are_left_aside() -> None:
     assert read_experiments(shown) == ([], [])
 
 
-def test_a_report_of_evaluate_is_read(tmp_path: Path) -> None:
-    model, metrics = {"train": {"loss_names": "sdm", "seed": 3}}, {"test": {"t2i": {"R1": 12.5}}}
+@pytest.mark.parametrize(("splits", "compared"), [(("val", "test"), "test"), (("val",), "val")])
+def test_a_report_of_evaluate_is_read(tmp_path: Path, splits: tuple[str, ...], compared: str) -> None:
+    model, metrics = {"train": {"loss_names": "sdm", "seed": 3}}, {split: {"t2i": {split: 12.5}} for split in splits}
     (tmp_path / "results.json").write_text(json.dumps({"model": model, "metrics": metrics, "intervals": {}}))
-    assert read_result(tmp_path) == Result("sdm", 3, {"R1": 12.5})
+    assert read_result(tmp_path) == Result("sdm", 3, compared, {compared: 12.5})
+
+
+def test_experiments_on_data_without_a_test_split_are_compared_on_val() -> None:
+    shown = experiment("ablation-itc-0", "itc", 0, 50.0)
+    shown["revs"][0]["data"]["metrics"]["reports/evaluate/metrics.json"] = {"data": {"val": {"R1": 40.0}}}
+    ((one,), _) = read_experiments([{"experiments": [shown]}])
+    assert (one.split, one.metrics) == ("val", {"R1": 40.0})
 
 
 def test_the_chart_opens(tmp_path: Path) -> None:

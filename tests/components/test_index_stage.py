@@ -80,5 +80,5 @@ def test_a_split_that_the_data_lacks_is_refused(store: PreparedStore, model: Pat
     from tests.conftest import write_store
 
     other = write_store(tmp_path / "prepared", {"train": 2, "test": 1})
-    with pytest.raises(UserError, match="no split 'val'"):
+    with pytest.raises(UserError, match=r"no val split for index\.split: val"):
         index(other, model, tmp_path, CONFIG.model_copy(update={"split": "val"}))

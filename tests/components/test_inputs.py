@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from components.inputs import Record, read, update
-from components.layout import outside
+from components.inputs import Record, current, read, run, write
+from components.layout import DATASET_RECORD, WEIGHTS_RECORD, outside
+from irra.config import Params, change, load_params
 from irra.utils.errors import UserError
+from tests.imports import ROOT
+from tests.irra.test_splits import annotate
 from tests.s3 import BUCKET, Server, write_files
 
 pytest_plugins = ["tests.s3"]
@@ -27,11 +30,16 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def recorded(source: str = SOURCE, elsewhere: Record | None = None) -> Record:
-    update(TARGET, source, elsewhere)
+def recorded(source: str = SOURCE) -> Record:
+    write(TARGET, current(TARGET, source))
     record = read(TARGET)
     assert record is not None
     return record
+
+
+def preset(name: str, *changes: str) -> Params:
+    """A preset that starts from random weights, since nothing is downloaded here."""
+    return change(load_params(ROOT / "presets" / f"{name}.yaml"), ["train.pretrained=null", *changes])
 
 
 def test_a_record_counts_and_hashes_the_files() -> None:
@@ -97,21 +105,58 @@ def test_a_recorded_dataset_that_is_not_here_is_believed(capsys: pytest.CaptureF
     assert f"{SOURCE} is out of reach" in capsys.readouterr().out
 
 
-def test_a_dataset_that_was_never_here_is_named() -> None:
+def test_what_was_recorded_of_another_dataset_is_not_believed() -> None:
     recorded()
-    with pytest.raises(UserError, match="data/raw/yours: no such folder"):
-        update(TARGET, "data/raw/yours", None)
+    assert current(TARGET, "data/raw/yours") is None
 
 
-def test_weights_that_are_no_file_are_a_tag() -> None:
-    assert recorded("openai", Record("openai")) == Record("openai")
+def test_a_dataset_that_was_never_here_is_named() -> None:
+    with pytest.raises(UserError, match="data/raw/CUHK-PEDES: no such folder"):
+        run(preset("cuhk-pedes"))
+
+
+def test_a_dataset_with_all_splits_is_recorded() -> None:
+    annotate(Path("data/raw"), "train", "val", "test", file_name="CUHK-PEDES/reid_raw.json")
+    run(preset("cuhk-pedes"))
+    record = read(DATASET_RECORD)
+    assert record is not None
+    assert record.source == "data/raw/CUHK-PEDES"
+
+
+def test_a_split_that_any_section_names_and_the_data_lack_is_named() -> None:
+    annotate(Path("data/raw"), "train", "val", file_name="CUHK-PEDES/reid_raw.json")
+    with pytest.raises(UserError, match=r"no test split for index\.split: test;"):
+        run(preset("cuhk-pedes"))
+    assert read(DATASET_RECORD) is None
+
+
+def test_the_preset_of_a_dataset_without_val_split_passes() -> None:
+    annotate(Path("data/raw"), "train", "train", "test", file_name="ICFG-PEDES/ICFG-PEDES.json")
+    run(preset("icfg-pedes"))
+
+
+def test_weights_in_a_file_are_looked_at() -> None:
+    Path("w.pt").write_text("<html>Sign in</html>")
+    with pytest.raises(UserError, match=r"w\.pt: a web page"):
+        run(preset("tiny", "train.pretrained=w.pt"))
+    assert read(WEIGHTS_RECORD) is None
+
+
+def test_weights_that_are_neither_file_nor_tag_are_named() -> None:
+    with pytest.raises(UserError, match=r"train\.pretrained: 'opnai' is neither a file nor weights of irra-tiny"):
+        run(preset("tiny", "train.pretrained=opnai"))
+
+
+def test_rendered_data_and_random_weights_have_empty_records() -> None:
+    run(preset("tiny"))
+    assert read(DATASET_RECORD) == read(WEIGHTS_RECORD) == Record(None)
 
 
 def test_a_file_of_weights_is_hashed() -> None:
     Path("w.pt").write_bytes(b"weights")
-    before = recorded("w.pt", Record("w.pt"))
+    before = recorded("w.pt")
     Path("w.pt").write_bytes(b"others!")
-    after = recorded("w.pt", Record("w.pt"))
+    after = recorded("w.pt")
     assert before.files == after.files == 1
     assert before.sha256 != after.sha256
 

@@ -150,8 +150,21 @@ def test_data_without_val_is_refused_naming_the_parameter(
 ) -> None:
     store = write_store(tmp_path / "prepared", {"train": 4, "test": 2})
     write_tokens(store, params.tokenize, tmp_path / "tokens")
-    with pytest.raises(UserError, match=r"no val split; hold out training identities by prepare\.val_share"):
+    with pytest.raises(UserError, match=r"no val split for train\.select_on: val"):
         train.run(train.Inputs(store.root, tmp_path / "tokens"), outputs_in(tmp_path), config)
+
+
+def test_a_split_that_only_a_later_stage_needs_is_missed_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_store(tmp_path / "prepared", {"train": 4, "val": 2})
+    (tmp_path / "params.yaml").write_text(preset_text("tiny"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train", "--prepared", "prepared"])
+    with pytest.raises(SystemExit) as ended, pytest.warns(RuntimeWarning, match="found in sys.modules"):
+        runpy.run_module("components.train", run_name="__main__")
+    assert ended.value.code == 2
+    assert "no test split for index.split: test;" in capsys.readouterr().err
 
 
 def test_images_that_the_backbone_cannot_take_are_refused(
@@ -321,6 +334,16 @@ def test_a_model_for_other_sizes_is_refused(
             evaluate.Outputs(tmp_path / "report", tmp_path / "rankings.parquet"),
             evaluate_config,
         )
+
+
+def test_data_with_nothing_to_evaluate_on_is_refused(
+    trained: Path, evaluate_config: EvaluateConfig, params: Params, tmp_path: Path
+) -> None:
+    store = write_store(tmp_path / "prepared", {"train": 4})
+    write_tokens(store, params.tokenize, tmp_path / "tokens")
+    inputs = evaluate.Inputs(store.root, tmp_path / "tokens", trained / "model")
+    with pytest.raises(UserError, match="toy has neither a val nor a test split"):
+        evaluate.run(inputs, evaluate.Outputs(tmp_path / "report", tmp_path / "rankings.parquet"), evaluate_config)
 
 
 def test_five_frames_of_ours_lie_between_the_command_line_and_a_step_of_the_optimizer(

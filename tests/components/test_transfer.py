@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from components.s3.client import CHECKSUMS
 from components.s3.transfer import MANIFEST, download, upload
 from irra.utils.errors import UserError
 from tests.imports import ROOT
@@ -49,6 +50,33 @@ def test_a_folder_comes_back_as_it_was_sent(s3: Server, folder: Path, tmp_path: 
     upload(folder, URI)
     download(URI, tmp_path / "copy")
     assert read_files(tmp_path / "copy") == FILES
+
+
+@pytest.fixture
+def no_wish_for_checksums(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in CHECKSUMS:
+        monkeypatch.setenv(name, "")  # so that pytest removes what the code sets
+        monkeypatch.delenv(name)
+
+
+def test_servers_are_asked_for_no_checksums_that_only_some_know(
+    s3: Server, folder: Path, tmp_path: Path, no_wish_for_checksums: None
+) -> None:
+    s3.fill({"other": b"by a client of boto3 with its defaults"})
+    assert s3.checksums
+    s3.checksums.clear()
+    upload(folder, URI)
+    download(URI, tmp_path / "copy")
+    assert s3.checksums == []
+
+
+def test_checksums_that_the_environment_asks_for_are_sent(
+    s3: Server, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in CHECKSUMS:
+        monkeypatch.setenv(name, "when_supported")
+    upload(folder, URI)
+    assert s3.checksums
 
 
 def test_a_file_sent_in_parts_comes_back_whole(s3: Server, tmp_path: Path) -> None:

@@ -85,6 +85,12 @@ def test_a_file_that_is_named_but_absent_is_left_to_the_decoder(tmp_path: Path) 
     assert len(read_annotations(write(tmp_path / "mine", [entry(0)]))) == 1
 
 
+@pytest.mark.parametrize(("written", "read"), [("cam\\a\\0.jpg", "cam/a/0.jpg"), ("cam/a\\0.jpg", "cam/a\\0.jpg")])
+def test_backslashes_separate_folders_only_in_paths_without_a_slash(tmp_path: Path, written: str, read: str) -> None:
+    root = write(tmp_path / "mine", [entry(0, file_path=written)])
+    assert [record.path for record in read_annotations(root)] == [read]
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -107,6 +113,7 @@ def test_a_file_that_is_named_but_absent_is_left_to_the_decoder(tmp_path: Path) 
         ({"file_path": ""}, 'file_path must be a path inside imgs/, found ""'),
         ({"file_path": "/etc/a.jpg"}, "file_path must stay inside imgs/"),
         ({"file_path": "cam/../../a.jpg"}, "file_path must stay inside imgs/"),
+        ({"file_path": "..\\a.jpg"}, "file_path must stay inside imgs/"),
     ],
 )
 def test_a_wrong_value_is_named_with_entry_key_and_what_would_be_right(

@@ -97,6 +97,24 @@ def test_links_to_folders_are_followed_once(photos: Path, encoder: CountingEncod
     assert opened(photos).size == 6
 
 
+@pytest.mark.parametrize("suffix", ["jfif", "jpe", "JPE", "avif"])
+def test_a_picture_of_a_rarer_suffix_is_indexed(tmp_path: Path, encoder: CountingEncoder, suffix: str) -> None:
+    draw(tmp_path / "a.png", 0)
+    content = "AVIF" if suffix == "avif" else "JPEG"
+    (tmp_path / "photos").mkdir()
+    Image.open(tmp_path / "a.png").save(tmp_path / "photos" / f"a.{suffix}", content)
+    assert update(tmp_path / "photos", encoder).added == 1
+
+
+def test_what_is_not_looked_at_is_counted_by_suffix(photos: Path) -> None:
+    for name in ("notes.txt", "day/more.TXT", "clip.mp4", "README", ".hidden.txt"):
+        (photos / name).touch()
+    with pytest.warns(UserWarning, match="not looked at") as caught:
+        find_pictures(photos)
+    counts = str(caught[0].message).rpartition(": ")[2]
+    assert sorted(counts.split(", ")) == ["1 .mp4", "1 without a suffix", "2 .txt"]
+
+
 def test_a_name_that_is_no_unicode_is_left_out(photos: Path) -> None:
     os.link(photos / "a.jpg", os.fsencode(photos) + b"/caf\xe9.jpg")
     found, skipped = find_pictures(photos)

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -17,6 +18,7 @@ from irra.data.preparation import _found_elsewhere, hold_out_val, prepare, prepa
 from irra.data.store import PreparedStore
 from irra.utils.cores import available_cores
 from irra.utils.errors import UserError
+from tests.imports import ROOT
 
 SIZE = (16, 8)
 SPLIT_OF_PID = ["test", "train", "val", "train", "train", "train", "test", "train"]  # as jumbled as real files
@@ -145,6 +147,22 @@ def test_a_split_without_any_usable_image_is_refused(tmp_path: Path, source: Pat
     with pytest.raises(UserError, match=r"no usable image is left in split 'val': 5 images skipped: 2/0\.png"):
         prepare(config(tmp_path, on_bad_image="skip"), source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_script_without_a_guard_is_told_that_it_needs_one(tmp_path: Path, source: Path) -> None:
+    """Its decoding processes import it anew, and so start decoding themselves, which Python refuses."""
+    (tmp_path / "script.py").write_text(
+        "import sys\nfrom pathlib import Path\n"
+        "from irra.config import PrepareConfig\nfrom irra.data import images, preparation\n"
+        "images.IMAGES_PER_WORKER, preparation.available_cores = 8, lambda: 2\n"
+        f"preparation.prepare_dataset(PrepareConfig(dataset_name='mine', root_dir={str(source.parent)!r}), "
+        "Path(sys.argv[1]))\n"
+    )
+    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "out")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert 'must call this under `if __name__ == "__main__":`' in done.stderr.splitlines()[-1]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

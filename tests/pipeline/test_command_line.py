@@ -10,8 +10,10 @@ import yaml
 
 from pipeline.__main__ import main
 from tests.imports import ROOT
+from tests.irra.test_splits import annotate
 from tests.pipeline.kfp_api import kfp_api
 from tests.pipeline.packages import IMAGE, cluster
+from tests.presets import preset_text
 
 PRESETS = ROOT / "presets"
 PARAMS = ["--params", str(PRESETS / "tiny.yaml")]
@@ -58,6 +60,29 @@ def test_a_wrong_assignment_is_named(
 ) -> None:
     assert run(monkeypatch, "compile", *PARAMS, "--image", IMAGE, "--set", assignment) == 2
     assert message in capsys.readouterr().err
+
+
+def own_data(root: Path) -> Path:
+    """Annotate a dataset without test split, and return parameters that name it."""
+    data = yaml.safe_load(preset_text("tiny"))
+    data["prepare"] |= {"dataset_name": "mine", "root_dir": str(annotate(root, "train", "val")), "synthetic": None}
+    (root / "params.yaml").write_text(yaml.safe_dump(data))
+    return root / "params.yaml"
+
+
+@pytest.mark.parametrize("command", [["run-local"], ["run-docker", "--image", IMAGE]], ids=lambda command: command[0])
+def test_a_split_that_the_data_lack_is_named_before_the_first_task(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, command: list[str]
+) -> None:
+    assert run(monkeypatch, *command, "--params", str(own_data(tmp_path)), "--runs", str(tmp_path / "runs")) == 2
+    assert "no test split for index.split: test;" in capsys.readouterr().err
+
+
+def test_an_ablation_needs_only_the_split_that_selects(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ran: list[object] = []
+    monkeypatch.setattr("pipeline.local.run_in_subprocesses", lambda *given: ran.append(given))
+    run(monkeypatch, "run-local", "--ablation", "--params", str(own_data(tmp_path)))
+    assert ran
 
 
 def test_submit_sends_the_pipeline_with_its_parameters(monkeypatch: pytest.MonkeyPatch) -> None:

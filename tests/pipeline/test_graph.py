@@ -55,6 +55,17 @@ def test_training_is_never_cached_and_data_is() -> None:
     assert cached == {name for name in tasks if name in STAGES and STAGES[name].cached}
 
 
+def test_only_training_which_is_never_cached_sees_the_sections_of_later_tasks() -> None:
+    tasks = irra_package()[0]["root"]["dag"]["tasks"]
+    seen = {
+        (name, values["componentInputParameter"])
+        for name, task in tasks.items()
+        for key, values in task.get("inputs", {}).get("parameters", {}).items()
+        if key in ("index_config", "registry_config")
+    }
+    assert seen == {("train", "index"), ("train", "registry")}
+
+
 def test_every_task_runs_in_the_image_and_says_so_to_mlflow() -> None:
     for container in containers(irra_package()[0]).values():
         assert container["image"] == IMAGE

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from kfp import dsl
 
-from irra.config import TrainConfig
+from irra.config import Params, TrainConfig
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
 from pipeline import tasks
+from pipeline.graph import as_json
+from tests.conftest import write_store
 
 
 @pytest.fixture
@@ -36,6 +38,27 @@ def model(
         report=dsl.HTML(uri=str(tmp_path / "report")),
     )
     return made
+
+
+def test_a_training_whose_gallery_the_data_lack_is_refused(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KFP_RUN_ID", "")  # the component sets it
+    store = write_store(tmp_path / "prepared", {"train": 4, "val": 2})
+    with pytest.raises(SystemExit):
+        tasks.train.python_func(
+            config=as_json(params.train),
+            checkpoints="",
+            kfp_run="run",
+            prepared=dsl.Dataset(uri=str(store.root)),
+            tokens=dsl.Dataset(uri=str(tmp_path / "tokens")),
+            model=dsl.Model(uri=str(tmp_path / "model")),
+            metrics=dsl.Metrics(uri=str(tmp_path / "metrics")),
+            report=dsl.HTML(uri=str(tmp_path / "report")),
+            index_config=as_json(params.index),
+            registry_config=as_json(params.registry),
+        )
+    assert "no test split for index.split: test;" in capsys.readouterr().err
 
 
 def test_metadata_of_a_model_without_an_mlflow_run_holds_no_null(model: dsl.Model) -> None:
