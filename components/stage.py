@@ -16,6 +16,7 @@ from irra.config import Params, load_params
 from irra.utils.errors import Interrupted, UserError
 
 MAX_SHOWN_CHARACTERS = 60  # of a path that is too long
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def main(
@@ -54,8 +55,7 @@ def main(
                 help=f"{role} (default: {str(field.default) or 'none'})",
             )
     arguments = vars(parser.parse_args())
-    warnings.formatwarning = _warning
-    print_anything()
+    prepare_process()
     os.environ.setdefault("DVC_STAGE", name)
     try:  # not `guarded`, which would add frames to every traceback
         params, given = load_params(arguments["params"]), _paths(inputs, arguments)
@@ -69,8 +69,7 @@ def main(
 
 def guarded(work: Callable[[], object]) -> int:
     """Run `work` and return the exit status; user errors, full disks and signals print a message, not a traceback."""
-    warnings.formatwarning = _warning
-    print_anything()
+    prepare_process()
     try:
         work()
     except BaseException as error:
@@ -78,11 +77,16 @@ def guarded(work: Callable[[], object]) -> int:
     return 0
 
 
-def print_anything() -> None:
-    """Print as an escape what the locale cannot show, such as an arrow, rather than end in a traceback."""
+def prepare_process() -> None:
+    """Set what holds for a whole command: how warnings look, what is printed, and which way addresses are reached."""
+    warnings.formatwarning = _warning
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="backslashreplace")  # what the locale cannot show is no reason for a traceback
+    # A proxy would look for servers on this machine, such as MLflow's, on its own.
+    direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
+    if direct != "*":
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(filter(None, (direct, *LOOPBACK)))
 
 
 def explain(error: BaseException) -> int:
