@@ -1,6 +1,7 @@
 """A dataset and weights of one's own, which neither git nor DVC tracks: experiments, and clones without them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import open_clip
@@ -73,3 +74,11 @@ def test_an_experiment_in_a_workspace_without_data_prepares_and_trains_on_them(p
 def test_other_weights_under_the_same_path_train_again(project: Project) -> None:
     write_weights(project.folder / "data" / "w.safetensors")
     assert project.stages_run("dvc", "repro") == {"train", "evaluate", "report", "index"}
+
+
+def test_data_may_be_tracked_by_dvc(project: Project) -> None:
+    project.run("dvc", "add", "data/raw/mine")
+    commit(project)
+    shutil.rmtree(project.folder / "data" / "raw" / "mine")
+    project.run("dvc", "checkout")
+    assert (project.folder / "data" / "raw" / "mine" / "annotations.json").is_file()
