@@ -14,6 +14,7 @@ from typing import Any
 from components.layout import PARAMS
 from irra.config import load_params
 from irra.utils.errors import Interrupted, UserError
+from irra.utils.signals import stop_with_parent
 
 MAX_SHOWN_CHARACTERS = 60  # of a path that is too long
 
@@ -55,6 +56,8 @@ def main(
     warnings.formatwarning = _warning
     print_anything()
     os.environ.setdefault("DVC_STAGE", name)
+    if "DVC_ROOT" in os.environ:  # without DVC, a finished stage would run again: a training rather resumes
+        stop_with_parent()
     try:  # not `guarded`, which would add frames to every traceback
         config = getattr(load_params(arguments["params"]), section or name)
         run(_paths(inputs, arguments), _paths(outputs, arguments), config)
