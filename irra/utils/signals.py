@@ -10,7 +10,6 @@ from typing import NoReturn
 
 from irra.utils.errors import Interrupted
 
-
 SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
 
 
