@@ -25,7 +25,7 @@ from tests.hostile.proxy import Outage, Proxy
 from tests.s3 import BUCKET, CutAfter, Refused
 from tests.s3 import Server as S3Server
 
-AT_ONCE = 8
+AT_ONCE = 10
 HELD_SECONDS = 100.0  # the longest that an outage may hold up a training
 LONG, SHORT = 70.0, 35.0  # seconds of a case, to begin none that would end after the deadline
 WRITTEN = ("model", "reports")
@@ -135,7 +135,7 @@ def make_inputs(here: Path) -> None:
     """Make the inputs of a training, and an empty database of MLflow."""
     here.mkdir(parents=True)
     params = yaml.safe_load(params_text(0))
-    params["train"] |= {"num_epoch": 25}  # some seconds: rows are sent every two
+    params["train"] |= {"num_epoch": 15}  # some seconds: rows are sent every two
     (here / "params.yaml").write_text(yaml.safe_dump(params))
     for module in ("components.tracking.store", "components.prepare", "components.tokenize"):
         command = Command(module, folder=here, log=here / "log")
@@ -173,24 +173,37 @@ def try_outage(bench: Bench, server: MlflowServer, whole: Record, outage: Outage
     return lines_problem(later.printed) or record_problem(whole, read_record(server.folder, name))
 
 
-def try_death(bench: Bench, server: MlflowServer, whole: Record, *, returns: bool) -> str | None:
-    """Kill the server itself during a training, and start it again then or afterwards."""
-    here, name = bench.copy(f"death-{returns}"), f"death, returns: {returns}"
+def new_server(folder: Path, database: Path) -> MlflowServer:
+    """A server with a copy of an empty database, not yet started."""
+    folder.mkdir()
+    shutil.copy(database, folder / "mlflow.db")
+    return MlflowServer(folder)
+
+
+def try_death(bench: Bench, whole: Record, *, returns: bool) -> str | None:
+    """Kill a server during a training, and start it again then or afterwards."""
+    here, name = bench.copy(f"death-{returns}"), "death"
+    server = new_server(here / "server", here / "mlflow.db")
     environment = {"MLFLOW_TRACKING_URI": server.uri, "MLFLOW_EXPERIMENT_NAME": name}
-    command = bench.train(here, environment)
-    started = time.monotonic()
-    while not read_record(server.folder, name).rows and time.monotonic() - started < bench.seconds + HELD_SECONDS:
-        time.sleep(0.1)
-    server.kill()
-    if returns:
+    try:
         server.start()
-    problem = bench.training_problem(here, command)
-    problem = problem or early_end_problem(whole, read_record(server.folder, name))
-    server.start()
-    later = Command("components.tracking.sync", folder=here, log=here / "later", environment=environment)
-    if problem is None and (status := later.wait()) != 0:
-        return f"components.tracking.sync: exit status {status}: {later.printed[-1500:]}"
-    return problem or record_problem(whole, read_record(server.folder, name))
+        command = bench.train(here, environment)
+        while command.process.is_alive() and not read_record(server.folder, name).rows:
+            time.sleep(0.05)
+        died_in_time = command.process.is_alive()
+        server.kill()
+        if returns:
+            server.start()
+        problem = bench.training_problem(here, command)
+        problem = problem or early_end_problem(whole, read_record(server.folder, name))
+        server.start()
+        later = Command("components.tracking.sync", folder=here, log=here / "later", environment=environment)
+        if problem is None and (status := later.wait()) != 0:
+            problem = f"components.tracking.sync: exit status {status}: {later.printed[-1500:]}"
+        problem = problem or record_problem(whole, read_record(server.folder, name))
+        return problem if died_in_time else problem or "the outage did not happen"
+    finally:
+        server.kill()
 
 
 # ---- S3 ----
@@ -307,9 +320,8 @@ def resumed_problem(bench: Bench, here: Path, command: Command) -> str | None:
 def run(folder: Path, outcomes: Outcomes, seed: int, deadline: float) -> None:
     """Start the servers, and try as many outages as there is time for, those that take longest first."""
     make_inputs(folder / "inputs")
-    (folder / "server").mkdir()
-    shutil.copy(folder / "inputs" / "mlflow.db", folder / "server")
-    server, s3, doors = MlflowServer(folder / "server"), S3Server(), Doors()
+    server = new_server(folder / "server", folder / "inputs" / "mlflow.db")
+    s3, doors = S3Server(), Doors()
     s3.door = doors
     try:
         with ThreadPoolExecutor(1) as pool:
@@ -321,12 +333,9 @@ def run(folder: Path, outcomes: Outcomes, seed: int, deadline: float) -> None:
             *((f"S3 push, {t.kind}", str(t), _push(bench, s3, doors, t, n)) for n, t in enumerate(PUSHES)),
             *((f"S3 pull, {t.kind}", str(t), _pull(bench, s3, doors, t, n)) for n, t in enumerate(PULLS)),
             *((f"MLflow, {o.kind}", str(o), _outage(bench, server, whole, o, n)) for n, o in enumerate(OUTAGES)),
+            *(("MLflow, killed", f"returns during the training: {r}", _death(bench, whole, r)) for r in (True, False)),
         ]
         try_all(cases, outcomes, random.Random(seed), deadline)
-        for returns in (True, False):
-            if time.monotonic() + SHORT < deadline:
-                problem = try_death(bench, server, whole, returns=returns)
-                outcomes.add("MLflow, killed", f"returns during the training: {returns}", problem)
     finally:
         doors.close()
         server.kill()
@@ -348,6 +357,10 @@ def _outage(bench: Bench, server: MlflowServer, whole: Record, outage: Outage, n
     return lambda: try_outage(bench, server, whole, outage, number)
 
 
+def _death(bench: Bench, whole: Record, returns: bool) -> Callable[[], str | None]:
+    return lambda: try_death(bench, whole, returns=returns)
+
+
 def undisturbed_record(bench: Bench, server: MlflowServer) -> Record:
     """What the server holds of a training without an outage."""
     here = bench.copy("undisturbed")
@@ -360,7 +373,7 @@ def undisturbed_record(bench: Bench, server: MlflowServer) -> Record:
 
 
 def _seconds(case: Case) -> float:
-    return LONG if case[0].endswith(("hang", "slow")) else SHORT
+    return LONG if case[0].endswith(("hang", "slow", "killed")) else SHORT
 
 
 def try_all(cases: list[Case], outcomes: Outcomes, rng: random.Random, deadline: float) -> None:
