@@ -62,8 +62,8 @@ def replace_files(*paths: Path) -> Iterator[list[Path]]:
             yield temporaries
             for temporary in temporaries:
                 _sync(temporary)
-            for path in paths[:1] if len(paths) > 1 else ():
-                path.unlink(missing_ok=True)
+            if len(paths) > 1:
+                paths[0].unlink(missing_ok=True)
             for temporary, path in reversed(list(zip(temporaries, paths, strict=True))):
                 os.replace(temporary, path)
         except BaseException as error:
@@ -183,8 +183,9 @@ def _claimed(temporary: Path) -> Iterator[None]:
 def _remove_abandoned(path: Path) -> None:
     """Remove the temporary files of `path` whose writers have died."""
     name = re.compile(re.escape(path.name) + rf"\.[0-9a-f]{{{UNIQUE_DIGITS}}}\.tmp")
-    with os.scandir(path.parent) as entries:
-        found = [entry.path for entry in entries if name.fullmatch(entry.name) and entry.is_file()]
+    found: list[str] = []
+    with suppress(PermissionError), os.scandir(path.parent) as entries:  # who may write to a folder may not list it
+        found += [entry.path for entry in entries if name.fullmatch(entry.name) and entry.is_file()]
     for abandoned in found:
         with suppress(OSError), open(abandoned, "rb") as file:  # its writer lives, or it is gone
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
