@@ -79,7 +79,7 @@ def run(folder: Path, outcomes: Outcomes, seed: int, deadline: float) -> None:
 
 def tree(folder: Path) -> dict[str, str]:
     """The hash of every file below `folder` by its relative name; a folder has the hash "/"."""
-    found = {}
+    found: dict[str, str] = {}
     for parent, folders, files in os.walk(folder):
         here = Path(parent).relative_to(folder)
         if here == Path():
