@@ -14,6 +14,7 @@ from typing import Any
 from components.layout import PARAMS
 from irra.config import Params, load_params
 from irra.utils.errors import Interrupted, UserError
+from irra.utils.signals import stop_with_parent
 
 MAX_SHOWN_CHARACTERS = 60  # of a path that is too long
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -57,6 +58,8 @@ def main(
     arguments = vars(parser.parse_args())
     prepare_process()
     os.environ.setdefault("DVC_STAGE", name)
+    if "DVC_ROOT" in os.environ:  # without DVC, a finished stage would run again: a training rather resumes
+        stop_with_parent()
     try:  # not `guarded`, which would add frames to every traceback
         params, given = load_params(arguments["params"]), _paths(inputs, arguments)
         if check:

@@ -70,7 +70,9 @@ def run(inputs: Inputs, outputs: Outputs, config: TrainConfig) -> dict[str, Any]
             write_run_id(states, trainer.state.run_id)
             describe(tracker, trainer)
             trainer.fit(Report(tracker, config.select_on))
-            return publish(tracker, outputs, trainer)
+            result = publish(tracker, outputs, trainer)
+        forget(states)  # last: who is killed before publishes again, and does not train again
+        return result
 
 
 def check_splits(inputs: Inputs, train: TrainConfig, index: IndexConfig, registry: RegistryConfig) -> None:
@@ -133,7 +135,7 @@ class Report(EpochLines):
 
 
 def publish(tracker: Tracker, outputs: Outputs, trainer: Trainer) -> dict[str, Any]:
-    """Write the model and its curves, log them, and remove the training state."""
+    """Write the model and its curves, and log them."""
     save_best(trainer, outputs.model)
     write_curves(trainer, outputs.report)
     weights = model_fingerprint(outputs.model)
@@ -141,10 +143,14 @@ def publish(tracker: Tracker, outputs: Outputs, trainer: Trainer) -> dict[str, A
     tracker.log_metrics({"best_epoch": trainer.state.best_epoch}, trainer.state.best_epoch)
     tracker.log_folder(outputs.report, "train")
     tracker.log_folder(outputs.model, "model")
-    (trainer.folder.folder / RUN).unlink(missing_ok=True)
-    trainer.folder.clear()
     selected = {f"{trainer.config.select_on}/t2i/{name}": value for name, value in best_metrics(trainer).items()}
     return {"selected": selected, "model_fingerprint": weights, "run_id": tracker.run_id}
+
+
+def forget(states: StateFolder) -> None:
+    """Remove the state of a training that has ended."""
+    (states.folder / RUN).unlink(missing_ok=True)
+    states.clear()
 
 
 if __name__ == "__main__":

@@ -212,8 +212,8 @@ class StateFolder:
             self.folder.rmdir()
 
     def _unfinished(self) -> list[Path]:
-        """Temporary files left behind by saves that were killed."""
-        return [path for name in (STATE, BEST_WEIGHTS) for path in self.folder.glob(f"{name}*.tmp")]
+        """Temporary files left behind by saves that were killed: our own, and `.tmp...`, which safetensors writes."""
+        return [path for name in (f"{STATE}*.tmp", f"{BEST_WEIGHTS}*.tmp", ".tmp*") for path in self.folder.glob(name)]
 
     def read_metadata(self) -> StateMetadata:
         """Read what the saved state says beside its tensors.

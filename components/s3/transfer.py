@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 from components.s3.client import SHA256, THREADS, Object, RemoteFolder
 from components.stage import guarded
 from irra.utils.errors import UserError, first_of
-from irra.utils.files import files_below, hash_file, leftovers
+from irra.utils.files import files_below, hash_file
 from irra.utils.locks import locked
 from irra.utils.progress import progress
 
@@ -94,8 +94,6 @@ def _fetch_missing(
         return name, objects[name].is_copied_to(folder / name, hashes.get(name))
 
     def fetch(name: str) -> None:
-        for unfinished in leftovers(folder / name):
-            unfinished.unlink()
         remote.get(name, folder / name, hashes.get(name))
 
     missing = sorted(name for name, is_copied in _in_parallel(compare, objects, "compare") if not is_copied)

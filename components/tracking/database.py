@@ -10,7 +10,7 @@ from pathlib import Path
 
 from irra.utils.errors import UserError
 from irra.utils.files import replace_file
-from irra.utils.locks import locked
+from irra.utils.locks import lock_file, locked
 
 
 def database_of(uri: str) -> Path | None:
@@ -21,7 +21,7 @@ def database_of(uri: str) -> Path | None:
 
 def make_database(path: Path) -> None:
     """Make MLflow's tables in a new database; does nothing if there is a database already."""
-    if _exists(path):
+    if _exists(path) and not lock_file(path).exists():  # the lock of a killed process is to be removed
         return
     with locked(path, wait=True):
         if not _exists(path):

@@ -42,9 +42,10 @@ PATIENCE_SECONDS = 60.0  # how long sending is retried, so that nothing is lost 
 class Tracker:
     """One run in MLflow.
 
-    Entries are buffered and sent by a background thread; only artifacts are sent while the caller waits. What cannot be
-    sent is kept in a file and sent when the server is back, at the latest at the start of a later stage. One warning
-    says that the server is lost, and one that it is back. MLflow never makes a call raise.
+    Entries are buffered and sent by a background thread; only artifacts are sent while the caller waits. Until then
+    they are kept in a file too: what an outage or a kill keeps from being sent is sent when the server is back, at the
+    latest at the start of a later stage. One warning says that the server is lost, and one that it is back. MLflow
+    never makes a call raise.
     """
 
     def __init__(self, client: Any, run: "Run | None", start: Record) -> None:
@@ -58,7 +59,8 @@ class Tracker:
         self._closing = threading.Event()
         self._lost = run is None
         self._spool_failed = False
-        self._unsent = False  # whether the spool holds entries, and not only the names of files
+        self._unsent = False  # whether the spool holds entries that are not pending any more
+        self._in_memory_only = False  # whether the spool lacks some of those that are pending
         self._files: list[Record] = []  # artifacts that are still to be sent
         self._files_failed = False
         self._given_up = False  # closing took too long: what is left belongs to a later process
@@ -78,7 +80,7 @@ class Tracker:
             self._append({"param": [name, value]} if known == value else {"tag": [f"changed.{name}", value]})
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Queue `metrics` with the current time; takes microseconds."""
+        """Queue `metrics` with the current time; takes a tenth of a millisecond."""
         now = int(time.time() * 1000)
         self._append(*({"metric": [name, float(value), now, step]} for name, value in metrics.items()))
 
@@ -134,6 +136,10 @@ class Tracker:
     def _append(self, *entries: Record) -> None:
         with self._lock:
             self._pending.extend(entries)
+            try:
+                self._spool.append(entries)
+            except OSError:  # no loss as long as sending works
+                self._in_memory_only = True
 
     def _send_until_closed(self) -> None:
         last_success = time.monotonic()
@@ -166,7 +172,8 @@ class Tracker:
         if self.run_id is None:
             self.run_id = find_or_create(self._client, self._start)
             with self._lock:
-                self._keep([{"run": {"id": self.run_id}}])
+                self._spool.start = {"run": {"id": self.run_id}}
+                self._keep([self._spool.start])
         self._check_server()
 
     def _take(self, count: int, *, keep: bool) -> None:
@@ -175,16 +182,24 @@ class Tracker:
             if self._given_up:
                 return
             if keep:
-                self._keep(self._pending[:count])
+                self._keep_pending(count)
                 self._unsent = True
-            else:
-                self._sent()
             del self._pending[:count]
+            if not keep:
+                self._sent()
+
+    def _keep_pending(self, count: int) -> None:
+        """Make sure that the spool holds the first `count` pending entries."""
+        if self._in_memory_only:
+            self._keep(self._pending[:count])
 
     def _sent(self) -> None:
         self._unsent = False
         if not self._files:
-            self._spool.remove()
+            try:
+                self._spool.remove(self._pending)
+            except OSError:
+                self._in_memory_only = True
         if self._lost:
             self._lost = False
             print(f"MLflow at {without_password(tracking_uri())} is back; what was kept was sent", file=sys.stderr)
@@ -220,7 +235,8 @@ class Tracker:
             self._lose("closing the run", error)
             with self._lock:
                 self._given_up = True
-                self._keep([*self._pending, {"status": status}])
+                self._keep_pending(len(self._pending))
+                self._keep([{"status": status}])
         self._spool.release()
 
     def _finish(self, status: str) -> None:

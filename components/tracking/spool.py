@@ -1,4 +1,4 @@
-"""What could not be sent to MLflow, kept in files until its server is back.
+"""What has not been sent to MLflow yet, kept in files so that neither an outage nor a kill loses it.
 
 Every process writes a file of its own for each run, and holds a lock on it: a file that can be locked belongs to
 nobody any more. It has one record in JSON per line, and is removed when all of them were sent; sending one twice is
@@ -17,7 +17,7 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -41,12 +41,15 @@ def spool_folder() -> Path:
 
 
 class Spool:
-    """The file of one run; it exists from the first record that is kept until all were sent."""
+    """The file of one run; it exists from the first record that is kept until all were sent.
+
+    `start` is its first record.
+    """
 
     def __init__(self, start: Record) -> None:
-        self._start = start
+        self.start = start
         self._file: TextIO | None = None
-        self.path = spool_folder() / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}.jsonl"  # in order
+        self.path = _new_path()
 
     def append(self, records: Iterable[Record]) -> None:
         """Keep `records`.
@@ -58,7 +61,7 @@ class Spool:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("a+", encoding="utf-8")
             fcntl.flock(self._file, fcntl.LOCK_EX)
-            write_records(self._file, [self._start])
+            write_records(self._file, [self.start])
         if self.path.stat().st_size > MAX_BYTES:
             raise OSError(f"{self.path} has reached its limit of {MAX_BYTES >> 20} MiB")
         write_records(self._file, records)
@@ -67,17 +70,31 @@ class Spool:
         """Return what is kept."""
         return read_records(self.path) if self._file else []
 
-    def remove(self) -> None:
-        """Remove the file, since all of it was sent."""
-        if self._file:
-            self.path.unlink(missing_ok=True)
-            self._file.close()
-            self._file = None
+    def remove(self, unsent: Sequence[Record] = ()) -> None:
+        """Remove the file, since all of it was sent but `unsent`, which first get a new file.
+
+        Raises:
+            OSError: The disk is full.
+        """
+        file, path = self._file, self.path
+        if file is None:
+            return
+        self._file, self.path = None, _new_path()
+        try:
+            if unsent:
+                self.append(unsent)
+        finally:
+            path.unlink(missing_ok=True)
+            file.close()
 
     def release(self) -> None:
         """Leave the file to the process that will send it."""
         if self._file:
             self._file.close()
+
+
+def _new_path() -> Path:
+    return spool_folder() / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}.jsonl"  # sorted by age
 
 
 def write_records(file: TextIO, records: Iterable[Record]) -> None:

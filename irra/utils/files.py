@@ -1,6 +1,7 @@
 """Atomic writing of files and folders, where a failed write leaves the previous content in place; file hashes."""
 
 import errno
+import fcntl
 import glob
 import hashlib
 import json
@@ -10,7 +11,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,15 @@ from irra.utils.locks import locked
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, user's quota used up, file too large for the file system
 UNIQUE_DIGITS = 8  # of a temporary name
 
+_claims: set[Path] = set()  # the temporary files of this process; another one at the same place would have no lock
+
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path next to `path`; it is renamed to `path` on success and removed on any exception.
 
     The temporary name ends in `.tmp`, so pass the format explicitly to writers that would guess it from the suffix.
+    What writers of `path` that were killed left beside it is removed.
 
     Raises:
         OSError: The disk is full. Whatever the writer raised in that case becomes an OSError with errno and `path`.
@@ -38,23 +42,35 @@ def replace_file(path: Path) -> Iterator[Path]:
 def replace_files(*paths: Path) -> Iterator[list[Path]]:
     """Like `replace_file` for files that belong together: none is renamed before all of them have been written.
 
+    The first is missing while the others are renamed: after a kill, nobody takes files of two writers for those of one.
+    Temporary files of an outer call are written in place.
+
     Raises:
         OSError: The disk is full, as in `replace_file`, with the first of the paths.
     """
+    if _claims.issuperset(paths):
+        yield list(paths)
+        return
     temporaries = [_temporary(path) for path in paths]
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield temporaries
-        for temporary in temporaries:
-            _sync(temporary)
-        for temporary, path in zip(temporaries, paths, strict=True):
-            os.replace(temporary, path)
-    except BaseException as error:
-        for temporary in temporaries:
-            temporary.unlink(missing_ok=True)
-        _raise_if_full(error, paths[0])
-        raise
+        _remove_abandoned(path)
+    with ExitStack() as claims:
+        try:
+            for temporary in temporaries:
+                claims.enter_context(_claimed(temporary))
+            yield temporaries
+            for temporary in temporaries:
+                _sync(temporary)
+            if len(paths) > 1:
+                paths[0].unlink(missing_ok=True)
+            for temporary, path in reversed(list(zip(temporaries, paths, strict=True))):
+                os.replace(temporary, path)
+        except BaseException as error:
+            for temporary in temporaries:
+                temporary.unlink(missing_ok=True)
+            _raise_if_full(error, paths[0])
+            raise
     for folder in {path.parent for path in paths}:
         _sync(folder)
 
@@ -92,7 +108,7 @@ def replace_folder(path: Path) -> Iterator[Path]:
 
 
 def leftovers(path: Path) -> list[Path]:
-    """What writers of `path` that were killed left beside it; ask only while holding the lock."""
+    """What writers of the folder `path` that were killed left beside it; ask only while holding the lock."""
     names = glob.escape(path.name) + "." + "[0-9a-f]" * UNIQUE_DIGITS + ".tmp"
     return [*path.parent.glob(names), *path.parent.glob(glob.escape(path.name) + ".tmp")]  # the latter: before locks
 
@@ -164,6 +180,31 @@ def hash_file(path: Path, algorithm: str = "sha256") -> str:
 def _temporary(path: Path) -> Path:
     """A name beside `path` that no other writer has."""
     return path.with_name(f"{path.name}.{secrets.token_hex(UNIQUE_DIGITS // 2)}.tmp")
+
+
+@contextmanager
+def _claimed(temporary: Path) -> Iterator[None]:
+    """Make the file `temporary`, and keep a lock on it that the kernel frees when its writer dies."""
+    with temporary.open("ab") as file:
+        with suppress(OSError):  # a file system without locks: then nothing is ever removed
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _claims.add(temporary)
+        try:
+            yield
+        finally:
+            _claims.discard(temporary)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove the temporary files of `path` whose writers have died."""
+    name = re.compile(re.escape(path.name) + rf"\.[0-9a-f]{{{UNIQUE_DIGITS}}}\.tmp")
+    found: list[str] = []
+    with suppress(PermissionError), os.scandir(path.parent) as entries:  # who may write to a folder may not list it
+        found += [entry.path for entry in entries if name.fullmatch(entry.name) and entry.is_file()]
+    for abandoned in found:
+        with suppress(OSError), open(abandoned, "rb") as file:  # its writer lives, or it is gone
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(abandoned)
 
 
 def _raise_if_full(error: BaseException, path: Path) -> None:

@@ -46,9 +46,14 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
         file.close()
 
 
+def lock_file(path: Path) -> Path:
+    """The file beside `path` that is locked; it is there while somebody writes `path`, or was killed meanwhile."""
+    return path.with_name(f".{path.name}.lock")
+
+
 def _acquire(path: Path, wait: bool) -> IO[str]:
     """Open and lock the file beside `path`, and write into it whose it is."""
-    name = path.with_name(f".{path.name}.lock")
+    name = lock_file(path)
     name.parent.mkdir(parents=True, exist_ok=True)
     while True:
         file = name.open("a+", encoding="utf-8")

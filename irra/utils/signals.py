@@ -1,12 +1,16 @@
 """Signals that ask long-running work to stop, which first finishes its step and saves its state."""
 
+import ctypes
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
 from irra.utils.errors import Interrupted
+
+SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
 
 
 class StopRequest:
@@ -64,3 +68,9 @@ def stop_on_signals() -> Iterator[StopRequest]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def stop_with_parent() -> None:
+    """Get SIGTERM when the parent process dies, however it does, as if it had passed on its own."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from components.tracking.database import database_of
+from components.tracking.database import database_of, make_database
 from components.tracking.store import connect
 from irra.utils.errors import UserError
 from tests.imports import ROOT
@@ -94,3 +94,10 @@ def test_a_database_without_its_tables_names_the_cure(tmp_path: Path, statement:
 )
 def test_the_file_of_a_store(uri: str, path: Path | None) -> None:
     assert database_of(uri) == path
+
+
+def test_the_lock_of_a_process_killed_just_after_making_the_tables_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("tables")
+    (tmp_path / ".mlflow.db.lock").touch()
+    make_database(tmp_path / "mlflow.db")
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]

@@ -240,13 +240,17 @@ def test_a_server_that_hangs_at_the_end_holds_the_stage_for_one_deadline(
 # ---- orphans ----
 
 
-def test_the_run_of_a_killed_process_is_ended_by_the_next(project: Path) -> None:  # noqa: F811
+def test_the_next_process_ends_the_run_of_a_killed_one_and_sends_what_it_had_just_logged(project: Path) -> None:  # noqa: F811
     code = "import os\nfrom components.tracking.run import open_run\n"
-    code += "with open_run('train') as tracker: print(tracker.run_id, flush=True); os.kill(os.getpid(), 9)"
+    code += "with open_run('train') as tracker:\n"
+    code += (
+        "    print(tracker.run_id, flush=True)\n    tracker.log_metrics({'loss': 1.0}, 0)\n    os.kill(os.getpid(), 9)"
+    )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     make_run()
-    assert get_run(done.stdout.strip()).info.status == "KILLED"
+    run_id = done.stdout.strip()
+    assert (get_run(run_id).info.status, history(run_id, "loss")) == ("KILLED", [(0, 1.0)])
 
 
 @pytest.mark.parametrize(

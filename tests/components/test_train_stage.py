@@ -5,8 +5,10 @@ import json
 import runpy
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,7 +19,7 @@ import yaml
 from components import evaluate, train
 from components.results import read_results
 from components.tracking.run import Tracker
-from irra.checkpoint import StateFolder, TrainState, load_model, model_fingerprint, read_model_metadata
+from irra.checkpoint import STATE, StateFolder, TrainState, load_model, model_fingerprint, read_model_metadata
 from irra.config import EvaluateConfig, Params, TokenizeConfig, TrainConfig
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore, write_tokens
@@ -417,3 +419,21 @@ def test_the_run_is_noted_before_the_first_state(
         train.run(train.Inputs(store.root, tokens.root), outputs, config)
     ids.append(json.loads((outputs.checkpoints / train.RUN).read_text())["run_id"])
     assert ids[0] == ids[1]
+
+
+def test_the_state_outlives_the_run_so_that_a_kill_at_its_end_costs_no_second_training(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs, found = outputs_in(tmp_path), []
+
+    @contextmanager
+    def run(*_: object, **__: object) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(run_id="abc")
+        found.append(sorted(path.name for path in outputs.checkpoints.iterdir()))
+
+    monkeypatch.setattr(train, "open_run", run)
+    monkeypatch.setattr(train, "describe", lambda *_: None)
+    monkeypatch.setattr(train, "publish", lambda *_: {})
+    monkeypatch.setattr(train.Trainer, "fit", lambda *_: (outputs.checkpoints / STATE).touch())
+    train.run(train.Inputs(store.root, tokens.root), outputs, config)
+    assert (found, outputs.checkpoints.exists()) == ([["run.json", STATE]], False)

@@ -261,7 +261,7 @@ def test_clearing_removes_the_state_before_the_weights_that_it_names(
 def test_loading_removes_what_killed_saves_left(
     tmp_path: Path, train_config: TrainConfig, scaler: torch.amp.GradScaler
 ) -> None:
-    for name in ("state.safetensors.tmp", "best-0003.safetensors.tmp", "other.tmp"):
+    for name in ("state.safetensors.tmp", "best-0003.safetensors.tmp", ".tmpA1b2C3", "other.tmp"):
         (tmp_path / name).write_bytes(b"half")
     model = small_model()
     StateFolder(tmp_path, {}).load(model, build_optimizer(model, train_config), scaler)

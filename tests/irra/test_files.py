@@ -70,6 +70,48 @@ def test_of_files_that_belong_together_none_is_replaced_when_one_fails(tmp_path:
     assert names(tmp_path) == ["a", "b"]
 
 
+KILLED_WRITER = """
+import os, sys
+from pathlib import Path
+from irra.utils.files import replace_file
+with replace_file(Path(sys.argv[1])) as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_a_killed_writer_of_a_file_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    result = subprocess.run([sys.executable, "-c", KILLED_WRITER, str(tmp_path / "a")])
+    assert (result.returncode, len(names(tmp_path))) == (-9, 1)
+    write_text(tmp_path / "a", "new")
+    assert names(tmp_path) == ["a"]
+
+
+def test_files_that_belong_together_never_look_whole_between_their_renames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, a="old", b="old", c="old")
+    rename, seen = os.replace, []
+
+    def watched(source: Path, target: Path) -> None:
+        seen.append((tmp_path / "a").exists())
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", watched)
+    with replace_files(tmp_path / "a", tmp_path / "b", tmp_path / "c") as temporaries:
+        for temporary in temporaries:
+            temporary.write_text("new")
+    assert seen == [False, False, False]
+    assert [(tmp_path / name).read_text() for name in "abc"] == ["new", "new", "new"]
+
+
+def test_a_file_in_an_unfinished_one_s_place_is_written_without_another(tmp_path: Path) -> None:
+    with replace_file(tmp_path / "a") as temporary:
+        write_text(temporary, "text")
+        assert len(names(tmp_path)) == 1
+    assert (tmp_path / "a").read_text() == "text"
+
+
 def test_two_writers_of_a_file_do_not_share_a_temporary_one(tmp_path: Path) -> None:
     with replace_file(tmp_path / "a") as first, replace_file(tmp_path / "a") as second:
         first.write_text("first")
