@@ -100,16 +100,16 @@ class RemoteFolder:
         with self._user_errors(name):
             self._client.put_object(**self._at(name), Body=content)
 
-    def get(self, name: str, path: Path, sha256: str | None = None) -> None:
+    def get(self, name: str, path: Path, sha256: str | None = None, *, tidy: bool = True) -> None:
         """Download an object to `path`, which appears only when it is complete and its hash is right.
 
-        The hash is `sha256`; without one, it is the hash that S3 knows, if any.
+        The hash is `sha256`; without one, it is the hash that S3 knows, if any. `tidy` is that of `replace_file`.
 
         Raises:
             UserError: The hash differs, or S3 failed.
             OSError: The file cannot be written, such as on a full disk; the error names the file.
         """
-        with self._user_errors(name), _name_file_in_errors(path), replace_file(path) as temporary:
+        with self._user_errors(name), _name_file_in_errors(path), replace_file(path, tidy=tidy) as temporary:
             with temporary.open("wb") as file:
                 answer = self._receive(name, file)
             algorithm, digest = (SHA256, sha256) if sha256 else _known_hash(answer)

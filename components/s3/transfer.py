@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 from components.s3.client import SHA256, THREADS, Object, RemoteFolder
 from components.stage import guarded
 from irra.utils.errors import UserError, first_of
-from irra.utils.files import files_below, hash_file
+from irra.utils.files import files_below, hash_file, remove_abandoned
 from irra.utils.locks import locked
 from irra.utils.progress import progress
 
@@ -94,9 +94,12 @@ def _fetch_missing(
         return name, objects[name].is_copied_to(folder / name, hashes.get(name))
 
     def fetch(name: str) -> None:
-        remote.get(name, folder / name, hashes.get(name))
+        remote.get(name, folder / name, hashes.get(name), tidy=False)
 
     missing = sorted(name for name, is_copied in _in_parallel(compare, objects, "compare") if not is_copied)
+    for parent in {(folder / name).parent for name in missing}:
+        if parent.is_dir():
+            remove_abandoned(parent)
     _check_space(folder, sum(objects[name].size for name in missing))
     _in_parallel(fetch, missing, "download")
 

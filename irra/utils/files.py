@@ -25,21 +25,25 @@ _claims: set[Path] = set()  # the temporary files of this process; another one a
 
 
 @contextmanager
-def replace_file(path: Path) -> Iterator[Path]:
+def replace_file(path: Path, *, tidy: bool = True) -> Iterator[Path]:
     """Yield a temporary path next to `path`; it is renamed to `path` on success and removed on any exception.
 
     The temporary name ends in `.tmp`, so pass the format explicitly to writers that would guess it from the suffix.
-    What writers of `path` that were killed left beside it is removed.
+
+    Args:
+        path: The file.
+        tidy: Remove what writers of `path` that were killed left beside it, for which its folder is listed. Who writes
+            many files calls `remove_abandoned` once instead.
 
     Raises:
         OSError: The disk is full. Whatever the writer raised in that case becomes an OSError with errno and `path`.
     """
-    with replace_files(path) as (temporary,):
+    with replace_files(path, tidy=tidy) as (temporary,):
         yield temporary
 
 
 @contextmanager
-def replace_files(*paths: Path) -> Iterator[list[Path]]:
+def replace_files(*paths: Path, tidy: bool = True) -> Iterator[list[Path]]:
     """Like `replace_file` for files that belong together: none is renamed before all of them have been written.
 
     The first is missing while the others are renamed: after a kill, nobody takes files of two writers for those of one.
@@ -54,7 +58,8 @@ def replace_files(*paths: Path) -> Iterator[list[Path]]:
     temporaries = [_temporary(path) for path in paths]
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(path)
+        if tidy:
+            remove_abandoned(path.parent, path.name)
     with ExitStack() as claims:
         try:
             for temporary in temporaries:
@@ -105,6 +110,19 @@ def replace_folder(path: Path) -> Iterator[Path]:
             raise
         _sync(path.parent)
         shutil.rmtree(previous, ignore_errors=True)
+
+
+def remove_abandoned(folder: Path, name: str | None = None) -> None:
+    """Remove the temporary files in `folder`, of its file `name` or of all, whose writers have died."""
+    ending = re.compile(rf"(.+)\.[0-9a-f]{{{UNIQUE_DIGITS}}}\.tmp")
+    found: list[str] = []
+    with suppress(PermissionError), os.scandir(folder) as entries:  # who may write to a folder may not list it
+        temporaries = (entry for entry in entries if entry.name.endswith(".tmp") and entry.is_file())
+        found += [e.path for e in temporaries if (m := ending.fullmatch(e.name)) and name in (None, m[1])]
+    for abandoned in found:
+        with suppress(OSError), open(abandoned, "rb") as file:  # its writer lives, or it is gone
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(abandoned)
 
 
 def leftovers(path: Path) -> list[Path]:
@@ -193,18 +211,6 @@ def _claimed(temporary: Path) -> Iterator[None]:
             yield
         finally:
             _claims.discard(temporary)
-
-
-def _remove_abandoned(path: Path) -> None:
-    """Remove the temporary files of `path` whose writers have died."""
-    name = re.compile(re.escape(path.name) + rf"\.[0-9a-f]{{{UNIQUE_DIGITS}}}\.tmp")
-    found: list[str] = []
-    with suppress(PermissionError), os.scandir(path.parent) as entries:  # who may write to a folder may not list it
-        found += [entry.path for entry in entries if name.fullmatch(entry.name) and entry.is_file()]
-    for abandoned in found:
-        with suppress(OSError), open(abandoned, "rb") as file:  # its writer lives, or it is gone
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.unlink(abandoned)
 
 
 def _raise_if_full(error: BaseException, path: Path) -> None:
