@@ -18,7 +18,7 @@ CANNOT_CHANGE_AN_OUTPUT = {
     "components.s3": "copies files unchanged",
     "irra.config": "checks values that DVC tracks; a stage depends only on the module of its own section",
     "irra.data.splits": "refuses parameters whose split the data lack",
-    "irra.utils.cores": "the number of processes, on which no result depends",
+    "irra.utils.cores": "how many processes share work, on which no result depends",
     "irra.utils.errors": "messages",
     "irra.utils.files": "writes a file completely or not at all, whatever it holds",
     "irra.utils.locks": "who writes, not what",

@@ -1,21 +1,16 @@
 """Loading image files of any common format and colour mode as resized RGB pixels."""
 
-import multiprocessing
-import os
-import signal
 import stat
-import threading
-import time
 from collections import deque
 from collections.abc import Generator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from irra.utils.cores import worker_pool
 from irra.utils.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "AVIF")
@@ -114,24 +109,14 @@ def load_images(paths: list[Path], size: tuple[int, int], workers: int) -> Gener
         for path in paths:
             yield _load(path, size)
         return
-    # Spawned, not forked: the calling process may run threads, and a fork would copy their locks in whatever state.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=start_worker) as pool:
+    with worker_pool(workers) as pool:
         pending: deque[Future[list[Pixels | BadImage]]] = deque()
-        try:
-            for chunk in chunks:
-                pending.append(pool.submit(_load_chunk, chunk, size))
-                if len(pending) > workers * CHUNKS_PER_WORKER:
-                    yield from pending.popleft().result()
-            while pending:
+        for chunk in chunks:
+            pending.append(pool.submit(_load_chunk, chunk, size))
+            if len(pending) > workers * CHUNKS_PER_WORKER:
                 yield from pending.popleft().result()
-        except BrokenProcessPool:
-            raise UserError(
-                "a decoding process was killed, most likely because memory ran out; a script of your own must call "
-                'this under `if __name__ == "__main__":`, since each process imports it anew'
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
+        while pending:
+            yield from pending.popleft().result()
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -166,17 +151,3 @@ def _load(path: Path, size: tuple[int, int]) -> Pixels | BadImage:
         return load_image(path, size)
     except BadImage as error:
         return error
-
-
-def start_worker() -> None:
-    """Leave interrupts to the parent process, and exit when it dies rather than wait for it for ever."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    while os.getppid() == parent.pid:  # a forked sibling would keep the pipe open on which `join` waits
-        time.sleep(0.5)
-    os._exit(1)

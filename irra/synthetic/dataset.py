@@ -2,17 +2,15 @@
 
 import functools
 import random
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from irra.config import SyntheticConfig
-from irra.data.images import start_worker
 from irra.synthetic.attributes import Person, draw_people, draw_person
 from irra.synthetic.captions import describe
 from irra.synthetic.photograph import take
 from irra.synthetic.scene import CAMERAS
-from irra.utils.cores import available_cores
+from irra.utils.cores import available_cores, worker_pool
 from irra.utils.files import replace_folder, write_json
 from irra.utils.progress import progress
 
@@ -29,7 +27,7 @@ def write_dataset(root: Path, config: SyntheticConfig, workers: int | None = Non
     names = [name for name, count in splits.items() for _ in range(count)]
     with (
         replace_folder(root / "imgs") as pending,
-        ProcessPoolExecutor(workers or available_cores(), initializer=start_worker) as pool,
+        worker_pool(workers or available_cores()) as pool,
     ):
         for camera in CAMERAS:
             (pending / camera.folder).mkdir()
