@@ -182,9 +182,9 @@ FACTS = '{"fingerprint": "f", "data_fingerprint": "d", "dataset": "toy"}'
     [
         ('{"model": {}, "metrics": {}, "intervals": {}}', "not the results of `evaluate`"),
         (f'{{"model": {FACTS}, "metrics": {{"test": {{"t2i": {{"R1": 1}}}}}}, "intervals": {{}}}}', "no val"),
-        (f'{{"model": {FACTS}, "metrics": {{"test": 1}}, "intervals": {{}}}}', "not the results of `evaluate`"),
-        ("{}", "not the results of `evaluate`"),
-        ("[1]", "not the results of `evaluate`"),
+        (f'{{"model": {FACTS}, "metrics": {{"test": 1}}, "intervals": {{}}}}', r"damaged \(metrics.test: "),
+        ("{}", r"damaged \(model: "),
+        ("[1]", r"results.json: damaged"),
         ("{", "results.json: damaged"),
         (None, "results.json: missing"),
     ],
