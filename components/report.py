@@ -110,7 +110,10 @@ def draw_dataset(prepared: Path, folder: Path) -> Chapter:
     sheet = folder / "contact_sheet.png"
     store = PreparedStore.open(prepared)
     draw_dataset_sheet(store, sheet)
-    counts = {**store.stats.splits, "skipped images": len(store.stats.skipped)}
+    counts = {
+        **{split: vars(size) for split, size in store.stats.splits.items()},
+        "skipped images": len(store.stats.skipped),
+    }
     return Chapter("prepare", "Dataset", [values_table(counts)], [sheet])
 
 

@@ -19,7 +19,7 @@ class Results:
     Attributes:
         model: The model, its training and the data it was evaluated on.
         metrics, intervals: By split, direction and name, in percent.
-        sha256: Of the files written with it; empty in results of an earlier version.
+        sha256: Of the files written with it.
     """
 
     model: dict[str, Any]
@@ -35,7 +35,8 @@ def read_results(folder: Path) -> dict[str, Any]:
         UserError: The file is missing, damaged or not the results of evaluate.
     """
     path = folder / RESULTS
-    return asdict(read_record(path, Results, f"{path}: missing; {EVALUATE_FIRST}", EVALUATE_AGAIN))
+    missing = f"{path}: missing; {EVALUATE_FIRST}"
+    return asdict(read_record(path, Results, missing, EVALUATE_AGAIN, sealed_only=True))
 
 
 def check_written_with(results: dict[str, Any], key: str, path: Path) -> None:

@@ -11,14 +11,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from irra.data.datasets import SPLITS, Record, split_sizes
+from irra.data.datasets import SPLITS, Record, Size, split_sizes
 from irra.utils.errors import UserError
 from irra.utils.npy import read_npy_header, write_npy_header
 from irra.utils.records import check_files, hash_files, read_record, write_record
@@ -45,7 +45,7 @@ class Stats:
     format_version: int
     dataset_name: str
     image_size: tuple[int, int]
-    splits: dict[str, dict[Literal["identities", "images", "captions"], int]]
+    splits: dict[str, Size]
     skipped: list[dict[str, str]]
     fingerprint: str
     settings: dict[str, Any] = field(default_factory=dict)
@@ -229,8 +229,8 @@ class PreparedStore:
             raise UserError(f"{self.root}: no split {split!r}; it has {', '.join(self.splits)}")
 
     def _check_counts(self, stats: Stats) -> None:
-        images = sum(size["images"] for size in stats.splits.values())
-        captions = sum(size["captions"] for size in stats.splits.values())
+        images = sum(size.images for size in stats.splits.values())
+        captions = sum(size.captions for size in stats.splits.values())
         for name, found, expected in (
             ("images.parquet", len(self.image_paths), images),
             ("captions.parquet", len(self.captions), captions),

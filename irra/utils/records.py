@@ -32,7 +32,7 @@ def sealed(data: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, CHECKSUM: hashlib.sha256(text.encode()).hexdigest()}
 
 
-def read_record(path: Path, kind: type[T], missing: str, cure: str) -> T:
+def read_record(path: Path, kind: type[T], missing: str, cure: str, *, sealed_only: bool = False) -> T:
     """Read a JSON file into a `kind`, by default a dataclass, with the types of its fields; others are ignored.
 
     Args:
@@ -40,6 +40,7 @@ def read_record(path: Path, kind: type[T], missing: str, cure: str) -> T:
         kind: What it should hold.
         missing: What to say and do if there is no such file.
         cure: What to do if it is damaged.
+        sealed_only: Refuse a file without a checksum, which an earlier version or another program has written.
 
     Raises:
         UserError: The file is missing, or not such a record.
@@ -51,10 +52,10 @@ def read_record(path: Path, kind: type[T], missing: str, cure: str) -> T:
         raise UserError(missing) from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; {cure}") from None
-    return parse_record(content, kind, path, cure)
+    return parse_record(content, kind, path, cure, sealed_only=sealed_only)
 
 
-def parse_record(content: bytes | str, kind: type[T], path: Path | str, cure: str) -> T:
+def parse_record(content: bytes | str, kind: type[T], path: Path | str, cure: str, *, sealed_only: bool = False) -> T:
     """Like `read_record`, for the JSON text `content` in the file `path`."""
     try:
         record = TypeAdapter(kind).validate_json(content, strict=True)
@@ -65,7 +66,10 @@ def parse_record(content: bytes | str, kind: type[T], path: Path | str, cure: st
         raise UserError(f"{path}: damaged ({f'{key}: ' if key else ''}{problem['msg']}); {cure}") from None
     except (ValueError, RecursionError) as error:  # of what pydantic does not look at
         raise UserError(f"{path}: damaged ({error}); {cure}") from None
-    if isinstance(data, dict) and data.get(CHECKSUM, "") not in ("", sealed(data)[CHECKSUM]):
+    checksum = data.get(CHECKSUM, "") if isinstance(data, dict) else ""
+    if checksum == "" and not sealed_only:
+        return record
+    if checksum != sealed(data)[CHECKSUM]:
         raise UserError(f"{path}: damaged (its {CHECKSUM} is not that of its content); {cure}")
     return record
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 from pathlib import Path
 
 Signature = tuple[int, int, int, int]
@@ -42,9 +43,10 @@ class Sandbox:
 
 
 def changes(before: dict[str, Signature], after: dict[str, Signature]) -> list[str]:
-    """Paths that were written, replaced or removed, except MLflow's own."""
+    """Paths that were written, replaced or removed, except new folders and MLflow's own."""
     paths = [path for path in before.keys() | after.keys() if before.get(path) != after.get(path)]
-    return sorted(path for path in paths if not path.startswith(IGNORED))
+    files = [path for path in paths if path in before or not stat.S_ISDIR(after[path][0])]
+    return sorted(path for path in files if not path.startswith(IGNORED))
 
 
 def _remove(path: Path) -> None:
