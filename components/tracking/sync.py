@@ -93,8 +93,8 @@ def _send_all(client: Any, path: Path) -> bool:
         if not is_ours:
             return False
         records, damaged = read_records(path), count_damaged(path)
-        if not records:
-            print(f"warning: {path}: nothing in it can be read; remove it", file=sys.stderr)
+        if not any("run" in record for record in records):
+            print(f"warning: {path}: it does not say of which run it is; remove it", file=sys.stderr)
             return False
         lost = [f"{damaged} damaged lines of {path}"] if damaged else []
         for message in lost:
@@ -124,7 +124,7 @@ def _own(path: Path) -> Iterator[bool]:
 
 def _make_run(client: Any, path: Path, records: list[Record]) -> str:
     """Make the run of a training that started without a server, and note its id before anything is sent."""
-    run_id = find_or_create(client, records[0]["run"])
+    run_id = find_or_create(client, next(record["run"] for record in records if "run" in record))
     with path.open("a", encoding="utf-8") as file:
         write_records(file, [{"run": {"id": run_id}}])
     return run_id
