@@ -22,6 +22,7 @@ ANNOTATIONS, PICTURE = RAW / "annotations.json", RAW / "imgs/3.jpg"
 PREPARED = Path("prepared")
 CONFIG = PrepareConfig(dataset_name="own", root_dir="raw", image_size=[96, 32])
 HUGE = 10**12
+GIF = b"GIF89a\xff\xff\xff\xff\x80\0\0" + bytes(6) + b",\0\0\0\0\xff\xff\xff\xff\0\2\2D\1\0;"
 
 
 def write_dataset(folder: Path) -> None:
@@ -57,19 +58,21 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "id": (None, -1, 1.5, True, "7", [7], 2**31, HUGE, {}),
     "captions": (None, "a man", [], [7], [None], [""], [" \n"], ["&nbsp;"], ["\ud800"], ["\0\1"], [["a"]], {}),
     "split": (None, "training", "", 7, ["train"], "TRAIN", "train "),
-    "file_path": (None, "", 7, "../1.jpg", "a/../../1.jpg", "/etc/passwd", "\\etc\\passwd", "..\\1.jpg", "\ud800.jpg"),
+    "file_path": (
+        None,
+        "",
+        7,
+        "../1.jpg",
+        "a/../../1.jpg",
+        "/etc/passwd",
+        "\\etc\\a",
+        "..\\1.jpg",
+        "\ud800",
+        ".",
+        "./",
+    ),
 }
-NOWHERE = (
-    "a\0b.jpg",
-    "x" * 5000,
-    "nothing.jpg",
-    "a/b/c.jpg",
-    "line\nbreak.jpg",
-    "C:\\a.jpg",
-    ".",
-    "1.jpg/2.jpg",
-    "~/.ssh/id_rsa",
-)
+NOWHERE = ("a\0b.jpg", "x" * 5000, "no.jpg", "a/b/c.jpg", "a\nb.jpg", "C:\\a.jpg", "1.jpg/2.jpg", "~/.ssh/id_rsa")
 
 
 def cases(rng: random.Random) -> Iterator[Case]:
@@ -83,15 +86,14 @@ def cases(rng: random.Random) -> Iterator[Case]:
     data = _jpeg()
     for at in rng.sample(range(len(data)), 30):
         flipped = data[:at] + bytes([data[at] ^ (1 << rng.randrange(8))]) + data[at + 1 :]
-        yield Case(
-            "a flipped byte in a picture", str(at), content(PICTURE, flipped), prepare, [PICTURE.name], either=True
-        )
+        put = content(PICTURE, flipped)
+        yield Case("a flipped byte in a picture", str(at), put, prepare, [PICTURE.name], either=True)
 
 
 def _annotations(rng: random.Random) -> Iterator[Case]:
     def case(name: str, data: Any, *names: str, kind: str = "a wrong annotation", valid: bool = False) -> Case:
         text = data if isinstance(data, str | bytes) else json.dumps(data)
-        return Case(kind, name, content(ANNOTATIONS, text), prepare, [] if valid else list(names), either=valid)
+        return Case(kind, name, content(ANNOTATIONS, text), prepare, list(names), valid=valid)
 
     for key, values in VALUES.items():
         for value in values:
@@ -154,17 +156,14 @@ def _pictures(rng: random.Random) -> dict[str, Callable[[], None]]:
         "a PNG of 100,000 x 100,000": png(100_000, 100_000),
         "a PNG of 7,000 x 8,000": png(7000, 8000),
         "a PNG of no width": png(0, 10),
-        "a GIF of 65,535 x 65,535": b"GIF89a\xff\xff\xff\xff\x80\0\0"
-        + bytes(6)
-        + b",\0\0\0\0\xff\xff\xff\xff\0\2\2D\1\0;",
+        "a GIF of 65,535 x 65,535": GIF,
         "a JPEG of 60,000 x 60,000": _resized(data, 60_000, 60_000),
         "a progressive JPEG of many scans": _of_many_scans(),
         "an SVG": b"<svg xmlns='http://www.w3.org/2000/svg' width='10' height='10'/>",
         "a PDF": b"%PDF-1.7\n" + rng.randbytes(500),
         "PostScript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(touch executed) run\n",
         "an archive": b"PK\x03\x04" + rng.randbytes(500),
-        "an array": b"\x93NUMPY\x01\x00v\x00{'descr': '|u1', 'fortran_order': False, 'shape': (9, 9, 3), }"
-        + bytes(300),
+        "an array": b"\x93NUMPY\x01\x00" + rng.randbytes(500),
         **{f"cut at {at}": data[:at] for at in rng.sample(range(1, len(data) - 2), 25)},
     }
     return {name: content(PICTURE, picture) for name, picture in found.items()}
@@ -183,9 +182,8 @@ def png(width: int, height: int) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
-    )
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in chunks)
 
 
 def _resized(data: bytes, width: int, height: int) -> bytes:

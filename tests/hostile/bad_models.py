@@ -5,17 +5,23 @@ import os
 import pickle
 import random
 import struct
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from app.check import check
+from app.cli.import_official import import_official
+from irra.backbones import read_config
+from irra.config import load_params
+from irra.model.clip import create_clip, find_weights
 from tests.hostile.case import Case, content, place
 from tests.irra.test_checkpoint import official_weights
 from tests.irra.test_weights import Executing, Scripted, save_scripted
@@ -51,35 +57,34 @@ def cases(rng: random.Random) -> Iterator[Case]:
     for name, data in files.items():
         for reader, path, read in READERS:
             yield Case(f"a bad model for {reader}", name, content(path, data), read, [path.name])
+    for path, name, data in _right():
+        read = partial(official if path.suffix == ".pth" else pretrained, path)
+        yield Case("a right model", name, content(path, data), read, valid=True)
     for reader, path, read in READERS:
         for name, put in place(path).items():
-            yield Case(
-                f"a bad model for {reader}",
-                name,
-                put,
-                read,
-                [path.name],
-                either=reader == "pretrained" and name == "missing",
-            )
+            yield Case(f"a bad model for {reader}", name, put, read, [path.name])
+
+
+def clip_of(backbone: str) -> dict[str, Tensor]:
+    """Random weights of a backbone."""
+    clip = open_clip.CLIP(**read_config(backbone))
+    return {name: value.clone() for name, value in clip.state_dict().items()}
 
 
 def official(path: Path) -> str:
     """What `irra import-official` does."""
-    from app.cli import import_official as command
-
-    answer = command.import_official(path, OUT, (64, 32))
-    return str(answer["fingerprint"])
+    return str(import_official(path, OUT, (64, 32))["fingerprint"])
 
 
 def pretrained(path: Path) -> str:
-    """What `make repro` does first if this file is train.pretrained."""
+    """What `make repro` and `train` do if this file is train.pretrained."""
     text = Path("params.yaml").read_text().replace("pretrained: null", f"pretrained: {path}")
-    assert str(path) in text
-    Path("other.yaml").write_text(text)
-    try:
-        check(Path("other.yaml"))
-    finally:
-        Path("other.yaml").unlink()
+    with tempfile.TemporaryDirectory() as folder:
+        params = Path(folder, "params.yaml")
+        params.write_text(text)
+        check(params)
+        backbone = load_params(params).train.backbone
+    create_clip(read_config(backbone), (96, 32), 16, 40, find_weights(backbone, str(path)))
     return "accepted"
 
 
@@ -88,6 +93,15 @@ READERS: tuple[tuple[str, Path, Callable[[], str]], ...] = (
     ("pretrained", Path("weights.pt"), partial(pretrained, Path("weights.pt"))),
     ("pretrained", Path("weights.safetensors"), partial(pretrained, Path("weights.safetensors"))),
 )
+
+
+def _right() -> Iterator[tuple[Path, str, bytes]]:
+    """Files with weights that fit."""
+    weights, clip = official_weights(small_model()), clip_of("irra-tiny")
+    yield Path("best.pth"), "a state dict", saved(weights)
+    yield Path("best.pth"), "with its progress", saved({"model": weights, "epoch": 3})
+    yield Path("weights.pt"), "of a backbone", saved(clip)
+    yield Path("weights.safetensors"), "of a backbone, safetensors", save(clip)
 
 
 def _executing() -> dict[str, bytes]:
@@ -100,9 +114,7 @@ def _executing() -> dict[str, bytes]:
         found[f"a checkpoint with {name}"] = saved({"a": torch.ones(2), "b": bad})
         found[f"an old checkpoint with {name}"] = saved({"a": bad}, _use_new_zipfile_serialization=False)
         found[f"an archive with {name}"] = archive({"a/data.pkl": pickle.dumps(bad), "a/constants.pkl": b""})
-        found[f"an archive with {name} in constants"] = archive(
-            {"a/constants.pkl": pickle.dumps(bad), "a/version": b"3"}
-        )
+        found[f"an archive with {name} in constants"] = archive({"a/constants.pkl": pickle.dumps(bad)})
     found["a module"] = saved(Scripted())
     found["an executing archive"] = scripted(Executing())
     return found
@@ -110,6 +122,7 @@ def _executing() -> dict[str, bytes]:
 
 def _wrong(rng: random.Random) -> dict[str, bytes]:
     right = official_weights(small_model())
+    names = rng.sample(list(right), 4)
     whole, safe = saved({"model": right}), save(dict(list(right.items())[:5]))
     header = b'{"a":{"dtype":"F32","shape":[1000000,1000000],"data_offsets":[0,4000000000000]}}'
     return {
@@ -140,10 +153,7 @@ def _wrong(rng: random.Random) -> dict[str, bytes]:
         "other weights": saved({"model": {"a": torch.ones(2)}}),
         "one weight less": saved({"model": dict(list(right.items())[1:])}),
         "one weight more": saved({"model": {**right, "extra": torch.ones(2)}}),
-        **{
-            f"{name} of another shape": saved({"model": {**right, name: torch.ones(2, 3)}})
-            for name in rng.sample(list(right), 4)
-        },
+        **{f"{name} of another shape": saved({"model": {**right, name: torch.ones(2, 3)}}) for name in names},
         **{f"cut at {at}": whole[:at] for at in [10, *(rng.randrange(len(whole)) for _ in range(6)), len(whole) - 1]},
         **{f"safetensors cut at {at}": safe[:at] for at in [4, 9, len(safe) // 2, len(safe) - 1]},
     }

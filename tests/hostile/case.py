@@ -17,7 +17,7 @@ class Case:
         put: Makes it in the current folder.
         read: What reads it; returns an answer.
         names: What the message must name.
-        valid: It must give the answer of the undamaged input instead.
+        valid: It must be accepted instead.
         either: It may also be accepted, whatever the answer.
     """
 

@@ -18,7 +18,7 @@ from tests.hostile import bad_data, bad_models, bad_params
 from tests.hostile.case import Case
 from tests.hostile.outcomes import Outcomes
 from tests.hostile.sandbox import Sandbox, changes
-from tests.hostile.trial import SECONDS, Trials, problem_of
+from tests.hostile.trial import SECONDS, Ending, Trials, problem_of
 from tests.presets import preset_text
 
 WRITTEN = ("prepared", "model")  # by an input that is accepted
@@ -58,16 +58,21 @@ def judge(case: Case, answer: str, trials: Trials, sandbox: Sandbox) -> str | No
     ending = trials.attempt(case.read)
     touched = changes(before, sandbox.state())
     sandbox.restore()
+    return problem_with(case, ending, touched, answer)
+
+
+def problem_with(case: Case, ending: Ending, touched: list[str], answer: str) -> str | None:
+    """Say what is wrong with how a case ended, after which the files `touched` had changed."""
     if "executed" in touched:
         return "code in it ran"
-    if ending.status == 0:
-        touched = [path for path in touched if not path.startswith(WRITTEN)]
-    if touched:
-        return f"exit status {ending.status}, but it changed {', '.join(touched)}"
-    expected = ending.answer if case.either and ending.status == 0 else answer if case.valid else None
+    wrong = [path for path in touched if ending.status != 0 or not path.startswith(WRITTEN)]
+    if wrong:
+        return f"exit status {ending.status}, but it changed {', '.join(wrong)}"
     if case.valid and ending.status != 0:
-        return f"refused: {ending.message[:300]!r}"
-    return problem_of(ending, expected, case.names)
+        return f"refused: {ending.message[-300:]!r}"
+    if case.either or (case.valid and case.read is not bad_params.check_params):
+        answer = ending.answer
+    return problem_of(ending, answer if case.valid or case.either else None, case.names)
 
 
 @contextmanager

@@ -105,6 +105,7 @@ def test_a_file_that_is_named_but_absent_is_left_to_the_decoder(tmp_path: Path) 
         ({"captions": ["\ud800"]}, 'captions must be sentences, found "\\ud800"'),
         ({"file_path": 3}, "file_path must be a path inside imgs/, found 3"),
         ({"file_path": ""}, 'file_path must be a path inside imgs/, found ""'),
+        ({"file_path": "./"}, 'file_path must name a file in imgs/, found "./"'),
         ({"file_path": "/etc/a.jpg"}, "file_path must stay inside imgs/"),
         ({"file_path": "cam/../../a.jpg"}, "file_path must stay inside imgs/"),
     ],
