@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -170,7 +171,7 @@ class StateFolder:
         for unfinished in self._unfinished():
             unfinished.unlink()
         path = self.folder / STATE
-        if not path.exists():
+        if not os.path.lexists(path):
             return None
         metadata = self.read_metadata()
         self._check_fingerprint(metadata.fingerprint)

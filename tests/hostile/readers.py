@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from irra.utils.files import hash_file
 
 STATES, RUN_ID = Path("checkpoints"), Path("run_id")  # of a stopped training; of a finished one
 RESULTS, MEASURED = EVALUATION / "results.json", (EVALUATION, RANKINGS)
-CACHE, SPOOL, DATABASE = Path("cache"), Path("mlflow-spool"), Path("mlflow.db")
+CACHE, OTHER, SPOOL, DATABASE = Path("cache"), Path("other-cache"), Path("mlflow-spool"), Path("mlflow.db")
 OBJECTS, REMOTE, COPY = Path("objects"), "s3://bucket/folder", Path("copy")  # what is at REMOTE, as files; a download
 
 
@@ -48,6 +48,7 @@ class Reader:
     writes: tuple[Path, ...] = ()
     share: float = 1.0  # of the damages that there is time for
     resumes: bool = False  # what it wrote before it failed is whole, and is used the next time
+    known_as: str | None = None  # what a message may name instead of the file
     warns: bool = False  # a warning that names the file is enough, since what was asked goes on without it
 
 
@@ -135,7 +136,7 @@ def all_readers(params: Params, project: Path) -> list[Reader]:
         Reader("evaluate", (PREPARED, TOKENS, MODEL), lambda: outcome(evaluate, params.evaluate), MEASURED, 0.1),
         Reader("train", (STATES,), lambda: resume(params), (STATES, Path("resumed")), 0.7),
         Reader("cached model", (CACHE,), partial(read_downloaded, CACHE), (CACHE,)),
-        Reader("logged model", (logged,), partial(read_downloaded, Path("other-cache")), (Path("other-cache"),)),
+        Reader("logged model", (logged,), partial(read_downloaded, OTHER), (OTHER,), resumes=True, known_as="runs:/"),
         Reader("download", (OBJECTS,), read_remote, (COPY,), resumes=True),
         Reader("mlflow-sync", (SPOOL,), send_kept, warns=True),
         Reader("evaluate", (DATABASE,), lambda: outcome(evaluate, params.evaluate), MEASURED, resumes=True),
@@ -222,7 +223,8 @@ def draw_report(params: Params) -> str:
 def resume(params: Params) -> str:
     """Resume the stopped training."""
     outputs = train.Outputs(Path("resumed/model"), Path("resumed/curves"), STATES)
-    returned = train.run(train.Inputs(), outputs, params.train)
+    with redirect_stdout(sys.stderr):  # the lines of epochs; there are more of them without a state
+        returned = train.run(train.Inputs(), outputs, params.train)
     curves = [path.read_text() for path in sorted(outputs.report.iterdir())]
     return f"{returned['selected']} {returned['model_fingerprint']} {curves}"
 
