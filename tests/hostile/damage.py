@@ -5,7 +5,6 @@ answer that it gives for the undamaged file, or ends with one message that names
 files as they are.
 """
 
-import gc
 import importlib
 import multiprocessing
 import os
@@ -84,10 +83,9 @@ def _serve(parent: Connection) -> None:
 
 def import_all(names: Sequence[str]) -> None:
     """Import modules here, so that no trial has to."""
-    for name in (name for name in names if "triton" not in name):  # it prints what leaks at the end
+    for name in names:
         with suppress(ImportError):  # made by other modules, without a file
             importlib.import_module(name)
-    gc.freeze()  # a collection in a fork would copy all of their memory
 
 
 def intact_answer(reader: Reader, trials: Trials, sandbox: Sandbox) -> str:
