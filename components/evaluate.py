@@ -13,15 +13,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.layout import EVALUATION, MODEL, PREPARED, RANKINGS, TOKENS
-from components.results import RESULTS
+from components.results import CMC, METRICS, RESULTS
+from components.results import RANKINGS as RANKINGS_KEY
 from components.stage import main
 from components.tracking.run import open_run
 from irra.checkpoint import model_fingerprint, read_model_metadata
 from irra.config import EvaluateConfig
 from irra.data.store import PreparedStore
 from irra.evaluation import SPLITS, Evaluation, evaluate
-from irra.utils.files import replace_files, write_json
+from irra.utils.files import hash_file, replace_files, write_json
 from irra.utils.nested import flatten
+from irra.utils.records import write_record
 
 CMC_RANKS = 20
 
@@ -55,12 +57,13 @@ def run(inputs: Inputs, outputs: Outputs, config: EvaluateConfig) -> dict[str, A
         "metrics": evaluation.metrics(),
         "intervals": evaluation.intervals(config.bootstrap_samples, config.seed),
     }
-    files = [outputs.report / name for name in (RESULTS, "metrics.json", "cmc.csv")]
+    files = [outputs.report / name for name in (RESULTS, METRICS, CMC)]
     with replace_files(*files, outputs.rankings) as (whole, table, curves, rankings):
-        write_json(whole, results)
         write_table(table, results["metrics"])
         write_curves(curves, evaluation)
         write_rankings(rankings, evaluation)
+        results["sha256"] = {METRICS: hash_file(table), CMC: hash_file(curves), RANKINGS_KEY: hash_file(rankings)}
+        write_record(whole, results)
     track(outputs, config, results)
     return results
 

@@ -10,7 +10,7 @@ import argparse
 import hashlib
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from components.layout import DATASET_RECORD, PARAMS, WEIGHTS_RECORD, outside, project
@@ -19,9 +19,9 @@ from components.stage import guarded
 from irra.config import Params, load_params
 from irra.data.splits import check_annotations, needed_splits
 from irra.utils.errors import UserError
-from irra.utils.files import check_regular_file, files_below, hash_file, write_json
+from irra.utils.files import check_regular_file, files_below, hash_file
 from irra.utils.progress import progress
-from irra.utils.records import read_record
+from irra.utils.records import read_record, write_record
 
 SEEN = Path("data/inputs-seen.json")  # of the project: what was hashed, and sizes and times by which it is recognised
 
@@ -74,7 +74,7 @@ def current(target: Path, source: str | None) -> Record | None:
 def write(target: Path, record: Record | None) -> None:
     """Write `record` to `target`, unless that is what it says."""
     if record and record != read(target):
-        write_json(target, asdict(record))
+        write_record(target, asdict(record))
 
 
 def is_recorded(target: Path, source: str | None) -> bool:
@@ -114,26 +114,33 @@ def describe_remote(uri: str) -> Record | None:
     return Record(uri, len(objects), digest) if objects else None
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What was hashed, by place: `stamp` of sizes and times, and `sha256`."""
+
+    places: dict[str, dict[str, str]] = field(default_factory=dict)
+
+
 def hash_contents(place: Path, files: dict[str, Path]) -> str:
     """SHA-256 of the names and contents of `files`, which are read only if one has changed since the last time."""
     names = sorted(files)
     stats = [(name, files[name].stat()) for name in names]
     stamp = hash_lines(f"{name} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns} {s.st_ino}" for name, s in stats)
-    key, seen = str(place.resolve()), read_seen()
+    key, seen = str(place.resolve()), read_seen().places
     if seen.get(key, {}).get("stamp") != stamp:
         shown = progress(names, f"hash {place}", len(names), "files")
         digest = hash_lines(f"{name} {hash_file(files[name])}" for name in shown)
-        seen = read_seen() | {key: {"stamp": stamp, "sha256": digest}}
-        write_json(project() / SEEN, seen)
+        seen = read_seen().places | {key: {"stamp": stamp, "sha256": digest}}
+        write_record(project() / SEEN, asdict(Seen(seen)))
     return seen[key]["sha256"]
 
 
-def read_seen() -> dict[str, dict[str, str]]:
-    """Stamps and hashes by place; nothing if the file is missing or damaged."""
+def read_seen() -> Seen:
+    """What was hashed before; nothing if the file is missing or damaged."""
     try:
-        return read_record(project() / SEEN, dict[str, dict[str, str]], "", "")
+        return read_record(project() / SEEN, Seen, "", "")
     except UserError:
-        return {}
+        return Seen()
 
 
 def hash_lines(lines: Iterable[str]) -> str:

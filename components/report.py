@@ -4,13 +4,13 @@ python -m components.report             # what `dvc repro report` runs
 """
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -18,15 +18,18 @@ from components.figures import RetrievalRow, cmc_curve, loss_curves, retrieval_s
 from components.figures.dataset import draw_dataset_sheet
 from components.figures.page import heading, metrics_table, picture, values_table, write_page
 from components.layout import CURVES, EVALUATION, PICTURES, PREPARED, RANKINGS
-from components.results import RESULTS, read_results
+from components.results import CMC, EVALUATE_AGAIN, RESULTS, check_written_with, read_results
+from components.results import RANKINGS as RANKINGS_KEY
 from components.stage import main
 from components.tracking.run import open_run
 from irra.config import ReportConfig
 from irra.data.store import PreparedStore
 from irra.metrics import METRIC_NAMES
 from irra.utils.errors import UserError
+from irra.utils.records import check_files
 
-HISTORY, VALIDATION, CMC, PAGE = "history.csv", "validation.csv", "cmc.csv", "report.html"
+HISTORY, VALIDATION, PAGE = "history.csv", "validation.csv", "report.html"
+TRAIN_AGAIN = "train the model again (dvc repro --force --single-item train)"
 
 
 @dataclass(frozen=True)
@@ -105,15 +108,23 @@ def check_inputs(inputs: Inputs) -> None:
 def draw_dataset(prepared: Path, folder: Path) -> Chapter:
     """Draw some people of every split, and tabulate the sizes of the splits."""
     sheet = folder / "contact_sheet.png"
-    draw_dataset_sheet(PreparedStore.open(prepared), sheet)
-    stats = json.loads((prepared / "stats.json").read_text(encoding="utf-8"))
-    counts = {**stats["splits"], "skipped images": len(stats["skipped"])}
+    store = PreparedStore.open(prepared)
+    draw_dataset_sheet(store, sheet)
+    counts = {
+        **{split: vars(size) for split, size in store.stats.splits.items()},
+        "skipped images": len(store.stats.skipped),
+    }
     return Chapter("prepare", "Dataset", [values_table(counts)], [sheet])
 
 
 def draw_training(curves: Path, model: Mapping[str, Any], folder: Path) -> Chapter:
-    """Draw the tables in the folder `curves`; `model` is the training part of the model's config.json."""
-    history, validation = read_columns(curves / HISTORY), read_columns(curves / VALIDATION)
+    """Draw the tables in the folder `curves`; `model` is the training part of the model's config.json.
+
+    Raises:
+        UserError: A table is missing or damaged.
+    """
+    check_files(curves, model.get("curves", {}), TRAIN_AGAIN)
+    history, validation = (read_columns(curves / name, TRAIN_AGAIN) for name in (HISTORY, VALIDATION))
     losses, validations = folder / "losses.png", folder / "validation.png"
     epochs = history.pop("epoch")
     loss_curves(losses, {name: (epochs, values) for name, values in history.items()})
@@ -134,24 +145,40 @@ def draw_evaluation(measured: Path, rankings: Path, prepared: Path, config: Repo
         raise UserError(
             f"{measured / RESULTS} was made with other data than {prepared}; evaluate again (dvc repro evaluate)"
         )
-    curves = {name.replace("_", "/"): values for name, values in read_columns(measured / CMC).items() if name != "rank"}
-    cmc_curve(folder / "cmc.png", curves)
+    for key, path in ((CMC, measured / CMC), (RANKINGS_KEY, rankings)):
+        check_written_with(results, key, path)
+    columns = read_columns(measured / CMC, EVALUATE_AGAIN)
+    cmc_curve(folder / "cmc.png", {name.replace("_", "/"): columns[name] for name in columns if name != "rank"})
     sheets = draw_sheets(store, read_rankings(rankings), config, folder)
     table = metrics_table(results["metrics"], results["intervals"])
     return Chapter("evaluate", "Evaluation", [table], [folder / "cmc.png", *sheets])
 
 
-def read_columns(path: Path) -> dict[str, list[float]]:
-    """Read a CSV table of numbers by column."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return {name: [float(row[name]) for row in rows] for name in rows[0]}
+def read_columns(path: Path, cure: str) -> dict[str, list[float]]:
+    """Read a CSV table of numbers by column.
+
+    Raises:
+        UserError: It is damaged; `cure` says what to do.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        return {name: [float(row[name]) for row in rows] for name in rows[0]}
+    except (ValueError, TypeError, IndexError, csv.Error) as error:  # not numbers, or rows of different lengths
+        raise UserError(f"{path}: damaged ({error}); {cure}") from None
 
 
 def read_rankings(path: Path) -> Rankings:
-    """Read the table written by evaluate."""
-    table = pq.ParquetFile(path).read()
-    return Rankings(**{name: np.array(table[name].to_pylist()) for name in table.column_names})
+    """Read the table written by evaluate.
+
+    Raises:
+        UserError: It is damaged.
+    """
+    try:
+        table = pq.ParquetFile(path).read()
+        return Rankings(**{name: np.array(table[name].to_pylist()) for name in table.column_names})
+    except (pa.ArrowException, OSError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: damaged ({error}); {EVALUATE_AGAIN}") from None
 
 
 def draw_sheets(store: PreparedStore, rankings: Rankings, config: ReportConfig, folder: Path) -> list[Path]:

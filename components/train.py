@@ -3,7 +3,6 @@
 python -m components.train              # what `dvc repro train` runs; a killed training resumes when started again
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,9 @@ from irra.layout import WEIGHTS
 from irra.model.clip import find_weights
 from irra.trainer import Trainer
 from irra.training import EpochLines, best_metrics, build_trainer, fingerprint, save_best, write_curves
-from irra.utils.files import check_replaceable, write_json
+from irra.utils.errors import UserError
+from irra.utils.files import check_replaceable
+from irra.utils.records import read_record, write_record
 
 RUN = "run.json"  # in the folder of the state: the MLflow run
 
@@ -50,6 +51,14 @@ class Outputs:
     report: Path = CURVES
     checkpoints: Path = Path("checkpoints")
     checkpoints_uri: str = ""
+
+
+@dataclass(frozen=True)
+class RunNote:
+    """The contents of run.json: which training the run belongs to."""
+
+    fingerprint: dict[str, Any]
+    run_id: str
 
 
 def run(inputs: Inputs, outputs: Outputs, config: TrainConfig) -> dict[str, Any]:
@@ -92,16 +101,16 @@ def check(inputs: Inputs, params: Params) -> None:
 def read_run_id(states: StateFolder) -> str | None:
     """Return the run of a training with the same fingerprint that was killed before its first state."""
     try:
-        saved = json.loads((states.folder / RUN).read_text(encoding="utf-8"))
-        return str(saved["run_id"]) if saved["fingerprint"] == states.fingerprint else None
-    except (OSError, ValueError, TypeError, KeyError):  # a damaged file costs no more than a new run
+        saved = read_record(states.folder / RUN, RunNote, missing="", cure="")
+    except (OSError, UserError):  # a damaged file costs no more than a new run
         return None
+    return saved.run_id if saved.fingerprint == states.fingerprint else None
 
 
 def write_run_id(states: StateFolder, run_id: str | None) -> None:
     """Note the run at once, because the first state comes much later."""
     if run_id:
-        write_json(states.folder / RUN, {"fingerprint": states.fingerprint, "run_id": run_id})
+        write_record(states.folder / RUN, {"fingerprint": states.fingerprint, "run_id": run_id})
 
 
 def describe(tracker: Tracker, trainer: Trainer) -> None:
@@ -136,8 +145,7 @@ class Report(EpochLines):
 
 def publish(tracker: Tracker, outputs: Outputs, trainer: Trainer) -> dict[str, Any]:
     """Write the model and its curves, and log them."""
-    save_best(trainer, outputs.model)
-    write_curves(trainer, outputs.report)
+    save_best(trainer, outputs.model, write_curves(trainer, outputs.report))
     weights = model_fingerprint(outputs.model)
     tracker.set_tags({MODEL_FINGERPRINT_TAG: weights})
     tracker.log_metrics({"best_epoch": trainer.state.best_epoch}, trainer.state.best_epoch)

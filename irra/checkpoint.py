@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,8 +19,8 @@ from irra.model import IRRA, ModelSpec, build_model
 from irra.model.official import import_official as import_official
 from irra.model.weights import load_strictly, read_tensors
 from irra.utils.errors import UserError
-from irra.utils.files import hash_file, replace_file, replace_folder, write_json
-from irra.utils.records import check_files, parse_record, read_record
+from irra.utils.files import check_regular_file, hash_file, replace_file, replace_folder
+from irra.utils.records import CHECKSUM, check_files, parse_record, read_record, sealed, write_record
 
 STATE = "state.safetensors"
 BEST_WEIGHTS = "best-*.safetensors"
@@ -39,7 +40,7 @@ def save_model(
         copied = hash_file(target / WEIGHTS)
         if sha256 is not None and copied != sha256:
             raise UserError(f"{weights}: not the weights that were saved; delete {weights.parent} and train again")
-        write_json(target / CONFIG, {"model": spec.as_dict(), **metadata, "weights_sha256": copied})
+        write_record(target / CONFIG, {"model": spec.as_dict(), **metadata, "weights_sha256": copied})
 
 
 def load_model(folder: Path) -> IRRA:
@@ -69,6 +70,7 @@ class ModelConfig:
     dataset: str = ""
     data_fingerprint: str = ""
     train: dict[str, Any] = field(default_factory=dict)
+    curves: dict[str, str] = field(default_factory=dict)  # SHA-256 of their tables, by name
     selected: dict[str, Any] = field(default_factory=dict)
     weights_sha256: str = ""
 
@@ -82,8 +84,8 @@ def read_model_metadata(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     missing = f"{path}: missing; {folder} is not a model folder written by the train stage"
     read_record(path, ModelConfig, missing, TRAIN_AGAIN)
-    metadata: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return metadata
+    metadata = read_record(path, dict[str, Any], missing, TRAIN_AGAIN)
+    return {name: value for name, value in metadata.items() if name != CHECKSUM}
 
 
 def model_fingerprint(folder: Path) -> str:
@@ -152,7 +154,7 @@ class StateFolder:
         metadata = StateMetadata(self.fingerprint, state, scaler, _hash_tensors(tensors))
         self.folder.mkdir(parents=True, exist_ok=True)
         with replace_file(self.folder / STATE) as temporary:
-            save_file(tensors, temporary, metadata={"irra": json.dumps(asdict(metadata))})
+            save_file(tensors, temporary, metadata={"irra": json.dumps(sealed(asdict(metadata)))})
         for path in self.folder.glob(BEST_WEIGHTS):
             if path != self.best_weights(state.best_epoch):
                 path.unlink()
@@ -169,7 +171,7 @@ class StateFolder:
         for unfinished in self._unfinished():
             unfinished.unlink()
         path = self.folder / STATE
-        if not path.exists():
+        if not os.path.lexists(path):
             return None
         metadata = self.read_metadata()
         self._check_fingerprint(metadata.fingerprint)
@@ -222,6 +224,7 @@ class StateFolder:
             UserError: The file is damaged, or was written by another version.
         """
         path = self.folder / STATE
+        check_regular_file(path)
         try:
             with safetensors.safe_open(path, framework="pt") as file:
                 content: str = file.metadata()["irra"]

@@ -121,8 +121,13 @@ def best_metrics(trainer: Trainer) -> dict[str, float]:
     return {name: best[name] for name in METRIC_NAMES}
 
 
-def save_best(trainer: Trainer, folder: Path) -> None:
+def save_best(trainer: Trainer, folder: Path, curves: Mapping[str, str] | None = None) -> None:
     """Write the best weights as a model folder whose metadata records how and on which data they were trained.
+
+    Args:
+        trainer: A finished training.
+        folder: The model folder.
+        curves: SHA-256 of the tables of its curves, by name.
 
     Raises:
         UserError: The best weights are missing, or not those that were saved.
@@ -133,16 +138,18 @@ def save_best(trainer: Trainer, folder: Path) -> None:
         "train": config.model_dump(),
         "dataset": store.dataset_name,
         "data_fingerprint": store.fingerprint,
+        "curves": dict(curves or {}),
         "selected": {"best_epoch": epoch, config.select_on: {"t2i": best_metrics(trainer)}},
     }
     sha256 = trainer.state.best_sha256 or None
     save_model(folder, trainer.folder.best_weights(epoch), trainer.model.spec, metadata, sha256)
 
 
-def write_curves(trainer: Trainer, folder: Path) -> None:
-    """Write the step history and the validations as CSV, with the columns of their first rows."""
+def write_curves(trainer: Trainer, folder: Path) -> dict[str, str]:
+    """Write step history and validations as CSV, with the columns of their first rows; returns the files' SHA-256."""
     for name, rows in ((HISTORY, trainer.state.history), (VALIDATION, trainer.state.validation)):
         with replace_file(folder / name) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
+    return {name: hash_file(folder / name) for name in (HISTORY, VALIDATION)}

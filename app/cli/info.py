@@ -1,7 +1,7 @@
 """irra info: describe a model folder or an index folder."""
 
-import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +11,7 @@ import typer
 from app.cli.console import Document
 from irra.layout import CONFIG, INDEX_INFO, WEIGHTS
 from irra.utils.errors import UserError
-from irra.utils.files import hash_file
+from irra.utils.files import check_regular_file, hash_file
 
 STATS, TOKENS = "stats.json", "tokens.json"
 SIZES = ("image_size", "stride_size", "text_length", "num_classes", "cmt_depth", "temperature")
@@ -32,12 +32,9 @@ def info(
     Example: irra info model
     """
     path = Path(folder)
-    if (path / STATS).is_file():
-        return describe_prepared(path, verify)
-    if (path / TOKENS).is_file():
-        return describe_tokens(path, verify)
-    if (path / INDEX_INFO).is_file():
-        return describe_index(path, verify)
+    for name, describe in {STATS: describe_prepared, TOKENS: describe_tokens, INDEX_INFO: describe_index}.items():
+        if os.path.lexists(path / name):
+            return describe(path, verify)
     if not path.is_dir():
         from components.tracking.models import resolve_model
 
@@ -132,12 +129,13 @@ def read_metadata(path: Path) -> dict[str, Any]:
     Raises:
         UserError: It is missing or damaged, or belongs to another program.
     """
-    try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path.parent}: neither a model folder (no {CONFIG}) nor an index (no {INDEX_INFO})") from None
-    except (ValueError, RecursionError):
-        raise UserError(f"{path}: not valid JSON") from None
+    from irra.utils.records import read_record
+
+    missing = (
+        f"{path.parent}: neither a model folder (no {CONFIG}), an index (no {INDEX_INFO}), "
+        f"prepared data (no {STATS}) nor tokens (no {TOKENS})"
+    )
+    metadata = read_record(path, dict[str, Any], missing, "restore the folder, or make it again")
     match metadata:
         case {"model": {"architecture": {"embed_dim": int()}}}:
             return dict(metadata)
@@ -152,6 +150,7 @@ def count_values(weights: Path) -> int:
     """
     from safetensors import SafetensorError, safe_open
 
+    check_regular_file(weights)
     try:
         with safe_open(weights, "numpy") as file:
             return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118

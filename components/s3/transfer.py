@@ -9,8 +9,9 @@ import json
 import shutil
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from components.s3.client import SHA256, THREADS, Object, RemoteFolder
 from components.stage import guarded
@@ -18,6 +19,7 @@ from irra.utils.errors import UserError, first_of
 from irra.utils.files import files_below, hash_file, remove_abandoned
 from irra.utils.locks import locked
 from irra.utils.progress import progress
+from irra.utils.records import parse_record, sealed
 
 MANIFEST = "irra-manifest.json"  # sizes and hashes of an uploaded folder, and whether the upload is complete
 
@@ -25,11 +27,20 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Entry(NamedTuple):
+@dataclass(frozen=True)
+class Entry:
     """A file in a manifest."""
 
     size: int  # bytes
     sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The contents of a manifest: whether the upload is complete, and its files by name."""
+
+    complete: bool
+    files: dict[str, Entry]
 
 
 def upload(folder: Path, uri: str) -> None:
@@ -147,23 +158,16 @@ def _check_names(uri: str, names: Collection[str]) -> None:
 
 
 def _read_manifest(remote: RemoteFolder) -> dict[str, Entry]:
-    content = remote.read(MANIFEST)
-    try:
-        manifest = json.loads(content)
-        entries = {name: Entry(**entry) for name, entry in manifest["files"].items()}
-        complete = manifest["complete"]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise UserError(
-            f"{remote.uri}/{MANIFEST}: not a manifest; run {_upload_command(remote)} to replace it"
-        ) from None
-    if not complete:
+    cure = f"run {_upload_command(remote)} to replace it"
+    manifest = parse_record(remote.read(MANIFEST), Manifest, f"{remote.uri}/{MANIFEST}", cure)
+    if not manifest.complete:
         raise UserError(f"{remote.uri}: its upload has not finished; run {_upload_command(remote)} to resume it")
-    return entries
+    return manifest.files
 
 
 def _write_manifest(remote: RemoteFolder, entries: dict[str, Entry], *, complete: bool) -> None:
-    files = {name: entry._asdict() for name, entry in entries.items()}
-    remote.write(MANIFEST, json.dumps({"complete": complete, "files": files}, indent=0, ensure_ascii=False).encode())
+    manifest = sealed(asdict(Manifest(complete, entries)))
+    remote.write(MANIFEST, json.dumps(manifest, indent=0, ensure_ascii=False).encode())
 
 
 def _upload_command(remote: RemoteFolder) -> str:

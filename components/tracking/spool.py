@@ -10,6 +10,8 @@ harmless, because MLflow ignores what it already has. A record has one key:
     {"file": [path, folder, sha256]}        an artifact; in `folder` of the run's artifacts
     {"folder": [path, folder, sha256]}      the contents of a folder
     {"status": name}                        how the run ends
+
+After a tab, each line has a checksum of its record.
 """
 
 import fcntl
@@ -17,6 +19,7 @@ import hashlib
 import json
 import time
 import uuid
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -26,7 +29,7 @@ from components.tracking import waiting
 from components.tracking.store import tracking_uri
 from components.tracking.waiting import within
 from irra.utils.errors import UserError, without_password
-from irra.utils.files import hash_file
+from irra.utils.files import check_regular_file, hash_file
 
 Record = Mapping[str, Any]
 MAX_BYTES = 256 << 20  # of one file: some three million values
@@ -99,21 +102,43 @@ def _new_path() -> Path:
 
 def write_records(file: TextIO, records: Iterable[Record]) -> None:
     """Append records to an open file."""
-    file.write("".join(json.dumps(record) + "\n" for record in records))
+    lines = [json.dumps(record) for record in records]
+    file.write("".join(f"{line}\t{_checksum(line)}\n" for line in lines))
     file.flush()
 
 
 def read_records(path: Path) -> list[Record]:
-    """Read a file; a line that a killed process or a full disk left unfinished is skipped."""
-    records: list[Record] = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict) and len(record) == 1:
-            records.append(record)
-    return records
+    """Read a file; a line that is damaged, or that a killed process or a full disk left unfinished, is skipped."""
+    return [record for record in _read_lines(path) if record is not None]
+
+
+def count_damaged(path: Path) -> int:
+    """Return how many lines of a file `read_records` skips."""
+    return _read_lines(path).count(None)
+
+
+def _read_lines(path: Path) -> list[Record | None]:
+    """Read each line of a file; None for a damaged one.
+
+    Raises:
+        UserError: There is something else than a file.
+    """
+    check_regular_file(path)
+    return [_read_line(line) for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+
+
+def _read_line(line: str) -> Record | None:
+    text, _, checksum = line.partition("\t")
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    is_whole = checksum in ("", _checksum(text))  # an earlier version wrote none
+    return record if is_whole and isinstance(record, dict) and len(record) == 1 else None
+
+
+def _checksum(text: str) -> str:
+    return f"{zlib.crc32(text.encode()):08x}"
 
 
 def waiting_files(run_id: str) -> list[Path]:

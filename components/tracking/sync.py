@@ -17,6 +17,7 @@ from components.tracking.owner import OWNER_TAG, is_gone
 from components.tracking.spool import (
     FILES,
     Record,
+    count_damaged,
     read_records,
     run_of,
     send_entries,
@@ -34,6 +35,7 @@ from components.tracking.store import (
     tracking_uri,
 )
 from irra.utils.errors import UserError, root_cause, without_password
+from irra.utils.files import check_regular_file
 
 NOT_SENT_TAG = "irra.not_sent"
 
@@ -88,13 +90,19 @@ def _send_or_reject(client: Any, path: Path) -> bool:
 def _send_all(client: Any, path: Path) -> bool:
     """Send one file and remove it; returns False if a living process keeps it."""
     with _own(path) as is_ours:
-        records = read_records(path) if is_ours else []
-        if not records:
+        if not is_ours:
             return False
+        records, damaged = read_records(path), count_damaged(path)
+        if not any("run" in record for record in records):
+            print(f"warning: {path}: it does not say of which run it is; remove it", file=sys.stderr)
+            return False
+        lost = [f"{damaged} damaged lines of {path}"] if damaged else []
+        for message in lost:
+            print(f"warning: {message}; MLflow will not have them", file=sys.stderr)
         run_id = run_of(records) or _make_run(client, path, records)
         if existing_run(client, run_id):
             send_entries(client, run_id, records)
-            lost = _send_files(client, run_id, [record for record in records if record.keys() & set(FILES)])
+            lost += _send_files(client, run_id, [record for record in records if record.keys() & set(FILES)])
             _end(client, run_id, path, records, lost)
         path.unlink()
     return True
@@ -103,6 +111,7 @@ def _send_all(client: Any, path: Path) -> bool:
 @contextmanager
 def _own(path: Path) -> Iterator[bool]:
     """Lock a file; yields whether that worked, which it does if nobody else has it."""
+    check_regular_file(path)
     with ExitStack() as stack:
         try:
             file = stack.enter_context(path.open(encoding="utf-8"))
@@ -115,7 +124,7 @@ def _own(path: Path) -> Iterator[bool]:
 
 def _make_run(client: Any, path: Path, records: list[Record]) -> str:
     """Make the run of a training that started without a server, and note its id before anything is sent."""
-    run_id = find_or_create(client, records[0]["run"])
+    run_id = find_or_create(client, next(record["run"] for record in records if "run" in record))
     with path.open("a", encoding="utf-8") as file:
         write_records(file, [{"run": {"id": run_id}}])
     return run_id

@@ -11,6 +11,7 @@ from irra.config.section import (
     Count,
     CountOrZero,
     Device,
+    Name,
     NonNegative,
     Positive,
     Precision,
@@ -28,7 +29,7 @@ class TrainConfig(ConfigSection):
     """The model, its losses and its optimisation; keys are named after IRRA's released options where those exist."""
 
     backbone: str = param("ViT-B-16-quickgelu", "any ViT CLIP of open_clip, or irra-small, irra-tiny")
-    pretrained: str | None = param("openai", "a weight tag of open_clip, a local file, or null: from scratch")
+    pretrained: Name | None = param("openai", "a weight tag of open_clip, a local file, or null: from scratch")
     stride_size: Count = param(16, "below the patch size, patches overlap")
     cmt_depth: Depth = param(4, "transformer blocks of the cross-modal branch")
     mlm_vocabulary: Literal["all", "captions"] = param("all", "MLM predicts any token, or those of training captions")

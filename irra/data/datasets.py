@@ -221,7 +221,7 @@ def _path_problem(value: Any) -> str | None:
     path = _posix(value)
     if path.is_absolute() or ".." in path.parts:
         return f"must stay inside imgs/ (no leading / and no ..), found {_show(value)}"
-    return None
+    return None if path.name else f"must name a file in imgs/, found {_show(value)}"
 
 
 def _posix(value: str) -> PurePosixPath:

@@ -11,18 +11,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from irra.data.datasets import SPLITS, Record, split_sizes
+from irra.data.datasets import SPLITS, Record, Size, split_sizes
 from irra.utils.errors import UserError
-from irra.utils.files import write_json
 from irra.utils.npy import read_npy_header, write_npy_header
-from irra.utils.records import check_files, hash_files, read_record
+from irra.utils.records import check_files, hash_files, read_record, write_record
 
 FORMAT_VERSION = 1
 SHARD_IMAGES = 1024
@@ -46,7 +45,7 @@ class Stats:
     format_version: int
     dataset_name: str
     image_size: tuple[int, int]
-    splits: dict[str, dict[Literal["identities", "images", "captions"], int]]
+    splits: dict[str, Size]
     skipped: list[dict[str, str]]
     fingerprint: str
     settings: dict[str, Any] = field(default_factory=dict)
@@ -106,7 +105,7 @@ class StoreWriter:
             "fingerprint": self._hash.hexdigest(),
             "sha256": hash_files(self._folder),
         }
-        write_json(self._folder / "stats.json", stats)
+        write_record(self._folder / "stats.json", stats)
         return stats
 
     def _flush(self) -> None:
@@ -133,12 +132,14 @@ class PreparedStore:
     Attributes:
         image_pids, image_labels: int64 (n,).
         caption_image_ids: int64 (m,), the image of each caption.
+        stats: The contents of stats.json.
         num_classes: Number of training identities.
         settings: Parameters of the stage that wrote it.
     """
 
     def __init__(self, root: Path, stats: Stats, images: pa.Table, captions: pa.Table) -> None:
         self.root = root
+        self.stats = stats
         self.image_size = stats.image_size
         self.fingerprint = stats.fingerprint
         self.dataset_name = stats.dataset_name
@@ -164,6 +165,7 @@ class PreparedStore:
             UserError: It is missing, incomplete, damaged or of another format version.
         """
         stats = _read_stats(root)
+        check_files(root, stats.sha256, AGAIN, largest=-1)  # that they are there
         images, captions = (_read_table(root, stats, name, schema) for name, schema in TABLES.items())
         store = cls(root, stats, images, captions)
         store._check_counts(stats)
@@ -227,8 +229,8 @@ class PreparedStore:
             raise UserError(f"{self.root}: no split {split!r}; it has {', '.join(self.splits)}")
 
     def _check_counts(self, stats: Stats) -> None:
-        images = sum(size["images"] for size in stats.splits.values())
-        captions = sum(size["captions"] for size in stats.splits.values())
+        images = sum(size.images for size in stats.splits.values())
+        captions = sum(size.captions for size in stats.splits.values())
         for name, found, expected in (
             ("images.parquet", len(self.image_paths), images),
             ("captions.parquet", len(self.captions), captions),

@@ -19,10 +19,10 @@ from irra.config import TokenizeConfig
 from irra.data.masking import END_ID, MASK_ID, START_ID, mask_tokens
 from irra.data.store import PreparedStore
 from irra.utils.errors import UserError
-from irra.utils.files import check_replaceable, replace_folder, write_json
+from irra.utils.files import check_regular_file, check_replaceable, replace_folder
 from irra.utils.npy import map_npy, write_npy_header
 from irra.utils.progress import progress
-from irra.utils.records import QUICK, check_files, hash_files, read_record
+from irra.utils.records import QUICK, check_files, hash_files, read_record, write_record
 
 FORMAT_VERSION = 2
 MAX_PIECES = 77  # of a row of tokens, at most
@@ -150,15 +150,10 @@ class TokenStore:
             raise UserError(f"{root}: format version {version}, this code reads {FORMAT_VERSION}; {AGAIN}")
         info = read_record(root / INFO, TokensInfo, missing, AGAIN)
         length, draws = info.text_length, info.mask_draws
-        try:
-            caption_ids = map_npy(root / "caption_ids.npy", "uint16", (info.captions, length))
-            mlm_ids = map_npy(root / "mlm_ids.npy", "uint16", (draws, None, length)) if draws else None
-            chosen_shape = (draws, None, (length + 7) // 8)
-            mlm_chosen = map_npy(root / "mlm_chosen.npy", "uint8", chosen_shape) if draws else None
-        except FileNotFoundError as error:
-            raise UserError(f"{error.filename}: missing; run the tokenize stage") from None
-        except ValueError as error:
-            raise UserError(f"{root}: damaged tokens ({error}); {AGAIN}") from None
+        caption_ids = _map(root / "caption_ids.npy", "uint16", (info.captions, length))
+        mlm_ids = _map(root / "mlm_ids.npy", "uint16", (draws, None, length)) if draws else None
+        chosen_shape = (draws, None, (length + 7) // 8)
+        mlm_chosen = _map(root / "mlm_chosen.npy", "uint8", chosen_shape) if draws else None
         check_files(root, info.sha256, AGAIN, largest=QUICK)
         return cls(
             root,
@@ -197,6 +192,16 @@ class TokenStore:
         """Token ids that occur in these captions, ascending, after padding 0; start and end are left out."""
         used = np.unique(self.caption_ids[caption_ids])
         return [0, *(int(i) for i in used if 0 < i < MASK_ID)]
+
+
+def _map(path: Path, dtype: str, shape: tuple[int | None, ...]) -> NDArray[Any]:
+    check_regular_file(path)
+    try:
+        return map_npy(path, dtype, shape)
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing; {AGAIN}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: damaged tokens ({error}); {AGAIN}") from None
 
 
 def tokenize_dataset(prepared: Path, config: TokenizeConfig, target: Path) -> dict[str, Any]:
@@ -245,7 +250,7 @@ def write_tokens(store: PreparedStore, config: TokenizeConfig, target: Path) -> 
             "fingerprint": digest.hexdigest(),
             "sha256": hash_files(folder),
         }
-        write_json(folder / INFO, info)
+        write_record(folder / INFO, info)
     return info
 
 

@@ -19,8 +19,7 @@ import pyarrow as pa
 
 from irra.layout import INDEX_INFO
 from irra.utils.errors import UserError
-from irra.utils.files import write_json
-from irra.utils.records import check_files, read_record
+from irra.utils.records import check_files, read_record, write_record
 
 FORMAT_VERSION = 1
 EMBEDDINGS, ENTRIES, THUMBNAILS = "embeddings.npy", "entries.parquet", "thumbnails.bin"
@@ -84,7 +83,7 @@ class _Version:
 
 def write_info(folder: Path, info: Info) -> None:
     """Write info.json."""
-    write_json(folder / INDEX_INFO, asdict(info))
+    write_record(folder / INDEX_INFO, asdict(info))
 
 
 def read_info(folder: Path) -> Info:

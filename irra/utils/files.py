@@ -190,7 +190,12 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def hash_file(path: Path, algorithm: str = "sha256") -> str:
-    """Hexadecimal hash of a file's contents."""
+    """Hexadecimal hash of a file's contents.
+
+    Raises:
+        UserError: It is no regular file, as in `check_regular_file`.
+    """
+    check_regular_file(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 

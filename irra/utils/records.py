@@ -1,20 +1,38 @@
-"""The project's own JSON files, read into typed objects, and the hashes in them of the files beside them."""
+"""The project's own JSON files, read into typed objects, and the hashes in them of the files beside them.
 
+Each file has a checksum of its own content, so that no damage of a name or a number passes for a result.
+"""
+
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from irra.utils.errors import UserError
-from irra.utils.files import hash_file
+from irra.utils.files import check_regular_file, hash_file, write_json
 
+CHECKSUM = "checksum"  # the key of it; files of an earlier version have none
 QUICK = 64 << 20  # bytes of a file that is hashed whenever its folder is opened: 40 ms
 
 T = TypeVar("T")
 
 
-def read_record(path: Path, kind: type[T], missing: str, cure: str) -> T:
+def write_record(path: Path, data: Mapping[str, Any]) -> None:
+    """Write `data` and its checksum to a JSON file, atomically."""
+    write_json(path, sealed(data))
+
+
+def sealed(data: Mapping[str, Any]) -> dict[str, Any]:
+    """`data` and its checksum, which does not depend on the order of keys or on white space."""
+    content = {name: value for name, value in data.items() if name != CHECKSUM}
+    text = json.dumps(content, sort_keys=True)
+    return {**content, CHECKSUM: hashlib.sha256(text.encode()).hexdigest()}
+
+
+def read_record(path: Path, kind: type[T], missing: str, cure: str, *, sealed_only: bool = False) -> T:
     """Read a JSON file into a `kind`, by default a dataclass, with the types of its fields; others are ignored.
 
     Args:
@@ -22,27 +40,38 @@ def read_record(path: Path, kind: type[T], missing: str, cure: str) -> T:
         kind: What it should hold.
         missing: What to say and do if there is no such file.
         cure: What to do if it is damaged.
+        sealed_only: Refuse a file without a checksum, which an earlier version or another program has written.
 
     Raises:
         UserError: The file is missing, or not such a record.
     """
+    check_regular_file(path)
     try:
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(missing) from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; {cure}") from None
-    return parse_record(content, kind, path, cure)
+    return parse_record(content, kind, path, cure, sealed_only=sealed_only)
 
 
-def parse_record(content: bytes | str, kind: type[T], path: Path, cure: str) -> T:
+def parse_record(content: bytes | str, kind: type[T], path: Path | str, cure: str, *, sealed_only: bool = False) -> T:
     """Like `read_record`, for the JSON text `content` in the file `path`."""
     try:
-        return TypeAdapter(kind).validate_json(content, strict=True)
+        record = TypeAdapter(kind).validate_json(content, strict=True)
+        data = json.loads(content)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         key = ".".join(map(str, problem["loc"]))
         raise UserError(f"{path}: damaged ({f'{key}: ' if key else ''}{problem['msg']}); {cure}") from None
+    except (ValueError, RecursionError) as error:  # of what pydantic does not look at
+        raise UserError(f"{path}: damaged ({error}); {cure}") from None
+    checksum = data.get(CHECKSUM, "") if isinstance(data, dict) else ""
+    if checksum == "" and not sealed_only:
+        return record
+    if checksum != sealed(data)[CHECKSUM]:
+        raise UserError(f"{path}: damaged (its {CHECKSUM} is not that of its content); {cure}")
+    return record
 
 
 def hash_files(folder: Path) -> dict[str, str]:

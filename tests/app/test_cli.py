@@ -159,9 +159,10 @@ def test_info_for_people_is_a_line_for_every_value(model: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("config.json", None, "neither a model folder (no config.json) nor an index (no info.json)"),
-        ("config.json", "{", "not valid JSON"),
-        ("config.json", "[]", "not the configuration of a model"),
+        ("config.json", None, "neither a model folder (no config.json), an index (no info.json)"),
+        ("config.json", "{", "config.json: damaged (Invalid JSON"),
+        ("config.json", "[]", "config.json: damaged"),
+        ("config.json", "{}", "not the configuration of a model"),
         ("weights.safetensors", None, "missing"),
         ("weights.safetensors", "damaged", "damaged weights"),
     ],

@@ -1,6 +1,5 @@
 """The table at the end of `make repro`."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from app.summary import show
 from irra.metrics import METRIC_NAMES
 from irra.utils.errors import UserError
+from irra.utils.records import write_record
 
 
 def test_every_metric_of_every_split_and_direction_is_shown(
@@ -23,7 +23,7 @@ def test_every_metric_of_every_split_and_direction_is_shown(
         for split in ("val", "test")
     }
     intervals = {s: {w: {name: [75.0, 100.0] for name in METRIC_NAMES} for w in ways} for s, ways in metrics.items()}
-    (folder / "results.json").write_text(json.dumps({"model": {}, "metrics": metrics, "intervals": intervals}))
+    write_record(folder / "results.json", {"model": {}, "metrics": metrics, "intervals": intervals})
     show()
     shown = capsys.readouterr().out
     assert all(f"{10 + i}.25" in shown for i in range(20))

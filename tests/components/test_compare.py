@@ -15,6 +15,7 @@ from components.figures.ablation import ablation_chart
 from components.tracking.run import Tracker
 from irra.metrics import METRIC_NAMES
 from irra.utils.errors import UserError
+from irra.utils.records import write_record
 from tests.imports import ROOT
 
 
@@ -92,7 +93,7 @@ def test_experiments_of_other_names_are_left_aside() -> None:
 @pytest.mark.parametrize(("splits", "compared"), [(("val", "test"), "test"), (("val",), "val")])
 def test_a_report_of_evaluate_is_read(tmp_path: Path, splits: tuple[str, ...], compared: str) -> None:
     model, metrics = {"train": {"loss_names": "sdm", "seed": 3}}, {split: {"t2i": {split: 12.5}} for split in splits}
-    (tmp_path / "results.json").write_text(json.dumps({"model": model, "metrics": metrics, "intervals": {}}))
+    write_record(tmp_path / "results.json", {"model": model, "metrics": metrics, "intervals": {}})
     assert read_result(tmp_path) == Result("sdm", 3, compared, {compared: 12.5})
 
 

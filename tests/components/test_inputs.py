@@ -91,7 +91,7 @@ def test_a_damaged_record_is_replaced() -> None:
     assert recorded() == before
 
 
-@pytest.mark.parametrize("content", ["[]", '{"x": {"stamp": 3}}', ""])
+@pytest.mark.parametrize("content", ["[]", '{"places": {"x": {"stamp": 3}}}', ""])
 def test_a_damaged_note_of_what_was_hashed_costs_another_look(content: str) -> None:
     before = recorded()
     Path("data/inputs-seen.json").write_text(content)

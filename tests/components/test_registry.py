@@ -28,6 +28,7 @@ from irra.data.store import PreparedStore
 from irra.search.build import index_split
 from irra.search.encoder import Encoder
 from irra.utils.errors import UserError
+from irra.utils.records import sealed, write_record
 from tests.components.test_tracking import NOWHERE, clean_environment  # noqa: F401
 from tests.imports import ROOT
 from tests.models import small_model
@@ -85,7 +86,7 @@ def make_inputs(folder: Path, store: PreparedStore, seed: int, r1: float, data: 
 def write_report(folder: Path, metadata: dict[str, Any], metrics: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     results = {"model": metadata, "metrics": metrics, "intervals": {}}
-    (folder / "results.json").write_text(json.dumps(results))
+    write_record(folder / "results.json", results)
 
 
 def config(model_name: str = "irra", threshold: float = 20.0) -> RegistryConfig:
@@ -174,6 +175,14 @@ def test_tags_say_the_same_as_the_model() -> None:
 # ---- the report ----
 
 
+def seal(results: str) -> str:
+    """Return the results with a checksum, if they are an object."""
+    try:
+        return json.dumps(sealed(json.loads(results)))
+    except (ValueError, AttributeError):
+        return results
+
+
 FACTS = '{"fingerprint": "f", "data_fingerprint": "d", "dataset": "toy"}'
 
 
@@ -182,16 +191,16 @@ FACTS = '{"fingerprint": "f", "data_fingerprint": "d", "dataset": "toy"}'
     [
         ('{"model": {}, "metrics": {}, "intervals": {}}', "not the results of `evaluate`"),
         (f'{{"model": {FACTS}, "metrics": {{"test": {{"t2i": {{"R1": 1}}}}}}, "intervals": {{}}}}', "no val"),
-        (f'{{"model": {FACTS}, "metrics": {{"test": 1}}, "intervals": {{}}}}', "not the results of `evaluate`"),
-        ("{}", "not the results of `evaluate`"),
-        ("[1]", "not the results of `evaluate`"),
+        (f'{{"model": {FACTS}, "metrics": {{"test": 1}}, "intervals": {{}}}}', r"damaged \(metrics.test: "),
+        ("{}", r"damaged \(model: "),
+        ("[1]", r"results.json: damaged"),
         ("{", "results.json: damaged"),
         (None, "results.json: missing"),
     ],
 )
 def test_results_that_do_not_tell_are_the_users_mistake(tmp_path: Path, results: str | None, message: str) -> None:
     if results is not None:
-        (tmp_path / "results.json").write_text(results)
+        (tmp_path / "results.json").write_text(seal(results))
     with pytest.raises(UserError, match=message):
         gate.read_candidate(tmp_path, METRIC)
 

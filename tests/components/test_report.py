@@ -1,7 +1,6 @@
 """The report stage over toy results: what it draws, which queries it picks, and where MLflow finds it."""
 
 import csv
-import json
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from irra.config import ReportConfig
 from irra.data.store import PreparedStore
 from irra.metrics import METRIC_NAMES
 from irra.utils.errors import UserError
+from irra.utils.records import write_record
 from tests.conftest import write_store
 from tests.imports import ROOT
 
@@ -64,7 +64,7 @@ def inputs(store: PreparedStore, tmp_path: Path) -> Inputs:
     }
     bounds = {name: [40.0, 60.0] for name in METRIC_NAMES}
     results = {"model": model, "metrics": {"test": {"t2i": VALUES}}, "intervals": {"test": {"t2i": bounds}}}
-    (evaluate / "results.json").write_text(json.dumps(results))
+    write_record(evaluate / "results.json", results)
     write_rankings(rankings, store)
     return Inputs(store.root, train, evaluate, rankings)
 

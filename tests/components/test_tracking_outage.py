@@ -195,6 +195,21 @@ def test_a_file_that_the_server_refuses_does_not_stop_the_others(
     assert len(warnings(capfd)) == 1
 
 
+def test_a_damaged_line_is_not_sent_and_said(project: Path, capfd: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+    run_id = make_run()
+    for name in ("loss", "rate"):
+        spool = Spool({"run": {"id": run_id}})
+        spool.append([{"metric": [name, 1.5, 0, 0]}, {"tag": ["kept", name]}])
+        spool.release()
+        changes = {"loss": ("1.5", "2.5"), "rate": ('"run"', '"rum"')}  # of a value; of what says whose it is
+        spool.path.write_text(spool.path.read_text().replace(*changes[name]))
+    make_run()
+    assert history(run_id, "loss") == history(run_id, "rate") == []
+    assert get_run(run_id).data.tags["kept"] == "loss"
+    assert [path.name for path in spool_folder().iterdir()] == [spool.path.name]
+    assert ["1 damaged lines" in line for line in warnings(capfd)] == [True, False]
+
+
 def test_a_parameter_that_differs_from_the_run_s_is_sent_as_a_tag(project: Path) -> None:  # noqa: F811
     with open_run("train") as tracker:
         tracker.log_params({"lr": "1"})

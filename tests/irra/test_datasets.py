@@ -111,6 +111,7 @@ def test_backslashes_separate_folders_only_in_paths_without_a_slash(tmp_path: Pa
         ({"captions": ["\ud800"]}, 'captions must be sentences, found "\\ud800"'),
         ({"file_path": 3}, "file_path must be a path inside imgs/, found 3"),
         ({"file_path": ""}, 'file_path must be a path inside imgs/, found ""'),
+        ({"file_path": "./"}, 'file_path must name a file in imgs/, found "./"'),
         ({"file_path": "/etc/a.jpg"}, "file_path must stay inside imgs/"),
         ({"file_path": "cam/../../a.jpg"}, "file_path must stay inside imgs/"),
         ({"file_path": "..\\a.jpg"}, "file_path must stay inside imgs/"),

@@ -18,6 +18,7 @@ from irra.search.pictures import jpeg
 from irra.search.writer import GalleryWriter, Picture
 from irra.utils.errors import UserError
 from irra.utils.files import replace_folder
+from irra.utils.records import write_record
 
 SIZE = (16, 8)
 MODEL = "a" * 64
@@ -257,7 +258,7 @@ def test_a_damaged_thumbnail_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-40] + bytes(40))
     with pytest.raises(UserError, match=r"thumbnails.bin: damaged \(its sha256"):
         Gallery.open(tmp_path / "index")
-    info.write_text(json.dumps(json.loads(info.read_text()) | {"sha256": {}}))  # as an earlier version wrote it
+    write_record(info, json.loads(info.read_text()) | {"sha256": {}})  # as an earlier version wrote it
     damaged = Gallery.open(tmp_path / "index")
     with pytest.raises(UserError, match=r"thumbnails.bin: damaged; make the index again"):
         damaged.check_thumbnails()
@@ -272,7 +273,7 @@ def test_a_table_of_something_else_is_named(tmp_path: Path) -> None:
     pq.write_table(pa.table({"name": ["a"] * 5}), path)
     metadata = json.loads(info.read_text())
     metadata["file_bytes"]["entries.parquet"] = path.stat().st_size
-    info.write_text(json.dumps(metadata))
+    write_record(info, metadata)
     with pytest.raises(UserError, match=r"entries.parquet: 5 rows of \['name'\], expected"):
         Gallery.open(tmp_path / "index")
 
@@ -311,7 +312,7 @@ def test_metadata_of_something_else_is_refused(tmp_path: Path, text: str) -> Non
 def test_another_format_version_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "index", clusters(5))
     info = tmp_path / "index" / "info.json"
-    info.write_text(json.dumps(json.loads(info.read_text()) | {"format_version": 99}))
+    write_record(info, json.loads(info.read_text()) | {"format_version": 99})
     with pytest.raises(UserError, match="format version 99, this code reads 1"):
         Gallery.open(tmp_path / "index")
     info.write_text("{")

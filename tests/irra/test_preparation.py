@@ -18,6 +18,7 @@ from irra.data.preparation import _found_elsewhere, hold_out_val, prepare, prepa
 from irra.data.store import PreparedStore
 from irra.utils.cores import available_cores
 from irra.utils.errors import UserError
+from irra.utils.records import sealed
 from tests.imports import ROOT
 
 SIZE = (16, 8)
@@ -73,7 +74,7 @@ def test_rows_are_ordered_by_split_and_then_as_annotated(tmp_path: Path, source:
 
 def test_the_stats_are_those_of_the_file_and_count_every_split(tmp_path: Path, source: Path) -> None:
     stats = prepare(config(tmp_path), source, tmp_path / "out")
-    assert stats == json.loads((tmp_path / "out" / "stats.json").read_text())
+    assert sealed(stats) == json.loads((tmp_path / "out" / "stats.json").read_text())
     assert stats["dataset_name"] == "mine"
     assert stats["image_size"] == list(SIZE)
     assert stats["skipped"] == []
