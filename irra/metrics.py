@@ -10,8 +10,9 @@ from torch import Tensor
 RANKS = (1, 5, 10)
 METRIC_NAMES = ("R1", "R5", "R10", "mAP", "mINP")
 
-# A query of more matches has its gallery sorted: otherwise each match costs a pass over it, in a 300th of the time.
-SORTED_FROM = 300
+# A query of more matches has its gallery sorted, which takes as long as counting for 65 matches among 3,000 gallery
+# rows, and for 300 among 20,000.
+SORTED_FROM = 64
 
 
 @dataclass(frozen=True)
