@@ -4,15 +4,23 @@ import numpy as np
 import pytest
 import torch
 
-from irra.metrics import METRIC_NAMES, bootstrap_intervals, gallery_order, match_ranks, query_scores, retrieval_metrics
+from irra import metrics as measures
+from irra.metrics import METRIC_NAMES, bootstrap_intervals, match_ranks, query_scores, retrieval_metrics
+
+INF = float("inf")
+
+
+def slow_ranks(row: list[float], pid: int, gallery_pids: list[int]) -> list[int]:
+    """Ranks of the matches after sorting the whole row in plain Python, ties in gallery order."""
+    order = sorted(range(len(row)), key=lambda g: (-row[g], g))
+    return [rank for rank, g in enumerate(order, 1) if gallery_pids[g] == pid]
 
 
 def slow_metrics(similarity: list[list[float]], query_pids: list[int], gallery_pids: list[int]) -> dict[str, float]:
-    """Sort every row in plain Python, ties in gallery order, and walk down the ranking."""
+    """Walk down the ranking of every query."""
     totals = dict.fromkeys(METRIC_NAMES, 0.0)
     for row, pid in zip(similarity, query_pids, strict=True):
-        order = sorted(range(len(row)), key=lambda g: (-row[g], g))
-        ranks = [rank for rank, g in enumerate(order, 1) if gallery_pids[g] == pid]
+        ranks = slow_ranks(row, pid, gallery_pids)
         for k in (1, 5, 10):
             totals[f"R{k}"] += ranks[0] <= k
         totals["mAP"] += sum(i / rank for i, rank in enumerate(ranks, 1)) / len(ranks)
@@ -47,8 +55,33 @@ def test_metrics_equal_a_slow_ranking_with_ties_and_uneven_matches(seed: int) ->
 
 
 def test_tied_matches_get_different_ranks() -> None:
-    ranks = match_ranks(gallery_order(torch.ones(1, 4)), torch.tensor([1]), torch.tensor([0, 1, 0, 1]))
+    ranks = match_ranks(torch.ones(1, 4), torch.tensor([1]), torch.tensor([0, 1, 0, 1]))
     assert ranks.tolist() == [[2.0, 4.0]]
+
+
+ROWS = {
+    "distinct": lambda generator: torch.randn(40, 30, generator=generator),
+    "many ties": lambda generator: torch.randint(0, 4, (40, 30), generator=generator).float(),
+    "all equal": lambda generator: torch.full((40, 30), 0.3),
+    "signed zeros": lambda generator: torch.tensor([0.0, -0.0]).repeat(40, 15),
+    "infinities": lambda generator: torch.tensor([INF, 0.0, -INF])[torch.randint(0, 3, (40, 30), generator=generator)],
+    "double precision": lambda generator: 1.0 + 1e-12 * torch.rand(40, 30, generator=generator, dtype=torch.float64),
+}
+
+
+@pytest.mark.parametrize("counted", [True, False], ids=["counted", "sorted"])
+@pytest.mark.parametrize("people", [1, 3, 30, 100], ids=["all match", "many matches", "few matches", "often no match"])
+@pytest.mark.parametrize("kind", ROWS)
+def test_ranks_equal_those_of_a_slow_sort(
+    kind: str, people: int, counted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measures, "SORTED_FROM", INF if counted else 0)
+    generator = torch.Generator().manual_seed(people)
+    similarity = ROWS[kind](generator)
+    gallery, queries = (torch.randint(0, people, (n,), generator=generator) for n in (30, 40))
+    ranks = match_ranks(similarity, queries, gallery).tolist()
+    expected = map(lambda row, pid: slow_ranks(row, pid, gallery.tolist()), similarity.tolist(), queries.tolist())
+    assert [[rank for rank in row if rank < INF] for row in ranks] == list(expected)
 
 
 def test_query_without_a_match_is_named() -> None:
@@ -57,7 +90,7 @@ def test_query_without_a_match_is_named() -> None:
 
 
 def test_a_similarity_that_is_not_a_number_gets_no_rank() -> None:
-    similarity = torch.tensor([[0.1, 0.2], [0.3, float("nan")]])
+    similarity = torch.tensor([[0.1, 0.2], [INF, float("nan")]])
     with pytest.raises(ValueError, match="not a number"):
         retrieval_metrics(similarity, torch.tensor([1, 2]), torch.tensor([1, 2]))
 
@@ -65,7 +98,7 @@ def test_a_similarity_that_is_not_a_number_gets_no_rank() -> None:
 def test_cmc_starts_at_r1_and_never_falls() -> None:
     generator = torch.Generator().manual_seed(0)
     similarity, pids = torch.randn(50, 20, generator=generator), torch.arange(20)
-    scores = query_scores(gallery_order(similarity), pids[torch.randint(0, 20, (50,), generator=generator)], pids)
+    scores = query_scores(similarity, pids[torch.randint(0, 20, (50,), generator=generator)], pids)
     curve = scores.cmc(20)
     assert curve[0] == pytest.approx(scores.metrics()["R1"])
     assert curve == sorted(curve)
@@ -77,7 +110,7 @@ def test_bootstrap_interval_of_independent_queries_is_the_normal_one() -> None:
     people = 2000
     similarity = torch.from_numpy(np.where(rng.random((people, 1)) < 0.5, [1.0, 0.0], [0.0, 1.0]))
     pids = np.arange(people) + 1
-    scores = query_scores(gallery_order(similarity[:, :2]), torch.ones(people), torch.tensor([1, 0]))
+    scores = query_scores(similarity[:, :2], torch.ones(people), torch.tensor([1, 0]))
     low, high = bootstrap_intervals(scores, pids, 2000, seed=0)["R1"]
     mean = scores.metrics()["R1"]
     half = 1.96 * 100 * 0.5 / people**0.5
@@ -89,6 +122,6 @@ def test_bootstrap_resamples_identities_not_queries() -> None:
     # ten people with 100 equal queries each: the interval is as wide as that of ten queries
     hits = np.repeat(np.arange(10) % 2 == 0, 100)
     similarity = torch.from_numpy(np.where(hits[:, None], [1.0, 0.0], [0.0, 1.0]))
-    scores = query_scores(gallery_order(similarity), torch.ones(1000), torch.tensor([1, 0]))
+    scores = query_scores(similarity, torch.ones(1000), torch.tensor([1, 0]))
     low, high = bootstrap_intervals(scores, np.repeat(np.arange(10), 100), 2000, seed=0)["R1"]
     assert high - low > 40
