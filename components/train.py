@@ -13,8 +13,9 @@ import torch
 from components.layout import CURVES, MODEL, PREPARED, TOKENS, outside
 from components.s3.checkpoints import open_state
 from components.stage import main
-from components.tracking.run import Tracker, open_run
+from components.tracking.run import open_run
 from components.tracking.store import MODEL_FINGERPRINT_TAG
+from components.tracking.tracker import Tracker
 from irra.checkpoint import StateFolder, model_fingerprint
 from irra.config import IndexConfig, Params, RegistryConfig, TrainConfig
 from irra.data.splits import check_store, needed_splits

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from components.tracking.mlflow_quirks import link_to_version, prepare_mlflow
 from components.tracking.owner import OWNER_TAG, is_gone, this_process
-from components.tracking.run import DATA_FINGERPRINT_TAG
 from components.tracking.store import (
     MODEL_FINGERPRINT_TAG,
     connect,
@@ -21,6 +20,7 @@ from components.tracking.store import (
     origin_tags,
     tracking_uri,
 )
+from components.tracking.tracker import DATA_FINGERPRINT_TAG
 from irra.utils.errors import UserError, root_cause, without_password
 
 if TYPE_CHECKING:

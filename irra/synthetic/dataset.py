@@ -2,6 +2,8 @@
 
 import functools
 import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +17,37 @@ from irra.utils.files import replace_folder, write_json
 from irra.utils.progress import progress
 
 JPEG_QUALITY = 92
+PEOPLE_PER_WORKER = 16  # fewer are rendered faster than another process starts
+CHUNK_PEOPLE = 4
 
 
 def write_dataset(root: Path, config: SyntheticConfig, workers: int | None = None) -> None:
     """Write `reid_raw.json` and `imgs/` to the folder `root`, replacing existing ones.
 
-    The content depends only on `config`, not on the number of processes, `workers` (by default one per core).
+    The content depends only on `config`, not on the number of processes, `workers` (by default one per core, if there are
+    people enough).
     """
     splits = {"train": config.train_ids, "val": config.val_ids, "test": config.test_ids}
     people = draw_people(config.seed, sum(splits.values()))
     names = [name for name, count in splits.items() for _ in range(count)]
-    with (
-        replace_folder(root / "imgs") as pending,
-        worker_pool(workers or available_cores()) as pool,
-    ):
+    workers = workers or min(available_cores(), len(people) // PEOPLE_PER_WORKER)
+    with replace_folder(root / "imgs") as pending, _mapper(workers) as map_people:
         for camera in CAMERAS:
             (pending / camera.folder).mkdir()
         render = functools.partial(_render_identity, pending, config)
-        done = pool.map(render, range(1, len(people) + 1), people, names, chunksize=4)
+        done = map_people(render, range(1, len(people) + 1), people, names)
         records = [record for part in progress(done, "render people", len(people), "ids") for record in part]
     write_json(root / "reid_raw.json", records)
+
+
+@contextmanager
+def _mapper(workers: int) -> Iterator[Callable[..., Iterator[Any]]]:
+    """Like `map`, in `workers` processes if these are at least two."""
+    if workers < 2:
+        yield map
+        return
+    with worker_pool(workers) as pool:
+        yield functools.partial(pool.map, chunksize=CHUNK_PEOPLE)
 
 
 def _render_identity(

@@ -12,7 +12,7 @@ from PIL import Image
 from components import compare as ablation
 from components.compare import Result, by_losses, read_experiments, read_result, summary, table_row
 from components.figures.ablation import ablation_chart
-from components.tracking.run import Tracker
+from components.tracking.tracker import Tracker
 from irra.metrics import METRIC_NAMES
 from irra.utils.errors import UserError
 from irra.utils.records import write_record

@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from components.tracking import run as run_module
+from components.tracking import tracker as tracker_module
 from components.tracking import waiting
 from components.tracking.run import open_run
 from components.tracking.spool import send_entries
@@ -457,7 +457,7 @@ def test_a_server_that_answers_again_in_time_has_lost_nothing(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setattr(run_module, "FLUSH_SECONDS", 0.2)
+    monkeypatch.setattr(tracker_module, "FLUSH_SECONDS", 0.2)
     with open_run("train") as tracker:
         server.signal(signal.SIGSTOP)
         tracker.log_metrics({"loss": 1.0}, 0)
@@ -473,7 +473,7 @@ def test_a_server_that_hangs_holds_nothing_up(
     server: Server, project: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(waiting, "ANSWER_SECONDS", 1.0)
-    monkeypatch.setattr(run_module, "CLOSE_SECONDS", 5.0)
+    monkeypatch.setattr(tracker_module, "CLOSE_SECONDS", 5.0)
     with open_run("train", system_metrics=True) as tracker:
         server.signal(signal.SIGSTOP)
         for step in range(100):
@@ -488,8 +488,8 @@ def test_a_server_that_hangs_holds_nothing_up(
 def test_a_killed_server_costs_each_run_one_warning(
     server: Server, project: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "PATIENCE_SECONDS", 1.0)
-    monkeypatch.setattr(run_module, "CLOSE_SECONDS", 10.0)
+    monkeypatch.setattr(tracker_module, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(tracker_module, "CLOSE_SECONDS", 10.0)
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
     with open_run("train", system_metrics=True) as tracker:
         with open_run("train") as ending:

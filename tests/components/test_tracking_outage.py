@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from components.tracking import run as run_module
+from components.tracking import tracker as tracker_module
 from components.tracking import waiting
 from components.tracking.owner import OWNER_TAG, is_gone, this_process
 from components.tracking.run import open_run
@@ -40,7 +40,7 @@ STEPS = 30
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch, clean_environment: None) -> None:  # noqa: F811
     for name, seconds in {"FLUSH_SECONDS": 0.2, "PATIENCE_SECONDS": 0.5, "CLOSE_SECONDS": 5.0}.items():
-        monkeypatch.setattr(run_module, name, seconds)
+        monkeypatch.setattr(tracker_module, name, seconds)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
 
@@ -142,8 +142,8 @@ def test_a_file_that_changed_since_is_not_sent_and_the_run_is_not_finished(
 def test_what_a_killed_process_kept_is_sent(server: Server, project: Path) -> None:  # noqa: F811
     code = f"""
 import time
-from components.tracking import run
-run.FLUSH_SECONDS = 0.2
+from components.tracking import run, tracker
+tracker.FLUSH_SECONDS = 0.2
 with run.open_run("train") as tracker:
     print(tracker.run_id, flush=True)
     input()
@@ -242,7 +242,7 @@ def test_a_server_that_hangs_at_the_end_holds_the_stage_for_one_deadline(
     server: Server,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(run_module, "CLOSE_SECONDS", 1.0)
+    monkeypatch.setattr(tracker_module, "CLOSE_SECONDS", 1.0)
     with open_run("train") as tracker:
         server.signal(signal.SIGSTOP)
         tracker.log_metrics({"loss": 1.0}, 0)

@@ -18,7 +18,7 @@ import yaml
 
 from components import evaluate, train
 from components.results import read_results
-from components.tracking.run import Tracker
+from components.tracking.tracker import Tracker
 from irra.checkpoint import STATE, StateFolder, TrainState, load_model, model_fingerprint, read_model_metadata
 from irra.config import EvaluateConfig, Params, TokenizeConfig, TrainConfig
 from irra.data.store import PreparedStore
