@@ -24,8 +24,8 @@ CHUNK_PEOPLE = 4
 def write_dataset(root: Path, config: SyntheticConfig, workers: int | None = None) -> None:
     """Write `reid_raw.json` and `imgs/` to the folder `root`, replacing existing ones.
 
-    The content depends only on `config`, not on the number of processes, `workers` (by default one per core, if there are
-    people enough).
+    The content depends only on `config`, not on the number of `workers`, the processes that share the work (by default
+    one per core, for people enough).
     """
     splits = {"train": config.train_ids, "val": config.val_ids, "test": config.test_ids}
     people = draw_people(config.seed, sum(splits.values()))
