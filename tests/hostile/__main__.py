@@ -5,8 +5,10 @@ python -m tests.hostile [CAMPAIGN ...] [--seed 0] [--minutes 15]     # `make tes
 
 import argparse
 import importlib
+import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.hostile.outcomes import Outcomes, table
@@ -17,13 +19,22 @@ CAMPAIGNS = {"kills": 5.0, "outages": 2.5, "damage": 3.5, "inputs": 3.0}  # minu
 ALL_MINUTES = 15.0
 
 
-def main() -> int:
-    """Run the campaigns named on the command line."""
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the command line; without names, it means all campaigns."""
     parser = argparse.ArgumentParser(prog="python -m tests.hostile", description=__doc__.split("\n")[0])
-    parser.add_argument("campaigns", nargs="*", choices=[*CAMPAIGNS, []], default=list(CAMPAIGNS))
+    parser.add_argument("campaigns", nargs="*", metavar="CAMPAIGN", help=f"any of {', '.join(CAMPAIGNS)}")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of moments, bytes and inputs (default: 0)")
     parser.add_argument("--minutes", type=float, default=ALL_MINUTES, help="for all campaigns (default: 15)")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    if unknown := set(options.campaigns) - set(CAMPAIGNS):
+        parser.error(f"no campaign {', '.join(sorted(unknown))}; there are {', '.join(CAMPAIGNS)}")
+    options.campaigns = options.campaigns or list(CAMPAIGNS)
+    return options
+
+
+def main() -> int:
+    """Run the campaigns named on the command line."""
+    options = parse(sys.argv[1:])
     finished = []
     for name in options.campaigns:
         outcomes = Outcomes(name)
