@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from irra.utils.errors import UserError
-from irra.utils.files import replace_file
+from irra.utils.files import check_regular_file, replace_file
 from irra.utils.locks import lock_file, locked
 
 
@@ -20,7 +20,14 @@ def database_of(uri: str) -> Path | None:
 
 
 def make_database(path: Path) -> None:
-    """Make MLflow's tables in a new database; does nothing if there is a database already."""
+    """Make MLflow's tables in a new database; does nothing if there is a database already.
+
+    Raises:
+        UserError: Something else is in its place, which MLflow would try to open for minutes.
+    """
+    check_regular_file(path)
+    if path.is_dir():
+        raise UserError(f"{path}: a folder; move it away, and a new database is made")
     if _exists(path) and not lock_file(path).exists():  # the lock of a killed process is to be removed
         return
     with locked(path, wait=True):

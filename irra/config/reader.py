@@ -136,10 +136,10 @@ def _with_base(path: Path, data: Data, above: tuple[Path, ...] = ()) -> Data:
     base = data.pop(BASE, PUBLISHED)
     if base == PUBLISHED:
         return data
-    below, above = path.with_name(f"{base}.yaml"), (*above, path)
+    below, above = path.parent / f"{base}.yaml", (*above, path)
     if below in above:
         raise UserError(f"{path}: {BASE}: {base!r} is itself based on this file")
-    if not below.is_file():
+    if below.name != f"{base}.yaml" or not below.is_file():  # a path is no name
         known = [PUBLISHED, *sorted(other.stem for other in path.parent.glob("*.yaml") if other not in above)]
         raise UserError(
             f"{path}: {BASE}: no preset {base!r}{nearest(str(base), known)}; it must stand beside the preset, "

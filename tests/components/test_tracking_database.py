@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -101,3 +102,12 @@ def test_the_lock_of_a_process_killed_just_after_making_the_tables_is_removed(tm
     (tmp_path / ".mlflow.db.lock").touch()
     make_database(tmp_path / "mlflow.db")
     assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"), [(Path.mkdir, "a folder"), (os.mkfifo, "not a regular file")], ids=["folder", "pipe"]
+)
+def test_what_is_no_database_is_named_at_once(tmp_path: Path, make: Callable[[Path], None], message: str) -> None:
+    make(tmp_path / "mlflow.db")
+    with pytest.raises(UserError, match=rf"mlflow\.db: {message}"):
+        connect(f"sqlite:///{tmp_path / 'mlflow.db'}")

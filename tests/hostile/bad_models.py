@@ -25,7 +25,7 @@ from irra.model.clip import create_clip, find_weights
 from tests.hostile.case import Case, content, place
 from tests.irra.test_checkpoint import official_weights
 from tests.irra.test_weights import Executing, Scripted, save_scripted
-from tests.models import small_model
+from tests.models import architecture, small_model
 
 OUT = Path("model")
 
@@ -96,8 +96,10 @@ READERS: tuple[tuple[str, Path, Callable[[], str]], ...] = (
 
 
 def _right() -> Iterator[tuple[Path, str, bytes]]:
-    """Files with weights that fit."""
-    weights, clip = official_weights(small_model()), clip_of("irra-tiny")
+    """Files with weights that fit; in released checkpoints, heads are 64 wide."""
+    sizes = architecture(width=64, vocabulary=1000)
+    sizes["vision_cfg"]["head_width"] = 64
+    weights, clip = official_weights(small_model(architecture=sizes)), clip_of("irra-tiny")
     yield Path("best.pth"), "a state dict", saved(weights)
     yield Path("best.pth"), "with its progress", saved({"model": weights, "epoch": 3})
     yield Path("weights.pt"), "of a backbone", saved(clip)

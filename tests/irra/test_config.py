@@ -193,6 +193,7 @@ def test_a_preset_can_take_a_section_away(tmp_path: Path) -> None:
     [
         ("base: high", "high.yaml: base: 'high' is itself based on this file"),
         ("base: lwo", "high.yaml: base: no preset 'lwo'; did you mean 'low'?"),
+        ("base: ../low", "high.yaml: base: no preset '../low'"),
         ("base: low", "low.yaml: base: 'high' is itself based on this file"),
         ("base: published\ntrain: {lrr: 1.0}", "high.yaml: train.lrr: unknown key; did you mean 'lr'?"),
     ],
