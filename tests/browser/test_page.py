@@ -21,8 +21,9 @@ CONTRAST = Path(__file__).with_name("contrast.js").read_text()
 
 
 def search(page: Page, text: str) -> None:
-    page.get_by_label("Who are you looking for?").fill(text)
-    page.keyboard.press("Enter")
+    box = page.get_by_label("Who are you looking for?")
+    box.fill(text)
+    box.press("Enter")
 
 
 def first_card(page: Page) -> str:
@@ -217,6 +218,7 @@ def test_a_sentence_that_is_cut_off_says_what_is_not_read(page: Page) -> None:
     page.locator(".card").first.click()
     expect(page.locator(".words")).to_contain_text("(not read: without a hat)")
     page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()  # then the focus is back where it was
     search(page, "red")
     expect(page.get_by_role("status")).to_have_text("Pictures 1 to 24 of 32 for “red”")
 
