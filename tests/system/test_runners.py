@@ -9,6 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from irra.checkpoint import model_fingerprint
+from tests.irra.test_splits import annotate
 from tests.projects import Project
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
@@ -105,10 +106,11 @@ def test_an_ablation_puts_all_trainings_into_one_table(project: Project) -> None
 
 
 def test_a_failed_task_fails_the_run_and_shows_its_log(project: Project) -> None:
-    command = ["python", "-m", "pipeline", "run-local", "--set", "prepare.dataset_name=CUHK-PEDES"]
-    command += ["--set", "prepare.synthetic=null", "--set", "prepare.root_dir=nowhere"]
+    annotate(project.folder / "raw", "train", "val", "test")  # pictures that are not there
+    command = ["python", "-m", "pipeline", "run-local", "--set", "prepare.dataset_name=mine"]
+    command += ["--set", "prepare.synthetic=null", "--set", "prepare.root_dir=raw"]
     done = subprocess.run(command, cwd=project.folder, env=project.environment, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "error: nowhere: no such folder" in done.stdout
+    assert "error: 3 of the 3 images named in the annotations do not exist" in done.stdout
     assert "'prepare'" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stdout + done.stderr
