@@ -154,6 +154,9 @@ class TokenStore:
         mlm_ids = _map(root / "mlm_ids.npy", "uint16", (draws, None, length)) if draws else None
         chosen_shape = (draws, None, (length + 7) // 8)
         mlm_chosen = _map(root / "mlm_chosen.npy", "uint8", chosen_shape) if draws else None
+        rows = mlm_ids.shape[1] if mlm_ids is not None else 0
+        if not 0 <= info.first_training_row <= info.captions - rows:
+            raise UserError(f"{root / INFO}: damaged (first_training_row: not one of the captions); {AGAIN}")
         check_files(root, info.sha256, AGAIN, largest=QUICK)
         return cls(
             root,

@@ -23,7 +23,7 @@ from typing import IO, NamedTuple
 import psutil
 import yaml
 
-from components.layout import DATASET_RECORD, WEIGHTS_RECORD
+from components.layout import DATASET_RECORD
 from irra.utils.files import hash_file
 from tests.hostile.forks import Command, Moment, changes
 from tests.hostile.outcomes import Outcomes
@@ -379,8 +379,8 @@ def dvc_problem(project: Project, expected: Tree) -> str | None:
     """Compare what `dvc repro` left with an undisturbed run of the stages; nothing may be left to do."""
     names = ("data/prepared", "data/tokens", "data/index", "data/rankings.parquet", "model", "reports")
     found = tree(project.folder)
-    dvc_only = (".gitignore", *(path.name for path in (DATASET_RECORD, WEIGHTS_RECORD)))
-    written = {name: found[name] for name in part(found, names) if not name.endswith(dvc_only)}
+    records = part(found, (str(DATASET_RECORD.parent),))  # these, and .gitignore files, are for DVC alone
+    written = {name: found[name] for name in part(found, names) if name not in records and ".gitignore" not in name}
     problem = difference(part(expected, names), written)
     left = [name for name in found if ".tmp" in name or (name.endswith("lock") and name != "dvc.lock")]
     problem = problem or (f"left over: {', '.join(left)}" if left else None)

@@ -1,6 +1,7 @@
 """Tokenizer and token store."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from irra.data.masking import END_ID, MASK_ID, START_ID, mask_tokens
 from irra.data.store import PreparedStore
 from irra.data.tokens import Tokenizer, TokenStore, write_tokens
 from irra.utils.errors import UserError
+from irra.utils.records import write_record
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +143,18 @@ def test_truncated_tokens_are_refused(store: PreparedStore, tokenize_config: Tok
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError, match="damaged tokens"):
         TokenStore.open(tmp_path / "cut")
+
+
+@pytest.mark.parametrize("row", [-1, 1000, 10**30])
+def test_masks_of_captions_that_do_not_exist_are_refused(
+    store: PreparedStore, tokenize_config: TokenizeConfig, tmp_path: Path, row: int
+) -> None:
+    write_tokens(store, tokenize_config, tmp_path / "tokens")
+    path = tmp_path / "tokens" / "tokens.json"
+    info = json.loads(path.read_text())
+    write_record(path, info | {"first_training_row": row})
+    with pytest.raises(UserError, match=r"tokens\.json: damaged \(first_training_row"):
+        TokenStore.open(tmp_path / "tokens")
 
 
 def test_every_damaged_byte_of_tokens_gives_a_message(
