@@ -1,11 +1,13 @@
 """Retrieval metrics in percent: Rank-K (CMC), mAP and mINP, computed from the ranks of the matches."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:  # reports, which only need the names, need not wait for torch
+    from torch import Tensor
 
 RANKS = (1, 5, 10)
 METRIC_NAMES = ("R1", "R5", "R10", "mAP", "mINP")
@@ -34,7 +36,7 @@ class QueryScores:
         return [float(100.0 * np.mean(self.first_rank <= rank)) for rank in range(1, max_rank + 1)]
 
 
-def retrieval_metrics(similarity: Tensor, query_pids: Tensor, gallery_pids: Tensor) -> dict[str, float]:
+def retrieval_metrics(similarity: "Tensor", query_pids: "Tensor", gallery_pids: "Tensor") -> dict[str, float]:
     """R1, R5, R10, mAP and mINP, in percent, of a full similarity matrix (Q, G); higher is more similar.
 
     AP = mean of i / r_i and INP = m / r_m over a query's m matches at ranks r_1 < ... < r_m (Ye et al., TPAMI 2021).
@@ -45,7 +47,7 @@ def retrieval_metrics(similarity: Tensor, query_pids: Tensor, gallery_pids: Tens
     return query_scores(gallery_order(similarity), query_pids, gallery_pids).metrics()
 
 
-def gallery_order(similarity: Tensor) -> Tensor:
+def gallery_order(similarity: "Tensor") -> "Tensor":
     """(Q, G) gallery rows for each query, most similar first; ties keep the order of the gallery.
 
     Raises:
@@ -56,12 +58,14 @@ def gallery_order(similarity: Tensor) -> Tensor:
     return similarity.argsort(dim=1, descending=True, stable=True)
 
 
-def query_scores(order: Tensor, query_pids: Tensor, gallery_pids: Tensor) -> QueryScores:
+def query_scores(order: "Tensor", query_pids: "Tensor", gallery_pids: "Tensor") -> QueryScores:
     """Scores of each query, from its row of `order` (Q, G).
 
     Raises:
         ValueError: A query has no match in the gallery.
     """
+    import torch
+
     ranks = match_ranks(order, query_pids, gallery_pids)
     matches = torch.isfinite(ranks).sum(dim=1)
     if bool((matches == 0).any()):
@@ -73,8 +77,10 @@ def query_scores(order: Tensor, query_pids: Tensor, gallery_pids: Tensor) -> Que
     return QueryScores(ranks[:, 0].numpy(), precision.numpy(), (matches / last).numpy())
 
 
-def match_ranks(order: Tensor, query_pids: Tensor, gallery_pids: Tensor) -> Tensor:
+def match_ranks(order: "Tensor", query_pids: "Tensor", gallery_pids: "Tensor") -> "Tensor":
     """(Q, M) ranks of each query's matches, ascending, padded with infinity to the largest number of matches."""
+    import torch
+
     matches = gallery_pids.to(order.device)[order] == query_pids.to(order.device)[:, None]
     # on the CPU from here on: Apple's devices have no float64
     query, position = (x.cpu() for x in matches.nonzero(as_tuple=True))
