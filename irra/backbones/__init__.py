@@ -40,7 +40,7 @@ def read_config(name: str) -> dict[str, Any]:
         raise ValueError(f"unknown backbone {name!r}{hint}")
     config: dict[str, Any] = json.loads(paths[name].read_text(encoding="utf-8"))
     if not _is_plain_vit_clip(config):
-        raise ValueError(f"backbone {name!r} is not a ViT CLIP with CLIP's own text encoder")
+        raise ValueError(f"backbone {name!r} is not a ViT CLIP with CLIP's own text encoder, given by its sizes alone")
     return config
 
 

@@ -44,7 +44,7 @@ class BytePairs:
         self._ids = {piece: number for number, piece in enumerate(self.pieces)}
         self._ranks = {pair: rank for rank, pair in enumerate(merges[: len(merges) - unused])}
         self._longest = longest * max(map(len, self.pieces))
-        self._ids_of_word = lru_cache(CACHED_WORDS)(self.ids_of_word)
+        self._ids_of_word = lru_cache(CACHED_WORDS)(self._merge_word)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, which is repaired, unescaped and put into lower case first."""
@@ -58,7 +58,7 @@ class BytePairs:
         text = bytes(self._bytes[letter] for letter in letters)
         return text.decode(errors="replace").replace(END_OF_WORD, " ")
 
-    def ids_of_word(self, word: str) -> tuple[int, ...]:
+    def _merge_word(self, word: str) -> tuple[int, ...]:
         """Ids of a word, given as one letter per byte: the first merge in the vocabulary's order is applied first."""
         parts = [*word[:-1], word[-1] + END_OF_WORD]
         while len(parts) > 1:
