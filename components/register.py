@@ -34,6 +34,7 @@ SERVED_MODEL = Path(tracking.__file__).with_name("served_model.py")
 # Needed for serving; torchvision is pinned because open_clip needs the version that matches torch.
 PACKAGES = (
     "faiss-cpu",
+    "ftfy",
     "mlflow",
     "numpy",
     "open_clip_torch",
@@ -42,6 +43,7 @@ PACKAGES = (
     "pyarrow",
     "pydantic",
     "pyyaml",
+    "regex",
     "safetensors",
     "torch",
     "torchvision",

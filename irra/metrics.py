@@ -1,11 +1,13 @@
 """Retrieval metrics in percent: Rank-K (CMC), mAP and mINP, computed from the ranks of the matches."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:  # reports need these scores without torch, which takes a second to import
+    from torch import Tensor
 
 RANKS = (1, 5, 10)
 METRIC_NAMES = ("R1", "R5", "R10", "mAP", "mINP")
@@ -38,7 +40,7 @@ class QueryScores:
         return [float(100.0 * np.mean(self.first_rank <= rank)) for rank in range(1, max_rank + 1)]
 
 
-def retrieval_metrics(similarity: Tensor, query_pids: Tensor, gallery_pids: Tensor) -> dict[str, float]:
+def retrieval_metrics(similarity: "Tensor", query_pids: "Tensor", gallery_pids: "Tensor") -> dict[str, float]:
     """R1, R5, R10, mAP and mINP, in percent, of a full similarity matrix (Q, G); higher is more similar.
 
     AP = mean of i / r_i and INP = m / r_m over a query's m matches at ranks r_1 < ... < r_m (Ye et al., TPAMI 2021).
@@ -49,12 +51,14 @@ def retrieval_metrics(similarity: Tensor, query_pids: Tensor, gallery_pids: Tens
     return query_scores(similarity, query_pids, gallery_pids).metrics()
 
 
-def query_scores(similarity: Tensor, query_pids: Tensor, gallery_pids: Tensor) -> QueryScores:
+def query_scores(similarity: "Tensor", query_pids: "Tensor", gallery_pids: "Tensor") -> QueryScores:
     """Scores of each query, from its row of `similarity` (Q, G).
 
     Raises:
         ValueError: A similarity is NaN, or a query has no match in the gallery.
     """
+    import torch
+
     ranks = match_ranks(similarity, query_pids, gallery_pids)
     matches = torch.isfinite(ranks).sum(dim=1)
     if bool((matches == 0).any()):
@@ -66,7 +70,7 @@ def query_scores(similarity: Tensor, query_pids: Tensor, gallery_pids: Tensor) -
     return QueryScores(ranks[:, 0].numpy(), precision.numpy(), (matches / last).numpy())
 
 
-def match_ranks(similarity: Tensor, query_pids: Tensor, gallery_pids: Tensor) -> Tensor:
+def match_ranks(similarity: "Tensor", query_pids: "Tensor", gallery_pids: "Tensor") -> "Tensor":
     """(Q, M) ranks of each query's matches, ascending, padded with infinity to the largest number of matches.
 
     They are those of a stable sort of `similarity` (Q, G), most similar first: ties keep the order of the gallery.
@@ -74,6 +78,8 @@ def match_ranks(similarity: Tensor, query_pids: Tensor, gallery_pids: Tensor) ->
     Raises:
         ValueError: A similarity is NaN and has no rank.
     """
+    import torch
+
     if bool(similarity.amax(dim=1).isnan().any()):  # NaN is the largest value of a row that has one
         raise ValueError("a similarity is not a number, so it cannot be ranked")
     pids = gallery_pids.cpu().numpy()

@@ -22,6 +22,7 @@ CANNOT_CHANGE_AN_OUTPUT = {
     "irra.utils.errors": "messages",
     "irra.utils.files": "writes a file completely or not at all, whatever it holds",
     "irra.utils.locks": "who writes, not what",
+    "irra.utils.packages": "where an installed package lies",
     "irra.utils.progress": "progress on a terminal",
     "irra.utils.records": "whether a file is what was written",
     "irra.utils.signals": "when a training stops; it resumes exactly",

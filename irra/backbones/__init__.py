@@ -4,13 +4,17 @@ Only JSON files are read here, so a stage that needs no network does not wait fo
 """
 
 import difflib
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
+from irra.utils.packages import folder_of
+
 VOCABULARY = 49408
 OWN_CONFIGS = Path(__file__).parent
+VISION_SIZES = {"image_size", "layers", "width", "patch_size"}
+VISION_OPTIONS = {"head_width", "mlp_ratio", "ls_init_value"}
+TEXT_SIZES = {"context_length", "vocab_size", "width", "heads", "layers"}
 
 
 def read_patch_size(name: str) -> int:
@@ -28,30 +32,25 @@ def read_config(name: str) -> dict[str, Any]:
     Raises:
         ValueError: The name is unknown, or is not that of a plain ViT CLIP.
     """
-    paths = {path.stem: path for folder in (_open_clip_configs(), OWN_CONFIGS) for path in folder.glob("*.json")}
+    folders = (folder_of("open_clip") / "model_configs", OWN_CONFIGS)
+    paths = {path.stem: path for folder in folders for path in folder.glob("*.json")}
     if name not in paths:
         close = difflib.get_close_matches(name, paths, n=3)
         hint = f"; did you mean {' or '.join(close)}?" if close else "; any ViT CLIP name of open_clip works"
         raise ValueError(f"unknown backbone {name!r}{hint}")
     config: dict[str, Any] = json.loads(paths[name].read_text(encoding="utf-8"))
     if not _is_plain_vit_clip(config):
-        raise ValueError(f"backbone {name!r} is not a ViT CLIP with CLIP's own text encoder")
+        raise ValueError(f"backbone {name!r} is not a ViT CLIP with CLIP's own text encoder, given by its sizes alone")
     return config
 
 
 def _is_plain_vit_clip(config: dict[str, Any]) -> bool:
+    """Whether it has only the sizes that `irra.model.modules` knows."""
     vision, text = config.get("vision_cfg", {}), config.get("text_cfg", {})
     return (
-        vision.get("patch_size") is not None
-        and text.get("vocab_size") == VOCABULARY
-        and not {"custom_text", "multimodal_cfg"} & config.keys()
-        and not {"attentional_pool", "pool_type", "no_ln_pre", "timm_model_name"} & vision.keys()
-        and not {"hf_model_name", "hf_tokenizer_name", "pool_type", "no_causal_mask"} & text.keys()
+        config.keys() <= {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}
+        and VISION_SIZES <= vision.keys() <= VISION_SIZES | VISION_OPTIONS
+        and vision["patch_size"] is not None  # of a ResNet
+        and text.keys() == TEXT_SIZES
+        and text["vocab_size"] == VOCABULARY
     )
-
-
-def _open_clip_configs() -> Path:
-    spec = importlib.util.find_spec("open_clip")
-    assert spec is not None, "open_clip_torch is a dependency of irra"
-    assert spec.origin is not None
-    return Path(spec.origin).parent / "model_configs"

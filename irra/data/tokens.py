@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irra.config import TokenizeConfig
+from irra.data.bpe import BytePairs
 from irra.data.masking import END_ID, MASK_ID, START_ID, mask_tokens
 from irra.data.store import PreparedStore
 from irra.utils.errors import UserError
@@ -38,22 +39,12 @@ class Tokenizer:
     """
 
     def __init__(self) -> None:
-        from open_clip.tokenizer import SimpleTokenizer  # imports torch
-
-        self._bpe: Any = SimpleTokenizer()
-        assert self._bpe.decoder[MASK_ID] == STOLEN_WORD, "CLIP's vocabulary has changed"
-        self._bpe.bpe_ranks.pop(max(self._bpe.bpe_ranks, key=self._bpe.bpe_ranks.get))
-        # BPE takes a time quadratic in a word's length. A word of this length is still more pieces than a row can hold.
-        self._max_word = MAX_PIECES * max(map(len, self._bpe.encoder))
-        self._whole_bpe, self._bpe.bpe = self._bpe.bpe, self._cut_bpe
-        self._bpe.cache.clear()  # "<start_of_text>" and the like in a caption are ordinary text
+        self._bpe = BytePairs(unused=1, longest=MAX_PIECES)
+        assert self._bpe.pieces[MASK_ID] == STOLEN_WORD, "CLIP's vocabulary has changed"
 
     def words(self, caption: str) -> list[int]:
         """Token ids of a caption, without start and end."""
-        return list(self._bpe.encode(caption))
-
-    def _cut_bpe(self, word: str) -> str:
-        return str(self._whole_bpe(word[: self._max_word]))
+        return self._bpe.encode(caption)
 
     def cut(self, caption: str, text_length: int) -> tuple[list[tuple[str, list[int]]], str]:
         """Split a caption where `encode` cuts it.
@@ -75,7 +66,7 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, without start, end and padding; the mask token becomes `[mask]`."""
-        pieces = ["[mask] " if i == MASK_ID else self._bpe.decode([int(i)]) for i in ids if 0 < i < START_ID]
+        pieces = ["[mask] " if i == MASK_ID else self._bpe.decode([i]) for i in ids if 0 < i < START_ID]
         return "".join(pieces).strip()
 
 

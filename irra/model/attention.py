@@ -1,7 +1,7 @@
-"""open_clip's transformer blocks, run through fused attention kernels.
+"""CLIP's transformer blocks, run through fused attention kernels.
 
-The modules and their weights are open_clip's. Only the call differs: a causal flag replaces the float mask, which would
-rule out the fast kernels, and attention without a mask gets none.
+They compute what open_clip's do. Only the call differs: a causal flag replaces the float mask, which would rule out the
+fast kernels, and attention without a mask gets none.
 """
 
 from collections.abc import Iterable
@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import Transformer
 from torch import Tensor, nn
+
+from irra.model.modules import Transformer
 
 
 def attend(attention: nn.MultiheadAttention, query: Tensor, memory: Tensor, causal: bool = False) -> Tensor:

@@ -1,18 +1,15 @@
-"""The CLIP backbone from open_clip, adapted to the size of person images, with features for every token."""
+"""The CLIP backbone, adapted to the size of person images, with features for every token."""
 
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
 import torch.nn.functional as F
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from open_clip.model import resize_pos_embed, resize_text_pos_embed
-from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from irra.backbones import read_config
 from irra.model.attention import run_blocks
+from irra.model.modules import CLIP, VisionTransformer
 from irra.model.weights import load_strictly, read_foreign
 from irra.utils.errors import UserError
 
@@ -23,7 +20,7 @@ def create_clip(
     stride: int,
     text_length: int,
     weights: Path | None = None,
-) -> open_clip.CLIP:
+) -> CLIP:
     """A CLIP for images of `image_size` (height, width) and texts of up to `text_length` tokens.
 
     Args:
@@ -36,12 +33,10 @@ def create_clip(
     Raises:
         UserError: The weights do not fit the architecture.
     """
-    clip = open_clip.CLIP(**architecture)
-    assert isinstance(clip.visual, VisionTransformer), "the configuration is not a ViT"
+    clip = CLIP(**architecture)
     if weights is not None:
         load_weights(clip, weights)
     del clip.logit_scale  # the temperature is a constant here, not a weight
-    clip.attn_mask = None  # replaced by the causal flag of the attention kernel
     adapt_image_size(clip.visual, image_size, stride)
     clip.positional_embedding = nn.Parameter(clip.positional_embedding.detach()[:text_length].clone())
     return clip
@@ -62,6 +57,8 @@ def find_weights(backbone: str, pretrained: str | None) -> Path | None:
     file = Path(pretrained)
     if file.is_symlink() or (file.exists() and not file.is_dir()):
         return _check_file(backbone, file)
+    import open_clip  # takes seconds
+
     tags = open_clip.list_pretrained_tags_by_model(backbone)
     if pretrained not in tags:
         known = ", ".join(tags) or "none"
@@ -107,6 +104,8 @@ def _check_same_network(backbone: str, pretrained: str, metadata: dict[str, Any]
     Raises:
         UserError: They were.
     """
+    from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+
     quick = bool(metadata.get("quick_gelu"))
     _check_activation(backbone, pretrained, quick)
     mean, std = metadata.get("mean") or OPENAI_DATASET_MEAN, metadata.get("std") or OPENAI_DATASET_STD
@@ -117,7 +116,7 @@ def _check_same_network(backbone: str, pretrained: str, metadata: dict[str, Any]
         )
 
 
-def load_weights(clip: open_clip.CLIP, path: Path) -> None:
+def load_weights(clip: CLIP, path: Path) -> None:
     """Load all weights of `clip`, strictly, from a file as `read_foreign` reads them.
 
     As in open_clip, position embeddings of other sizes are resized, and the shape of the temperature does not matter.
@@ -128,15 +127,25 @@ def load_weights(clip: open_clip.CLIP, path: Path) -> None:
     weights, _ = _read_pretrained(path)
     if "logit_scale" in weights and weights["logit_scale"].numel() == 1:
         weights["logit_scale"] = weights["logit_scale"].reshape(clip.logit_scale.shape)
-    try:
-        resize_pos_embed(weights, clip)
-        resize_text_pos_embed(weights, clip)
-    except (AssertionError, IndexError, RuntimeError):
-        pass  # of shapes that no resizing makes fit, which are named below
+    if any(weights[name].shape[:1] != own.shape[:1] for name, own in _positions(clip).items() if name in weights):
+        from open_clip.model import resize_pos_embed, resize_text_pos_embed  # takes seconds
+
+        try:
+            resize_pos_embed(weights, clip)
+            resize_text_pos_embed(weights, clip)
+        except (AssertionError, IndexError, RuntimeError):
+            pass  # of shapes that no resizing makes fit, which are named below
     try:
         load_strictly(clip, weights, path)
     except UserError as error:
         raise UserError(f"train.pretrained: {path} holds no weights of this backbone: {error}") from None
+
+
+def _positions(clip: CLIP) -> dict[str, Tensor]:
+    return {
+        "visual.positional_embedding": clip.visual.positional_embedding,
+        "positional_embedding": clip.positional_embedding,
+    }
 
 
 def _read_pretrained(path: Path) -> tuple[dict[str, Tensor], bool]:

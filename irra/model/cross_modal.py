@@ -1,11 +1,12 @@
 """The cross-modal branch, which predicts masked words from the image (IRRA, section 3.2); used in training only."""
 
 from collections import OrderedDict
+from typing import Any
 
-from open_clip.transformer import LayerNorm, QuickGELU, Transformer
 from torch import Tensor, nn
 
 from irra.model.attention import attend, run_blocks_at
+from irra.model.modules import LayerNorm, QuickGELU, Transformer
 
 HEADS, HEAD_WIDTH = 8, 64  # of attention, as in the paper at width 512; wider models get more heads, never fewer
 
@@ -17,7 +18,7 @@ class CrossModalEncoder(nn.Module):
         super().__init__()
         heads = max(HEADS, width // HEAD_WIDTH)
         self.cross_attn = nn.MultiheadAttention(width, heads, batch_first=True)
-        self.cross_modal_transformer = Transformer(width, depth, heads, act_layer=QuickGELU)
+        self.cross_modal_transformer = Transformer(width, depth, heads, QuickGELU)
         self.ln_pre_t = LayerNorm(width)
         self.ln_pre_i = LayerNorm(width)
         self.ln_post = LayerNorm(width)
@@ -29,10 +30,11 @@ class CrossModalEncoder(nn.Module):
 
     def _initialise(self, width: int, depth: int) -> None:
         attention_std, output_std, inner_std = width**-0.5, width**-0.5 * (2 * depth) ** -0.5, (2 * width) ** -0.5
-        for attention in (self.cross_attn, *(block.attn for block in self.cross_modal_transformer.resblocks)):
+        blocks: list[Any] = list(self.cross_modal_transformer.resblocks)
+        for attention in (self.cross_attn, *(block.attn for block in blocks)):
             nn.init.normal_(attention.in_proj_weight, std=attention_std)
             nn.init.normal_(attention.out_proj.weight, std=output_std)
-        for block in self.cross_modal_transformer.resblocks:
+        for block in blocks:
             nn.init.normal_(block.mlp.c_fc.weight, std=inner_std)
             nn.init.normal_(block.mlp.c_proj.weight, std=output_std)
 

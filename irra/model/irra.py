@@ -5,7 +5,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import open_clip
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +12,7 @@ from irra.backbones import read_config
 from irra.config import TrainConfig
 from irra.model.clip import create_clip, image_tokens, text_tokens
 from irra.model.cross_modal import CrossModalEncoder
+from irra.model.modules import CLIP
 
 CLASSIFIER_STD = 0.001
 
@@ -86,7 +86,7 @@ class IRRA(nn.Module):
 
     mlm_class_of: Tensor | None
 
-    def __init__(self, clip: open_clip.CLIP, spec: ModelSpec) -> None:
+    def __init__(self, clip: CLIP, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
         self.logit_scale = 1.0 / spec.temperature

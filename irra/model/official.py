@@ -33,7 +33,7 @@ def import_official(path: Path, image_size: tuple[int, int] = (384, 128)) -> IRR
         raise
     except KeyError as error:
         raise UserError(f"{path}: missing {error.args[0]}; is it an IRRA checkpoint?") from None
-    except Exception as error:  # odd shapes make sizes that open_clip refuses in all kinds of ways
+    except Exception as error:  # odd shapes make sizes that torch refuses in all kinds of ways
         raise UserError(f"{path}: its weights have not the shapes of an IRRA checkpoint ({error})") from None
     check_fit({_official_name(name): value for name, value in shapes.items()}, weights, path)
     model = build_model(spec)

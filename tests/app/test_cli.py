@@ -51,16 +51,6 @@ def test_help_of_every_command_has_an_example_and_json(name: str) -> None:
     assert "--json" in shown
 
 
-def test_help_and_options_need_no_heavy_import() -> None:
-    code = (
-        "import sys; from app.cli import app\n"
-        "try: app(['--help'])\n"
-        "finally: print(*{'torch', 'numpy', 'pydantic', 'rich'} & sys.modules.keys(), file=sys.stderr)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stderr == "\n"
-
-
 def test_the_shell_completes_commands() -> None:
     environment = {"_IRRA_COMPLETE": "complete_bash", "COMP_WORDS": "irra in", "COMP_CWORD": "1"}
     done = CliRunner().invoke(app, [], prog_name="irra", env=environment)

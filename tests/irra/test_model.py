@@ -122,7 +122,9 @@ def test_interaction_equals_a_plain_composition_of_modules() -> None:
     memory = branch.ln_pre_i(image)
     x, _ = branch.cross_attn(branch.ln_pre_t(text), memory, memory, need_weights=False)
     for block in branch.cross_modal_transformer.resblocks:
-        x = block(x)
+        normed = block.ln_1(x)
+        x = x + block.attn(normed, normed, normed, need_weights=False)[0]
+        x = x + block.mlp(block.ln_2(x))
     torch.testing.assert_close(branch(text, image, chosen), branch.ln_post(x)[chosen])
 
 
