@@ -15,6 +15,7 @@ from irra.config import EvaluateConfig
 from irra.data.loader import caption_batches, check_same_data, image_batches
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
+from irra.distributed import ALONE, World
 from irra.metrics import bootstrap_intervals
 from irra.model import IRRA
 from irra.ranking import Ranking, rank_gallery
@@ -39,9 +40,17 @@ class SplitFeatures:
 
 @torch.inference_mode()
 def encode_split(
-    model: IRRA, store: PreparedStore, tokens: TokenStore, split: str, batch_size: int, precision: str
+    model: IRRA,
+    store: PreparedStore,
+    tokens: TokenStore,
+    split: str,
+    batch_size: int,
+    precision: str,
+    world: World = ALONE,
 ) -> SplitFeatures:
     """Encode every image and caption of `split` with `model`, on the model's device.
+
+    The processes of `world` share the batches, and all get all features.
 
     Raises:
         UserError: A feature is not finite, so nothing can be ranked by it.

@@ -65,18 +65,21 @@ def cmpm(image_features: Tensor, text_features: Tensor, pids: Tensor) -> Tensor:
 def id_loss(image_logits: Tensor, text_logits: Tensor, pids: Tensor) -> Tensor:
     """Identity classification of both modalities with a shared classifier (Zheng et al., dual-path instance loss).
 
-    Logits are (B, classes); pids are (B,) contiguous labels.
+    Logits are (B, classes); pids are (B,) contiguous labels. The result is 0 for B = 0.
     """
-    return (F.cross_entropy(image_logits, pids) + F.cross_entropy(text_logits, pids)) / 2
+    rows = max(len(pids), 1)
+    sums = [F.cross_entropy(logits, pids, reduction="sum") for logits in (image_logits, text_logits)]
+    return (sums[0] + sums[1]) / (2 * rows)
 
 
 def mlm(token_logits: Tensor, token_labels: Tensor) -> Tensor:
     """Masked language modelling: mean cross-entropy over the chosen tokens of the batch.
 
     token_logits (N, V) and token_labels (N,) cover either the chosen positions only, or all positions, with label 0
-    where a position was not chosen.
+    where a position was not chosen. The result is 0 if none was.
     """
-    return F.cross_entropy(token_logits, token_labels, ignore_index=0)
+    chosen = (token_labels != 0).sum().clamp(min=1)
+    return F.cross_entropy(token_logits, token_labels, ignore_index=0, reduction="sum") / chosen
 
 
 # By the names of `train.loss_names`, in the order in which they are computed.

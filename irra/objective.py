@@ -11,10 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from irra.config import TrainConfig
+from irra.data.masking import place_chosen
+from irra.distributed import ALONE, World
 from irra.losses import LOSSES
 
 # What a loss may ask for from the batch itself.
 LABELS = ("pids", "image_ids")
+# A loss that asks for one of these compares samples with each other.
+FEATURES = {"image_features", "text_features"}
 # Reported accuracies, by the loss that trains the classifier: names of the logits and of the labels.
 CLASSIFIERS = {
     "id": {"id_image": ("image_logits", "pids"), "id_text": ("text_logits", "pids")},
@@ -43,45 +47,68 @@ def compute_losses(
     return objective(model, batch, TrainConfig(loss_names="+".join(loss_names), **settings)).losses
 
 
-def objective(model: nn.Module, batch: dict[str, Tensor], config: TrainConfig) -> Objective:
+def objective(model: nn.Module, batch: dict[str, Tensor], config: TrainConfig, world: World = ALONE) -> Objective:
     """The losses that `config` names, and accuracies of the classifiers that they train.
 
     With `mask_global_text`, the masked caption also feeds the global losses, as in IRRA's released code, and one pass
     of the text encoder serves both branches. Without it, they see the clean caption, as in the paper's figure.
 
+    If processes share a batch, the mean over them of each value, and of its gradients, is that of the whole batch:
+    losses that compare samples get the features of all, and the others are each process's part of the sum.
+
     Args:
         model: An IRRA, or a wrapper with the same `forward`.
         batch: Tensors as the loader yields them.
+        config: Names, weights and parameters of the losses.
+        world: The processes among which the loader has divided the samples of the batch; labels are of all of them.
     """
-    names = config.losses
-    outputs = model(_model_inputs(batch, "mlm" in names, config.mask_global_text))
+    names, total = config.losses, len(batch["pids"])
+    inputs = _model_inputs(batch, "mlm" in names, config.mask_global_text)
+    rows = world.rows(total)
+    outputs = model(inputs).first(rows.stop - rows.start)
     labels = {name: batch[name] for name in LABELS}
-    weights = config.loss_weights
-    values = {
-        name: weights[name] * _call(name, loss, labels, config, outputs)
-        for name, loss in LOSSES.items()
-        if name in names
-    }
-    total = torch.stack([values[name] for name in names]).sum()
-    others = {
-        f"accuracy/{key}": _accuracy(
-            getattr(outputs, logits), labels[target] if target in labels else getattr(outputs, target)
-        )
-        for name, classifiers in CLASSIFIERS.items()
-        if name in names
-        for key, (logits, target) in classifiers.items()
-    }
-    return Objective({name: values[name] for name in names} | {"total": total}, others)
+    own = {name: label[rows] for name, label in labels.items()}
+    together = outputs.with_features(lambda features: world.gather(features, total))
+    values, others = {}, {}
+    for name, loss in LOSSES.items():
+        if name in names:
+            compares = not FEATURES.isdisjoint(signature(loss).parameters)
+            share = 1.0 if compares else _share(name, batch, rows, world)
+            value = _call(name, loss, labels if compares else own, config, together if compares else outputs)
+            values[name] = config.loss_weights[name] * share * value
+            for key, (logits, target) in CLASSIFIERS.get(name, {}).items():
+                right = own[target] if target in own else getattr(outputs, target)
+                others[f"accuracy/{key}"] = share * _accuracy(getattr(outputs, logits), right)
+    total_loss = torch.stack([values[name] for name in names]).sum()
+    return Objective({name: values[name] for name in names} | {"total": total_loss}, others)
 
 
 def _model_inputs(batch: dict[str, Tensor], with_mlm: bool, mask_global_text: bool) -> dict[str, Tensor]:
     """The part of a batch that the model sees."""
-    inputs = {"images": batch["images"], "caption_ids": batch["caption_ids"]}
+    inputs = {"images": batch["images"]}
     if with_mlm:
-        inputs |= {"mlm_ids": batch["mlm_ids"], "mlm_labels": batch["mlm_labels"]}
-        if mask_global_text:
-            inputs["caption_ids"] = batch["mlm_ids"]
+        inputs |= {name: batch[name] for name in ("mlm_ids", "mlm_labels")} | _placed(batch)
+    if not with_mlm or not mask_global_text:
+        inputs["caption_ids"] = batch["caption_ids"]
     return inputs
+
+
+def _placed(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Where the masked words are: from the loader, or looked up for a batch of other origin."""
+    labels, names = batch["mlm_labels"], ("mlm_positions", "mlm_slots")
+    if "mlm_slots" in batch:
+        return {name: batch[name] for name in names}
+    found = map(torch.from_numpy, place_chosen((labels != 0).cpu().numpy()))
+    return {name: part.to(labels.device) for name, part in zip(names, found, strict=True)}
+
+
+def _share(name: str, batch: dict[str, Tensor], rows: slice, world: World) -> Any:
+    """What the mean over this process's samples, or over its masked words, counts in the mean over all processes."""
+    if world.size == 1:
+        return 1.0
+    if name == "mlm":
+        return world.size * len(batch["mlm_slots"]) / batch["mlm_total"]
+    return world.size * (rows.stop - rows.start) / len(batch["pids"])
 
 
 def _call(
@@ -90,7 +117,7 @@ def _call(
     """Call `loss` with the labels, parameters and outputs that its parameters name."""
     arguments = {}
     for wanted in signature(loss).parameters:
-        source = config if wanted in TrainConfig.model_fields else outputs
+        source: Any = config if wanted in TrainConfig.model_fields else outputs
         assert wanted in labels or hasattr(type(source), wanted) or wanted in vars(source), (
             f"the loss {name} asks for {wanted}, which is no label ({', '.join(LABELS)}), no parameter of the section "
             "train and no output of the model (Outputs in irra/model/irra.py)"
@@ -101,4 +128,4 @@ def _call(
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    return (logits.argmax(dim=1) == labels).float().mean().detach()
+    return (logits.argmax(dim=1) == labels).float().sum().detach() / max(len(labels), 1)

@@ -14,7 +14,7 @@ CountOrZero = Annotated[int, Field(ge=0, le=1_000_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]  # accepted by both numpy and torch
 Split = Literal["train", "val", "test"]
 Device = Literal["auto", "cuda", "mps", "cpu"]
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
 
 class ConfigSection(BaseModel):

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -11,10 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from irra.config import TrainConfig
-from irra.data.augment import augment, draw_choices, normalise
+from irra.data.augment import Choices, augment, draw_choices, normalise
+from irra.data.masking import place_chosen
 from irra.data.sampling import identity_batches, random_batches
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore, trimmed
+from irra.distributed import ALONE, World
 from irra.utils.errors import UserError
 
 Batch = dict[str, Tensor]
@@ -27,6 +30,8 @@ T = TypeVar("T")
 class TrainingData:
     """Deterministic training batches, which depend only on seed, epoch and step, so training can resume anywhere.
 
+    Processes that train together share each batch: each gets its rows of images and captions, and all labels.
+
     Raises:
         UserError: The tokens belong to other data, or lack the masking cache that `mlm` needs.
     """
@@ -34,6 +39,7 @@ class TrainingData:
     store: PreparedStore
     tokens: TokenStore
     config: TrainConfig
+    world: World = ALONE
 
     def __post_init__(self) -> None:
         check_same_data(self.store, self.tokens)
@@ -66,18 +72,41 @@ class TrainingData:
 
     def _read(self, caption_ids: NDArray[np.int64], epoch: int) -> Batch:
         image_ids = self.store.caption_image_ids[caption_ids]
+        rows, real = self._own_rows(len(caption_ids))
         batch = {
-            "images": torch.from_numpy(self.store.pixels(image_ids)),
-            "caption_ids": torch.from_numpy(trimmed(self.tokens.caption_ids[caption_ids])),
+            "images": torch.from_numpy(self.store.pixels(image_ids[rows])),
+            "caption_ids": torch.from_numpy(trimmed(self.tokens.caption_ids[caption_ids[rows]])),
             "pids": torch.from_numpy(self.store.image_labels[image_ids]),
             "image_ids": torch.from_numpy(image_ids),
         }
         if "mlm" in self.config.losses:
-            # the cross-modal branch also attends to padding, so its rows keep their full length
-            masked = self.tokens.masked(caption_ids, epoch)
-            batch["mlm_ids"] = torch.from_numpy(masked.mlm_ids.astype(np.int64))
-            batch["mlm_labels"] = torch.from_numpy(masked.mlm_labels.astype(np.int64))
+            batch |= self._read_masked(caption_ids, epoch, rows, real)
         return batch
+
+    def _read_masked(
+        self, caption_ids: NDArray[np.int64], epoch: int, rows: NDArray[np.int64], real: NDArray[np.bool_]
+    ) -> Batch:
+        # the cross-modal branch also attends to padding, so its rows keep their full length
+        ids, labels = (part.astype(np.int64) for part in self.tokens.masked(caption_ids, epoch))
+        own = labels[rows] * real[:, None]
+        positions, slots = place_chosen(own != 0, self._most_masked)
+        parts = {"mlm_ids": ids[rows], "mlm_labels": own, "mlm_positions": positions, "mlm_slots": slots}
+        return {name: torch.from_numpy(part) for name, part in parts.items()} | {
+            "mlm_total": torch.tensor(np.count_nonzero(labels))
+        }
+
+    def _own_rows(self, total: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """The rows of a batch that this process takes, and which of them are no padding.
+
+        All processes take equally many: the last ones repeat others' rows, since no model can encode nothing.
+        """
+        start, width = self.world.rank * self.world.width(total), self.world.width(total)
+        rows = np.arange(start, start + width)
+        return rows % total, rows < total
+
+    @cached_property
+    def _most_masked(self) -> int:
+        return self.tokens.most_masked()
 
     def _to_device(self, host: Batch, epoch: int, step: int, device: torch.device) -> Batch:
         batch = {name: value.to(device, non_blocking=True) for name, value in host.items()}
@@ -85,7 +114,10 @@ class TrainingData:
         if not self.config.img_aug:
             return batch | {"images": normalise(pixels)}
         generator = torch.Generator().manual_seed(_seed(self.config.seed, epoch, step))
-        choices = draw_choices(len(pixels), pixels.shape[1], pixels.shape[2], generator)
+        total = len(batch["pids"])
+        rows = torch.from_numpy(self._own_rows(total)[0])
+        choices = draw_choices(total, pixels.shape[1], pixels.shape[2], generator)
+        choices = Choices(*(getattr(choices, field.name)[rows] for field in fields(Choices)))
         return batch | {"images": augment(pixels, choices)}
 
 

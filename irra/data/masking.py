@@ -18,6 +18,27 @@ class Masked(NamedTuple):
     chosen: NDArray[np.bool_]
 
 
+class Placed(NamedTuple):
+    """Where the chosen tokens of a batch are, so that nothing on a GPU has to wait for how many there are.
+
+    Attributes:
+        positions: (B, M) each row's chosen positions, ascending, padded with 0.
+        slots: (N,) the indices among all B * M of those that are no padding.
+    """
+
+    positions: NDArray[np.int64]
+    slots: NDArray[np.int64]
+
+
+def place_chosen(chosen: NDArray[np.bool_], width: int | None = None) -> Placed:
+    """Find the chosen positions (B, L) of a batch; `width` is M, by default the largest number in a row."""
+    counts = chosen.sum(axis=1)
+    width = int(counts.max()) if width is None else width
+    positions = (~chosen).argsort(axis=1, kind="stable")[:, :width]
+    present = np.arange(width) < counts[:, None]
+    return Placed(np.where(present, positions, 0), np.flatnonzero(present))
+
+
 def mask_tokens(
     caption_ids: NDArray[np.uint16],
     rng: np.random.Generator,

@@ -182,6 +182,11 @@ class TokenStore:
         labels = np.where(chosen, self.caption_ids[caption_ids], np.uint16(0))
         return MaskedRows(self._mlm_ids[draw, rows], labels)
 
+    def most_masked(self) -> int:
+        """The largest number of tokens that any draw of the masking cache chooses in a caption."""
+        assert self._mlm_chosen is not None, "no masking cache"
+        return max(int(np.bitwise_count(draw).sum(axis=1).max()) for draw in self._mlm_chosen)
+
     def vocabulary(self, caption_ids: NDArray[np.int64]) -> list[int]:
         """Token ids that occur in these captions, ascending, after padding 0; start and end are left out."""
         used = np.unique(self.caption_ids[caption_ids])

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from irra.backbones import read_config
-from irra.model.attention import run_blocks
+from irra.model.attention import run_blocks, run_blocks_at
 from irra.model.modules import CLIP, VisionTransformer
 from irra.model.weights import load_strictly, read_foreign
 from irra.utils.errors import UserError
@@ -175,23 +175,60 @@ def resize_positions(embedding: Tensor, old: tuple[int, int], new: tuple[int, in
     return torch.cat([embedding[:1], grid.flatten(2)[0].T])
 
 
-def image_tokens(visual: Any, images: Tensor) -> Tensor:
+def image_tokens(visual: Any, images: Tensor, recompute: bool = False) -> Tensor:
     """(B, 3, H, W) to (B, 1 + patches, D), class token first; final layer norm and projection act on every token."""
-    patches = visual.conv1(images).flatten(2).transpose(1, 2)
-    # not len(), which an export would record as a constant: https://github.com/pytorch/pytorch/pull/55151
-    start = visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
-    x = torch.cat([start, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
-    x = run_blocks(visual.transformer, visual.ln_pre(x))
-    tokens: Tensor = visual.ln_post(x) @ visual.proj
-    return tokens
+    return _project_image(visual, run_blocks(visual.transformer, _embed_image(visual, images), recompute=recompute))
 
 
-def text_tokens(clip: Any, caption_ids: Tensor) -> Tensor:
+def image_feature(visual: Any, images: Tensor, recompute: bool = False) -> Tensor:
+    """(B, 3, H, W) to the class token's (B, D), as in `image_tokens`."""
+    x = _embed_image(visual, images)
+    first = torch.zeros(x.shape[0], 1, dtype=torch.long, device=x.device)
+    return _project_image(visual, run_blocks_at(visual.transformer, x, first, recompute=recompute))[:, 0]
+
+
+def text_tokens(clip: Any, caption_ids: Tensor, recompute: bool = False) -> Tensor:
     """(B, L) token ids to (B, L, D); final layer norm and projection act on every token.
 
     The encoder is causal, so trimming `caption_ids` to the longest caption does not change the remaining features.
     """
-    x = clip.token_embedding(caption_ids) + clip.positional_embedding[: caption_ids.shape[1]]
-    x = run_blocks(clip.transformer, x, causal=True)
-    tokens: Tensor = clip.ln_final(x) @ clip.text_projection
-    return tokens
+    x = run_blocks(clip.transformer, _embed_text(clip, caption_ids), causal=True, recompute=recompute)
+    return _project_text(clip, x)
+
+
+def text_feature(clip: Any, caption_ids: Tensor, recompute: bool = False) -> Tensor:
+    """(B, L) token ids to the end token's (B, D), as in `text_tokens`."""
+    x = _embed_text(clip, caption_ids)
+    ends = end_positions(caption_ids)[:, None]
+    return _project_text(clip, run_blocks_at(clip.transformer, x, ends, causal=True, recompute=recompute))[:, 0]
+
+
+def end_positions(caption_ids: Tensor) -> Tensor:
+    """(B,) position of each row's end token, which has the highest id in the row."""
+    return caption_ids.argmax(dim=1)
+
+
+def _embed_image(visual: Any, images: Tensor) -> Tensor:
+    patches = visual.conv1(images).flatten(2).transpose(1, 2)
+    # not len(), which an export would record as a constant: https://github.com/pytorch/pytorch/pull/55151
+    start = visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
+    x = torch.cat([start, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
+    embedded: Tensor = visual.ln_pre(x)
+    return embedded
+
+
+def _project_image(visual: Any, x: Tensor) -> Tensor:
+    projected: Tensor = visual.ln_post(x) @ visual.proj
+    return projected
+
+
+def _embed_text(clip: Any, caption_ids: Tensor) -> Tensor:
+    x: Tensor = clip.token_embedding(caption_ids) + clip.positional_embedding[: caption_ids.shape[1]]
+    kind = x.device.type
+    # like the image encoder's, whose first operation is a convolution; sums over a batch and weights stay float32
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
+def _project_text(clip: Any, x: Tensor) -> Tensor:
+    projected: Tensor = clip.ln_final(x) @ clip.text_projection
+    return projected

@@ -38,11 +38,12 @@ class CrossModalEncoder(nn.Module):
             nn.init.normal_(block.mlp.c_fc.weight, std=inner_std)
             nn.init.normal_(block.mlp.c_proj.weight, std=output_std)
 
-    def forward(self, text_tokens: Tensor, image_tokens: Tensor, chosen: Tensor) -> Tensor:
-        """Fuse text tokens (B, L, D) with image tokens (B, P, D); features (chosen, D) at `chosen` (B, L) bool.
+    def forward(self, text_tokens: Tensor, image_tokens: Tensor, positions: Tensor, recompute: bool = False) -> Tensor:
+        """Fuse text tokens (B, L, D) with image tokens (B, P, D); features (B, M, D) at `positions` (B, M).
 
         All L positions attend to each other, including padding, so L must not be trimmed.
         """
         x = attend(self.cross_attn, self.ln_pre_t(text_tokens), self.ln_pre_i(image_tokens))
-        fused: Tensor = self.ln_post(run_blocks_at(self.cross_modal_transformer, x, chosen))
+        x = run_blocks_at(self.cross_modal_transformer, x, positions, recompute=recompute)
+        fused: Tensor = self.ln_post(x)
         return fused

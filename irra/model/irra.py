@@ -1,5 +1,6 @@
 """IRRA: a CLIP backbone with the heads that its losses need."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -7,10 +8,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from irra.backbones import read_config
 from irra.config import TrainConfig
-from irra.model.clip import create_clip, image_tokens, text_tokens
+from irra.model.clip import create_clip, end_positions, image_feature, image_tokens, text_feature, text_tokens
 from irra.model.cross_modal import CrossModalEncoder
 from irra.model.modules import CLIP
 
@@ -82,7 +84,14 @@ class ModelSpec:
 
 
 class IRRA(nn.Module):
-    """CLIP encoders with the cross-modal branch (for `mlm`) and the ID classifier (for `id`), where present."""
+    """CLIP encoders with the cross-modal branch (for `mlm`) and the ID classifier (for `id`), where present.
+
+    Attributes:
+        logit_scale: The inverse temperature.
+        micro_batch: Samples that `forward` encodes at once, so that memory does not grow with the batch (GradCache, Gao
+            et al., 2021: features without graph, then each part once more with it); None for all.
+        recompute: Whether the backward pass computes each residual block again instead of keeping its activations.
+    """
 
     mlm_class_of: Tensor | None
 
@@ -90,6 +99,8 @@ class IRRA(nn.Module):
         super().__init__()
         self.spec = spec
         self.logit_scale = 1.0 / spec.temperature
+        self.micro_batch: int | None = None
+        self.recompute = False
         self.clip = clip
         width = clip.text_projection.shape[1]
         # saved weights use this attribute name
@@ -104,16 +115,42 @@ class IRRA(nn.Module):
 
         Args:
             batch: `images` (B, 3, H, W) and `caption_ids` (B, L); for masked language modelling also `mlm_ids` and
-                `mlm_labels` (B, L), rows of full length. If `caption_ids` and `mlm_ids` are the same tensor object, one
-                pass of the text encoder serves both.
+                `mlm_labels` (B, L), rows of full length, with `mlm_positions` and `mlm_slots` as `place_masked` gives
+                them. Without `caption_ids`, one pass of the text encoder over `mlm_ids` serves both branches.
         """
-        image_tokens = self.image_tokens(batch["images"])
-        mlm_tokens = self.text_tokens(batch["mlm_ids"]) if "mlm_ids" in batch else None
-        if mlm_tokens is not None and batch["caption_ids"] is batch["mlm_ids"]:
-            text_features = end_features(mlm_tokens, batch["mlm_ids"])
+        size = self.micro_batch or len(batch["images"])
+        names = [name for name in ("images", "caption_ids", "mlm_ids", "mlm_positions") if name in batch]
+        parts = zip(*(torch.split(batch[name], size) for name in names), strict=True)
+        if size >= len(batch["images"]):
+            features = [self._features(dict(zip(names, part, strict=True))) for part in parts]
+        else:  # the backward pass encodes each part again, so that it holds one part's activations at a time
+            features = [
+                checkpoint(self._features, dict(zip(names, part, strict=True)), use_reentrant=False) for part in parts
+            ]
+        images, texts, fused = (_joined(values) for values in zip(*features, strict=True))
+        assert images is not None
+        assert texts is not None
+        return Outputs(self, images, texts, fused, batch)
+
+    def compile_encoders(self) -> None:
+        """Compile what `forward` runs but the heads, as one graph; encoders called on their own stay as they are."""
+        self._features = torch.compile(self._features, fullgraph=True)  # type: ignore[method-assign]
+
+    def _features(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Global features (B, D) of images and texts, and the branch's (B, M, D) where words are masked."""
+        images, caption_ids, mlm_ids = (batch.get(name) for name in ("images", "caption_ids", "mlm_ids"))
+        assert images is not None
+        if mlm_ids is None:
+            assert caption_ids is not None
+            return self.encode_image(images), self.encode_text(caption_ids), None
+        assert self.interaction is not None, "the model has no cross-modal branch"
+        patches, words = self.image_tokens(images), self.text_tokens(mlm_ids)
+        if caption_ids is None:
+            rows = torch.arange(words.shape[0], device=words.device)
+            texts = _wide(words[rows, end_positions(mlm_ids)])
         else:
-            text_features = self.encode_text(batch["caption_ids"])
-        return Outputs(self, image_tokens, text_features, mlm_tokens, batch.get("mlm_labels"))
+            texts = self.encode_text(caption_ids)
+        return _wide(patches[:, 0]), texts, self.interaction(words, patches, batch["mlm_positions"], self.recompute)
 
     def part_of_parameters(self) -> dict[str, Part]:
         """The part of the model that each parameter belongs to, by parameter name."""
@@ -145,19 +182,19 @@ class IRRA(nn.Module):
 
     def image_tokens(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalised images to (B, P, D); token 0 is the global feature."""
-        return image_tokens(self.clip.visual, images)
+        return image_tokens(self.clip.visual, images, self.recompute)
 
     def text_tokens(self, caption_ids: Tensor) -> Tensor:
         """(B, L) token ids to (B, L, D)."""
-        return text_tokens(self.clip, caption_ids)
+        return text_tokens(self.clip, caption_ids, self.recompute)
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Global image features (B, D) of (B, 3, H, W) normalised images: un-normalised, float32."""
-        return self.image_tokens(images)[:, 0].float()
+        return _wide(image_feature(self.clip.visual, images, self.recompute))
 
     def encode_text(self, caption_ids: Tensor) -> Tensor:
         """Global text features (B, D) of (B, L) token ids, read at the end token: un-normalised, float32."""
-        return end_features(self.text_tokens(caption_ids), caption_ids)
+        return _wide(text_feature(self.clip, caption_ids, self.recompute))
 
 
 class Outputs:
@@ -173,18 +210,26 @@ class Outputs:
     def __init__(
         self,
         model: IRRA,
-        image_tokens: Tensor,
+        image_features: Tensor,
         text_features: Tensor,
-        mlm_tokens: Tensor | None,
-        mlm_labels: Tensor | None,
+        fused: Tensor | None,
+        batch: dict[str, Tensor],
     ) -> None:
-        self.image_features = image_tokens[:, 0].float()
+        self.image_features = image_features
         self.text_features = text_features
         self.logit_scale = model.logit_scale
         self._model = model
-        self._image_tokens = image_tokens
-        self._mlm_tokens = mlm_tokens
-        self._mlm_labels = mlm_labels
+        self._fused = fused
+        self._batch = batch
+
+    def first(self, rows: int) -> "Outputs":
+        """The outputs for the first `rows` samples; what follows them is padding, which has no masked words."""
+        return self.with_features(lambda features: features[:rows])
+
+    def with_features(self, change: Callable[[Tensor], Tensor]) -> "Outputs":
+        """The outputs with both kinds of features changed, for losses yet to be computed."""
+        images, texts = change(self.image_features), change(self.text_features)
+        return Outputs(self._model, images, texts, self._fused, self._batch)
 
     @cached_property
     def image_logits(self) -> Tensor:
@@ -201,33 +246,31 @@ class Outputs:
         """(N, tokens) logits of the cross-modal branch at the N chosen positions only, float32."""
         cross = self._model.interaction
         assert cross is not None, "the model has no cross-modal branch"
-        assert self._mlm_tokens is not None, "the batch has no masked words"
-        fused = cross(self._mlm_tokens, self._image_tokens, self._chosen)
-        logits: Tensor = cross.mlm_head(fused).float()
-        return logits
+        assert self._fused is not None, "the batch has no masked words"
+        return _wide(cross.mlm_head(self._fused.flatten(0, 1)[self._batch["mlm_slots"]]))
 
     @cached_property
     def token_labels(self) -> Tensor:
         """(N,) labels of the chosen positions, as indices into the tokens that MLM predicts."""
-        assert self._mlm_labels is not None, "the batch has no masked words"
-        labels, class_of = self._mlm_labels[self._chosen], self._model.mlm_class_of
+        assert self._fused is not None, "the batch has no masked words"
+        at_positions = self._batch["mlm_labels"].gather(1, self._batch["mlm_positions"])
+        labels, class_of = at_positions.flatten()[self._batch["mlm_slots"]], self._model.mlm_class_of
         return labels if class_of is None else class_of[labels]
-
-    @cached_property
-    def _chosen(self) -> Tensor:
-        assert self._mlm_labels is not None, "the batch has no masked words"
-        return self._mlm_labels != 0
 
     def _classify(self, features: Tensor) -> Tensor:
         assert self._model.classifier is not None, "the model has no ID classifier"
-        logits: Tensor = self._model.classifier(features).float()
-        return logits
+        return _wide(self._model.classifier(features))
 
 
-def end_features(tokens: Tensor, caption_ids: Tensor) -> Tensor:
-    """(B, D) float32 features at each row's end token, which has the highest id in the row."""
-    rows = torch.arange(len(tokens), device=tokens.device)
-    return tokens[rows, caption_ids.argmax(dim=1)].float()
+def _wide(x: Tensor) -> Tensor:
+    """`x` in float32, unless it has more bits."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """The parts as one tensor; None if there are none."""
+    present = [part for part in parts if part is not None]
+    return torch.cat(present) if len(present) > 1 else next(iter(present), None)
 
 
 def build_model(spec: ModelSpec, clip_weights: Path | None = None) -> IRRA:

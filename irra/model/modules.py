@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 HEAD_WIDTH, MLP_RATIO = 64, 4.0  # where a configuration names none
 TEMPERATURE = 0.07
+QUICK = 1.702  # of QuickGELU
 
 
 class LayerNorm(nn.LayerNorm):
@@ -25,11 +26,11 @@ class LayerNorm(nn.LayerNorm):
 
 
 class QuickGELU(nn.Module):
-    """OpenAI's approximation of GELU."""
+    """OpenAI's approximation of GELU, x * sigmoid(1.702 x)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply it to each value."""
-        return x * torch.sigmoid(1.702 * x)
+        return F.silu(QUICK * x) / QUICK  # one fused kernel each way, and one tensor less to keep
 
 
 class LayerScale(nn.Module):

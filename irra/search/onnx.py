@@ -42,18 +42,15 @@ class ImageEncoder(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """`IRRA.encode_text` to embeddings of unit norm, in operations that export with dynamic batch and text sizes."""
+    """`IRRA.encode_text` from token ids to embeddings of unit norm."""
 
     def __init__(self, model: IRRA) -> None:
         super().__init__()
         self.model = model
-        self.dimension = model.clip.text_projection.shape[1]
 
     def forward(self, caption_ids: Tensor) -> Tensor:
-        """(B, L) int64 to (B, D), read at the end token, which has the highest id of its row."""
-        tokens = self.model.text_tokens(caption_ids)
-        ends = caption_ids.argmax(dim=1).view(-1, 1, 1).expand(-1, 1, self.dimension)
-        return _unit(tokens.gather(1, ends)[:, 0])
+        """(B, L) int64 to (B, D), read at the end token."""
+        return _unit(self.model.encode_text(caption_ids))
 
 
 def export_onnx(model: IRRA, folder: Path, fingerprint: str | None = None) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The device and precision in which a model computes."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -30,5 +31,16 @@ def choose_device(name: str) -> torch.device:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Context for mixed precision over fp32 weights: bf16 or fp16. For fp32 it does nothing."""
-    return nullcontext() if precision == "fp32" else torch.autocast(device.type, DTYPES[precision])
+    """Context for mixed precision over fp32 weights: bf16 or fp16. For fp32 and tf32 it does nothing."""
+    return torch.autocast(device.type, DTYPES[precision]) if precision in DTYPES else nullcontext()
+
+
+@contextmanager
+def matrix_products(precision: str) -> Iterator[None]:
+    """Context for the forward and the backward pass: with tf32, a GPU multiplies fp32 matrices in TF32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -37,10 +37,9 @@ class StopRequest:
         """Stop the work.
 
         Raises:
-            Interrupted: Always, with the exit status of the signal.
+            Interrupted: Always, with the exit status of the signal, or of SIGTERM if another process got one.
         """
-        assert self.signum is not None
-        raise Interrupted(self.signum, message)
+        raise Interrupted(self.signum or signal.SIGTERM, message)
 
     @contextmanager
     def at_once(self, message: str) -> Iterator[None]:

@@ -1,5 +1,7 @@
 """Batches are a function of seed, epoch and step."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from irra.data.loader import TrainingData, caption_batches, image_batches
 from irra.data.masking import END_ID
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
+from irra.distributed import World
 from irra.utils.errors import UserError
 
 CPU = torch.device("cpu")
@@ -22,7 +25,8 @@ def data(store: PreparedStore, tokens: TokenStore, train_config: TrainConfig) ->
 
 def test_a_batch_has_the_promised_keys_and_shapes(data: TrainingData) -> None:
     batch = next(data.batches(1, 0, CPU))
-    assert set(batch) == {"images", "caption_ids", "mlm_ids", "mlm_labels", "pids", "image_ids"}
+    masked = {"mlm_ids", "mlm_labels", "mlm_positions", "mlm_slots", "mlm_total"}
+    assert set(batch) == {"images", "caption_ids", "pids", "image_ids"} | masked
     assert batch["images"].shape == (8, 3, 64, 32)
     assert batch["mlm_ids"].shape == batch["mlm_labels"].shape == (8, 16)
 
@@ -40,6 +44,32 @@ def test_images_captions_and_labels_belong_together(data: TrainingData, store: P
         assert batch["pids"].tolist() == store.image_labels[batch["image_ids"]].tolist()
         width = batch["caption_ids"].shape[1]
         np.testing.assert_array_equal(batch["caption_ids"], data.tokens.caption_ids[ids][:, :width])
+
+
+def test_masked_words_are_where_the_batch_says_and_its_shapes_never_change(data: TrainingData) -> None:
+    shapes = set()
+    for epoch in (1, 2):
+        for batch in data.batches(epoch, 0, CPU):
+            labels, positions = batch["mlm_labels"], batch["mlm_positions"]
+            shapes.add(positions.shape)
+            found = labels.gather(1, positions).flatten()[batch["mlm_slots"]]
+            assert found.tolist() == labels[labels != 0].tolist()
+            assert batch["mlm_total"].item() == len(found)
+    assert len(shapes) == 1
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_processes_divide_the_rows_of_a_batch_and_know_all_labels(data: TrainingData, size: int) -> None:
+    whole = next(data.batches(1, 0, CPU))
+    parts = [next(replace(data, world=World(rank, size)).batches(1, 0, CPU)) for rank in range(size)]
+    for name in ("images", "mlm_ids"):
+        rows = [part[name][: len(range(8)[World(rank, size).rows(8)])] for rank, part in enumerate(parts)]
+        assert torch.equal(torch.cat(rows), whole[name])
+        assert len({len(part[name]) for part in parts}) == 1, "each has equally many rows"
+    for part in parts:
+        assert torch.equal(part["pids"], whole["pids"])
+        assert part["mlm_total"] == whole["mlm_total"]
+    assert sum(len(part["mlm_slots"]) for part in parts) == len(whole["mlm_slots"])
 
 
 def test_an_epoch_from_the_middle_equals_the_rest_of_a_whole_one(data: TrainingData) -> None:

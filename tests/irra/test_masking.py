@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from irra.data.masking import END_ID, MASK_ID, START_ID, Masked, mask_tokens
+from irra.data.masking import END_ID, MASK_ID, START_ID, Masked, mask_tokens, place_chosen
 
 WORDS = 20
 
@@ -70,3 +70,12 @@ def test_a_row_without_words_keeps_its_end() -> None:
 def test_equal_seeds_mask_equally(rows: NDArray[np.uint16], masked: Masked) -> None:
     again = mask_tokens(rows, np.random.default_rng(1), 0.15, 0.8, 0.1)
     np.testing.assert_array_equal(masked.mlm_ids, again.mlm_ids)
+
+
+def test_places_are_the_chosen_positions_padded_to_a_width() -> None:
+    chosen = np.zeros((3, 7), dtype=bool)
+    chosen[0, [1, 6]] = chosen[2, 4] = True
+    placed = place_chosen(chosen, width=3)
+    np.testing.assert_array_equal(placed.positions, [[1, 6, 0], [0, 0, 0], [4, 0, 0]])
+    np.testing.assert_array_equal(placed.slots, [0, 1, 6])
+    assert place_chosen(chosen).positions.shape == (3, 2)

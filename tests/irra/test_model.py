@@ -117,15 +117,15 @@ def test_interaction_equals_a_plain_composition_of_modules() -> None:
     model = small_model(cmt_depth=2)
     branch = model.interaction
     text, image = torch.randn(3, 16, 16), torch.randn(3, 9, 16)
-    chosen = torch.zeros(3, 16, dtype=torch.bool)
-    chosen[0, [1, 5, 15]] = chosen[2, 7] = True  # rows with some, none and one
+    positions = torch.tensor([[1, 5, 15], [0, 0, 0], [7, 3, 0]])
     memory = branch.ln_pre_i(image)
     x, _ = branch.cross_attn(branch.ln_pre_t(text), memory, memory, need_weights=False)
     for block in branch.cross_modal_transformer.resblocks:
         normed = block.ln_1(x)
         x = x + block.attn(normed, normed, normed, need_weights=False)[0]
         x = x + block.mlp(block.ln_2(x))
-    torch.testing.assert_close(branch(text, image, chosen), branch.ln_post(x)[chosen])
+    expected = branch.ln_post(x)[torch.arange(3)[:, None], positions]
+    torch.testing.assert_close(branch(text, image, positions), expected)
 
 
 def test_new_parts_start_with_the_published_deviations() -> None:
@@ -174,18 +174,36 @@ def test_resize_equals_torch_interpolation_for_square_grids() -> None:
     torch.testing.assert_close(resize_positions(embedding, (3, 3), (6, 6))[1:], expected)
 
 
-def test_gradients_of_blocks_at_chosen_positions_equal_those_of_all_positions() -> None:
-    transformer = small_model().interaction.cross_modal_transformer
+@pytest.mark.parametrize("causal", [False, True])
+def test_gradients_of_blocks_at_some_positions_equal_those_of_all_positions(causal: bool) -> None:
+    transformer = small_model().interaction.cross_modal_transformer.double()
     torch.manual_seed(0)
-    x = torch.randn(3, 16, 16, requires_grad=True)
-    chosen = torch.zeros(3, 16, dtype=torch.bool)
-    chosen[0, [1, 5, 15]] = chosen[2, 7] = True  # rows with some, none and one
-    weight = torch.randn(4, 16)  # without it, what a norm passes on sums to 0
+    x = torch.randn(3, 16, 16, dtype=torch.float64, requires_grad=True)
+    positions = torch.tensor([[1, 5, 15], [0, 0, 0], [7, 3, 0]])
+    weight = torch.randn(3, 3, 16, dtype=torch.float64)  # without it, what a norm passes on sums to 0
     inputs = [x, *transformer.parameters()]
-    at_chosen = torch.autograd.grad((run_blocks_at(transformer, x, chosen) * weight).sum(), inputs)
-    everywhere = torch.autograd.grad((run_blocks(transformer, x)[chosen] * weight).sum(), inputs)
-    for one, other in zip(at_chosen, everywhere, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    there = torch.autograd.grad((run_blocks_at(transformer, x, positions, causal) * weight).sum(), inputs)
+    everywhere = run_blocks(transformer, x, causal)[torch.arange(3)[:, None], positions]
+    for one, other in zip(there, torch.autograd.grad((everywhere * weight).sum(), inputs), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_global_features_equal_those_among_the_features_of_all_tokens() -> None:
+    model = small_model().double()
+    images, ids = torch.randn(4, 3, 64, 32, dtype=torch.float64), token_rows(4, 16, 12)
+    ends = model.text_tokens(ids)[torch.arange(4), ids.argmax(1)]
+    torch.testing.assert_close(model.encode_image(images), model.image_tokens(images)[:, 0])
+    torch.testing.assert_close(model.encode_text(ids), ends)
+
+
+def test_under_autocast_both_encoders_pass_bfloat16_from_block_to_block() -> None:
+    model, seen = small_model(), []
+    for transformer in (model.clip.visual.transformer, model.clip.transformer):
+        transformer.resblocks[1].ln_1.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        model.image_tokens(torch.randn(2, 3, 64, 32))
+        model.text_tokens(token_rows(2, 16, 12))
+    assert seen == [torch.bfloat16, torch.bfloat16]
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_a_new_transformer_has_open_clip_s_weights() -> None:
 
 @pytest.mark.parametrize("config", [changed(), changed(ls_init_value=0.5), changed(mlp_ratio=2.0)], ids=json.dumps)
 @pytest.mark.parametrize("quick_gelu", [False, True])
-def test_blocks_compute_the_same_bits_as_with_open_clip_s_modules(config: dict[str, Any], quick_gelu: bool) -> None:
+def test_blocks_compute_the_same_as_with_open_clip_s_modules(config: dict[str, Any], quick_gelu: bool) -> None:
     torch.manual_seed(0)
     others: Any = open_clip.CLIP(**config | {"quick_gelu": quick_gelu})
     ours = CLIP(**config | {"quick_gelu": quick_gelu})
@@ -98,7 +98,11 @@ def test_blocks_compute_the_same_bits_as_with_open_clip_s_modules(config: dict[s
         with torch.autocast("cpu", precision, enabled=precision != torch.float32):
             mine, expected = (run_blocks(clip.visual.transformer, clip.visual.ln_pre(x)) for clip in (ours, others))
         assert mine.dtype == expected.dtype
-        assert torch.equal(mine, expected)
+        if quick_gelu:  # which is rounded in other places, as silu
+            rounding = 4 * torch.finfo(precision).eps
+            torch.testing.assert_close(mine, expected, rtol=rounding, atol=rounding)
+        else:
+            assert torch.equal(mine, expected)
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from irra import losses
 from irra.config import LOSSES, TrainConfig
+from irra.data.masking import place_chosen
 from irra.model import IRRA
 from irra.model.irra import Outputs
 from irra.objective import compute_losses, objective
@@ -35,6 +36,12 @@ def batch() -> dict[str, Tensor]:
     }
 
 
+def placed(batch: dict[str, Tensor], width: int | None = None) -> dict[str, Tensor]:
+    """Return the batch with the places of its masked words, as the loader adds them."""
+    positions, slots = place_chosen((batch["mlm_labels"] != 0).numpy(), width)
+    return batch | {"mlm_positions": torch.from_numpy(positions), "mlm_slots": torch.from_numpy(slots)}
+
+
 @pytest.mark.parametrize("names", ["sdm", "itc", "cmpm", "id", "mlm", "sdm+mlm+id", "itc+id", "cmpm+mlm"])
 def test_exactly_the_named_losses_and_their_sum_are_returned(model: IRRA, batch: dict[str, Tensor], names: str) -> None:
     values = compute_losses(model, batch, names.split("+"))
@@ -47,14 +54,14 @@ def test_logits_at_chosen_positions_equal_the_full_computation_with_gradients(
     model: IRRA, batch: dict[str, Tensor]
 ) -> None:
     weight = model.interaction.mlm_head.fc.weight
-    outputs = model(batch)
+    outputs = model(placed(batch))
     chosen_loss = losses.mlm(outputs.token_logits, outputs.token_labels)
     chosen_gradients = torch.autograd.grad(chosen_loss, [weight, model.clip.token_embedding.weight])
 
-    everywhere = torch.ones_like(batch["mlm_labels"], dtype=torch.bool)
+    everywhere = torch.arange(16).expand(6, 16)
     text_tokens, image_tokens = model.text_tokens(batch["mlm_ids"]), model.image_tokens(batch["images"])
     full = model.interaction.mlm_head(model.interaction(text_tokens, image_tokens, everywhere))
-    full_loss = losses.mlm(full, batch["mlm_labels"].flatten())
+    full_loss = losses.mlm(full.flatten(0, 1), batch["mlm_labels"].flatten())
     full_gradients = torch.autograd.grad(full_loss, [weight, model.clip.token_embedding.weight])
 
     torch.testing.assert_close(chosen_loss, full_loss)
@@ -70,7 +77,7 @@ def test_a_head_over_some_tokens_equals_the_full_one_without_the_others(batch: d
     for name in ("interaction.mlm_head.fc.weight", "interaction.mlm_head.fc.bias"):
         weights[name] = weights[name][ids]
     small.load_state_dict(weights)
-    found, expected = small(batch), full(batch)
+    found, expected = small(placed(batch)), full(placed(batch))
     torch.testing.assert_close(found.token_logits, expected.token_logits[:, ids])
     assert [ids[i] for i in found.token_labels.tolist()] == expected.token_labels.tolist()
 
@@ -126,7 +133,7 @@ class Fixed(torch.nn.Module):
 
 
 def test_similarities_stay_float32_under_autocast(model: IRRA, batch: dict[str, Tensor]) -> None:
-    fixed = Fixed(model(batch))
+    fixed = Fixed(model(placed(batch)))
     exact = compute_losses(fixed, batch, ["sdm"])["sdm"]
     with torch.autocast("cpu", torch.bfloat16):
         mixed = compute_losses(fixed, batch, ["sdm"])["sdm"]
@@ -134,11 +141,48 @@ def test_similarities_stay_float32_under_autocast(model: IRRA, batch: dict[str, 
 
 
 def test_one_pass_of_the_text_encoder_serves_both_branches_as_two_do(model: IRRA, batch: dict[str, Tensor]) -> None:
-    masked = batch["mlm_ids"]
-    shared = model(batch | {"caption_ids": masked})
-    apart = model(batch | {"caption_ids": masked.clone()})
-    assert torch.equal(shared.text_features, apart.text_features)
+    batch = placed(batch) | {"caption_ids": batch["mlm_ids"]}
+    apart = model(batch)
+    del batch["caption_ids"]
+    shared = model(batch)
+    torch.testing.assert_close(shared.text_features, apart.text_features)
     assert torch.equal(shared.token_logits, apart.token_logits)
+
+
+def gradients(model: IRRA, batch: dict[str, Tensor], names: str) -> list[Tensor]:
+    values = compute_losses(model, batch, names.split("+"), mask_global_text=False)
+    return [*values.values(), *torch.autograd.grad(values["total"], list(model.parameters()))]
+
+
+@pytest.mark.parametrize("names", ["sdm+mlm+id", "itc+id+mlm"])
+@pytest.mark.parametrize("settings", [{"micro_batch": 4}, {"micro_batch": 1}, {"recompute": True}])
+def test_less_memory_gives_equal_losses_and_gradients(
+    batch: dict[str, Tensor], names: str, settings: dict[str, object]
+) -> None:
+    model = small_model().double()
+    batch = placed(batch | {"images": batch["images"].double()}, width=5)
+    expected = gradients(model, batch, names)
+    for name, value in settings.items():
+        setattr(model, name, value)
+    for found, right in zip(gradients(model, batch, names), expected, strict=True):
+        torch.testing.assert_close(found, right)
+
+
+def test_parts_of_a_batch_are_held_one_after_the_other(batch: dict[str, Tensor]) -> None:
+    model, kept = small_model(), []
+    batch = placed({name: value.repeat(4, *([1] * (value.ndim - 1))) for name, value in batch.items()})
+    for model.micro_batch in (None, 4):
+        saved: list[Tensor] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, saved=saved: saved.append(x) or x, lambda x: x):
+            model(batch)
+        kept.append(sum(x.numel() for x in saved if not isinstance(x, torch.nn.Parameter)))
+    assert kept[1] < 0.5 * kept[0]
+
+
+def test_losses_of_no_samples_are_zero(model: IRRA) -> None:
+    nothing = torch.empty(0, 12)
+    assert losses.id_loss(nothing, nothing, torch.empty(0, dtype=torch.long)).item() == 0.0
+    assert losses.mlm(nothing, torch.empty(0, dtype=torch.long)).item() == 0.0
 
 
 def test_a_loss_is_handed_labels_parameters_and_outputs_by_their_names(
