@@ -18,6 +18,9 @@ CHECKPOINTS ?=
 OPTIONS ?=
 LOSSES ?=
 SEEDS ?=
+# How many processes train and evaluate together, one on each GPU; empty: one.
+GPUS ?=
+export IRRA_GPUS := $(GPUS)
 INSTALLED := $(VENV)/.installed$(addprefix -,$(TORCH_BACKEND))
 # uv counts the same version from another index as installed, so a change of the torch build reinstalls these packages.
 OTHER_TORCH = $(if $(filter-out $(INSTALLED),$(wildcard $(VENV)/.installed*)),--reinstall-package torch --reinstall-package torchvision)
@@ -56,7 +59,7 @@ preset: setup ## write a preset to params.yaml (NAME=cuhk-pedes, icfg-pedes, rst
 params: setup ## rewrite params.yaml with all keys and comments; its values stay
 	@$(BIN)/python -m app.preset --complete
 
-repro: setup ## run the pipeline in dvc.yaml with params.yaml, then show the results
+repro: setup ## run the pipeline in dvc.yaml with params.yaml, then show the results (GPUS=4: train on four)
 	@$(BIN)/python -m app.check
 	@before="$$(cat dvc.lock 2>/dev/null)"; $(BIN)/dvc repro && \
 		{ test "$$before" != "$$(cat dvc.lock)" || echo "Nothing has changed: data, pipeline and results are up to date."; }

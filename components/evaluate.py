@@ -20,6 +20,7 @@ from components.tracking.run import open_run
 from irra.checkpoint import model_fingerprint, read_model_metadata
 from irra.config import EvaluateConfig
 from irra.data.store import PreparedStore
+from irra.distributed import joined
 from irra.evaluation import SPLITS, Evaluation, evaluate
 from irra.utils.files import hash_file, replace_files, write_json
 from irra.utils.nested import flatten
@@ -46,12 +47,19 @@ class Outputs:
 
 
 def run(inputs: Inputs, outputs: Outputs, config: EvaluateConfig) -> dict[str, Any]:
-    """Evaluate a model.
+    """Evaluate a model, in all processes that `torchrun` has started.
 
     Returns:
-        The content of results.json: the model, its metrics and their 95% intervals.
+        The content of results.json: the model, its metrics and their 95% intervals; nothing in processes other than the
+        first.
     """
-    evaluation = evaluate(inputs.model, inputs.prepared, inputs.tokens, config)
+    with joined() as world:
+        evaluation = evaluate(inputs.model, inputs.prepared, inputs.tokens, config, world)
+    return publish(inputs, outputs, config, evaluation) if evaluation else {}
+
+
+def publish(inputs: Inputs, outputs: Outputs, config: EvaluateConfig, evaluation: Evaluation) -> dict[str, Any]:
+    """Write the results, and log them."""
     results = {
         "model": describe_model(inputs.model, PreparedStore.open(inputs.prepared)),
         "metrics": evaluation.metrics(),
@@ -118,4 +126,4 @@ def track(outputs: Outputs, config: EvaluateConfig, results: dict[str, Any]) -> 
 
 
 if __name__ == "__main__":
-    raise SystemExit(main("evaluate", run, Inputs, Outputs))
+    raise SystemExit(main("evaluate", run, Inputs, Outputs, parallel=True))

@@ -11,6 +11,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
+from components.launch import launch, wanted_processes
 from components.layout import PARAMS
 from irra.config import Params, load_params
 from irra.utils.errors import Interrupted, UserError
@@ -27,6 +28,7 @@ def main(
     outputs: type[Any],
     section: str | None = None,
     check: Callable[[Any, Params], None] | None = None,
+    parallel: bool = False,
 ) -> int:
     """Run a stage from the command line.
 
@@ -37,6 +39,7 @@ def main(
         outputs: Likewise.
         section: The stage's section of the parameter file; `name` by default.
         check: A function of inputs and all sections, called first, that refuses what later stages would fail on.
+        parallel: Whether several processes may run the stage together.
 
     Returns:
         The exit status.
@@ -58,11 +61,14 @@ def main(
     arguments = vars(parser.parse_args())
     prepare_process()
     os.environ.setdefault("DVC_STAGE", name)
-    if "DVC_ROOT" in os.environ:  # without DVC, a finished stage would run again: a training rather resumes
+    # Without DVC, a finished stage would run again: a training rather resumes. Without torchrun, nobody would end it.
+    if "DVC_ROOT" in os.environ or "RANK" in os.environ:
         stop_with_parent()
     try:  # not `guarded`, which would add frames to every traceback
+        if parallel and (processes := wanted_processes()) > 1:
+            return launch(f"components.{name}", processes)
         params, given = load_params(arguments["params"]), _paths(inputs, arguments)
-        if check:
+        if check and os.environ.get("RANK", "0") == "0":
             check(given, params)
         run(given, _paths(outputs, arguments), getattr(params, section or name))
     except BaseException as error:

@@ -1,6 +1,7 @@
 """Train IRRA on prepared data, validate after every epoch and keep the best weights.
 
 python -m components.train              # what `dvc repro train` runs; a killed training resumes when started again
+torchrun --nproc-per-node 4 -m components.train     # on four GPUs, with the numbers of one
 """
 
 from collections.abc import Mapping
@@ -21,10 +22,11 @@ from irra.config import IndexConfig, Params, RegistryConfig, TrainConfig
 from irra.data.splits import check_store, needed_splits
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
+from irra.distributed import joined
 from irra.layout import WEIGHTS
 from irra.model.clip import find_weights
 from irra.trainer import Trainer
-from irra.training import EpochLines, best_metrics, build_trainer, fingerprint, save_best, write_curves
+from irra.training import EpochLines, Silent, best_metrics, build_trainer, fingerprint, save_best, write_curves
 from irra.utils.errors import UserError
 from irra.utils.files import check_replaceable
 from irra.utils.records import read_record, write_record
@@ -63,26 +65,39 @@ class RunNote:
 
 
 def run(inputs: Inputs, outputs: Outputs, config: TrainConfig) -> dict[str, Any]:
-    """Train a model, or resume an unfinished training.
+    """Train a model, or resume an unfinished training, in all processes that `torchrun` has started.
 
     Returns:
-        The validation metrics of the best epoch, the model's fingerprint and the id of its MLflow run.
+        The validation metrics of the best epoch, the model's fingerprint and the id of its MLflow run; nothing in
+        processes other than the first.
     """
-    check_replaceable(outputs.model, WEIGHTS, "a model folder")
-    store, tokens = PreparedStore.open(inputs.prepared), TokenStore.open(inputs.tokens)
-    weights = find_weights(config.backbone, config.pretrained and outside(config.pretrained))
-    same = fingerprint(config, store, tokens, weights)
-    with open_state(outputs.checkpoints, same, outputs.checkpoints_uri) as states:
-        trainer = build_trainer(store, tokens, config, weights, states)
-        run_id = trainer.state.run_id or read_run_id(states)
-        with open_run("train", run_id=run_id, run_name=config.loss_names, system_metrics=True) as tracker:
-            trainer.state.run_id = tracker.run_id or run_id
-            write_run_id(states, trainer.state.run_id)
-            describe(tracker, trainer)
-            trainer.fit(Report(tracker, config.select_on))
-            result = publish(tracker, outputs, trainer)
-        forget(states)  # last: who is killed before publishes again, and does not train again
-        return result
+    with joined() as world:
+        if world.first:
+            check_replaceable(outputs.model, WEIGHTS, "a model folder")
+        with world.first_before_others():
+            store, tokens = PreparedStore.open(inputs.prepared), TokenStore.open(inputs.tokens)
+            weights = find_weights(config.backbone, config.pretrained and outside(config.pretrained))
+        if not world.first:
+            build_trainer(store, tokens, config, weights, StateFolder(outputs.checkpoints, {}), world).fit(Silent())
+            return {}
+        same = fingerprint(config, store, tokens, weights)
+        with open_state(outputs.checkpoints, same, outputs.checkpoints_uri) as states:
+            trainer = build_trainer(store, tokens, config, weights, states, world)
+            result = train(trainer, outputs)
+            forget(states)  # last: who is killed before publishes again, and does not train again
+            return result
+
+
+def train(trainer: Trainer, outputs: Outputs) -> dict[str, Any]:
+    """Train to the end and publish the model, in the MLflow run of this training."""
+    states, config = trainer.folder, trainer.config
+    run_id = trainer.state.run_id or read_run_id(states)
+    with open_run("train", run_id=run_id, run_name=config.loss_names, system_metrics=True) as tracker:
+        trainer.state.run_id = tracker.run_id or run_id
+        write_run_id(states, trainer.state.run_id)
+        describe(tracker, trainer)
+        trainer.fit(Report(tracker, config.select_on))
+        return publish(tracker, outputs, trainer)
 
 
 def check_splits(inputs: Inputs, train: TrainConfig, index: IndexConfig, registry: RegistryConfig) -> None:
@@ -163,4 +178,4 @@ def forget(states: StateFolder) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main("train", run, Inputs, Outputs, check=check))
+    raise SystemExit(main("train", run, Inputs, Outputs, check=check, parallel=True))

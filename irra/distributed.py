@@ -1,8 +1,9 @@
 """The processes that train or evaluate together, as `torchrun` starts them: who they are, and what they exchange."""
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -11,24 +12,23 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from irra.utils.errors import UserError
+from irra.utils.errors import Interrupted, SharedError, UserError
 
 T = TypeVar("T")
 # What the exchange says when another process has gone; all of them are plain RuntimeErrors of torch.
 LOST = ("Connection closed by peer", "Connection reset by peer", "Connection refused", "Broken pipe", "recv_timeout")
 
 
-class ProcessLost(UserError):
-    """Another of the processes that train together has ended."""
+class ProcessLost(SharedError):
+    """Another of the processes that work together has ended."""
 
 
 @dataclass(frozen=True)
 class World:
-    """One process among `size` that share the work; `local_rank` counts those of its machine."""
+    """One process among `size` that share the work."""
 
     rank: int = 0
     size: int = 1
-    local_rank: int = 0
 
     @property
     def first(self) -> bool:
@@ -76,6 +76,15 @@ class World:
         dist.all_reduce(agreed, dist.ReduceOp.MAX)
         return [bool(flag) for flag in agreed.tolist()]
 
+    @contextmanager
+    def first_before_others(self) -> Iterator[None]:
+        """Let the first process do something, and then the others, which need not tell its mistakes again."""
+        if not self.first:
+            self.share(None)
+        yield
+        if self.first:
+            self.share(None)
+
     def share(self, value: T) -> T:
         """The first process's `value`, in all of them; it is pickled."""
         if self.size == 1:
@@ -104,7 +113,9 @@ class World:
         """The model with gradients that are averaged over the processes, and with the weights of the first."""
         if self.size == 1:
             return model
-        return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+        with warnings.catch_warnings():  # newer versions of torch have another name for it, older ones only this
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")
+            return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 ALONE = World()
@@ -114,21 +125,44 @@ ALONE = World()
 def joined() -> Iterator[World]:
     """Join the processes that `torchrun` has started, as its environment variables say; without them, be alone.
 
+    All but the first are silent, except about an error of their own.
+
     Raises:
         ProcessLost: Another process has ended.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size, rank = (int(os.environ.get(name, default)) for name, default in (("WORLD_SIZE", "1"), ("RANK", "0")))
     if size == 1:
         yield ALONE
         return
-    with noticing_losses():
-        if torch.cuda.is_available():
-            torch.cuda.set_device(_local_gpu())
-            dist.init_process_group("cpu:gloo,cuda:nccl")
-        else:
-            dist.init_process_group("gloo")
-        yield World(dist.get_rank(), size, int(os.environ.get("LOCAL_RANK", "0")))
+    try:
+        with noticing_losses(), ExitStack() as silence:
+            if rank > 0:
+                nowhere = silence.enter_context(open(os.devnull, "w"))
+                silence.enter_context(redirect_stdout(nowhere))
+                silence.enter_context(redirect_stderr(nowhere))
+            _start_exchange()
+            yield World(rank, size)
+    except (SharedError, Interrupted) as error:
+        if rank > 0:
+            raise SystemExit(error.code if isinstance(error, Interrupted) else 1) from None
+        raise
     dist.destroy_process_group()  # after a failure, this would wait for the others
+
+
+def _start_exchange() -> None:
+    """Meet the others.
+
+    Raises:
+        UserError: There are more processes than GPUs on a machine that has any.
+    """
+    if not torch.cuda.is_available():
+        dist.init_process_group("gloo")
+        return
+    number, present = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if number >= present:
+        raise UserError(f"more than {present} processes on a machine with {present} GPUs; start one for each GPU")
+    torch.cuda.set_device(number)
+    dist.init_process_group("cpu:gloo,cuda:nccl")
 
 
 @contextmanager
@@ -142,15 +176,8 @@ def noticing_losses() -> Iterator[None]:
         yield
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or any(sign in str(error) for sign in LOST):
-            raise ProcessLost("another process of this training has ended") from error
+            raise ProcessLost("another of the processes that work together has ended") from error
         raise
-
-
-def _local_gpu() -> int:
-    number, present = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-    if number >= present:
-        raise UserError(f"{number + 1} processes or more on a machine with {present} GPUs; start one for each GPU")
-    return number
 
 
 class _Gather(torch.autograd.Function):

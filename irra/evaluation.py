@@ -20,7 +20,7 @@ from irra.metrics import bootstrap_intervals
 from irra.model import IRRA
 from irra.ranking import Ranking, rank_gallery
 from irra.utils.device import autocast, choose_device
-from irra.utils.errors import UserError
+from irra.utils.errors import SharedError, UserError
 from irra.utils.progress import progress
 
 SPLITS = ("val", "test")
@@ -84,7 +84,7 @@ def _finite(features: Tensor, ids: NDArray[np.int64], what: str, precision: str)
             if precision == "fp16"
             else "the model's weights are damaged, or its training diverged"
         )
-        raise UserError(
+        raise SharedError(
             f"features of {len(bad)} of the {len(ids)} {what} are not finite, starting with id {ids[bad[0]]}; {remedy}"
         )
     return features
@@ -143,26 +143,32 @@ class Evaluation:
         }
 
 
-def evaluate(model: Path, prepared: Path, tokens: Path, config: EvaluateConfig) -> Evaluation:
+def evaluate(
+    model: Path, prepared: Path, tokens: Path, config: EvaluateConfig, world: World = ALONE
+) -> Evaluation | None:
     """Evaluate the model in a folder on a prepared dataset and its tokens.
+
+    The processes of `world` encode together; the first one ranks, and the others get None.
 
     Raises:
         UserError: One of the folders is missing or damaged, they do not belong together, or there is nothing to
             evaluate on.
     """
-    store, token_store = PreparedStore.open(prepared), TokenStore.open(tokens)
-    splits = [name for name in SPLITS if name in store.splits]
-    if not splits:
-        raise UserError(f"{prepared}: {store.dataset_name} has neither a val nor a test split, on which to evaluate")
-    check_same_data(store, token_store)
-    weights = load_model(model)
-    check_same_sizes(model, weights.spec.image_size, weights.spec.text_length, store, token_store)
-    weights = weights.to(choose_device(config.device)).eval()
+    with world.first_before_others():
+        store, token_store = PreparedStore.open(prepared), TokenStore.open(tokens)
+        splits = [name for name in SPLITS if name in store.splits]
+        if not splits:
+            raise UserError(f"{prepared}: {store.dataset_name} has neither a val nor a test split to evaluate on")
+        check_same_data(store, token_store)
+        weights = load_model(model)
+        check_same_sizes(model, weights.spec.image_size, weights.spec.text_length, store, token_store)
+        weights = weights.to(choose_device(config.device)).eval()
     directions: dict[str, dict[str, Direction]] = {}
     for split in splits:
-        features = encode_split(weights, store, token_store, split, config.test_batch_size, config.precision)
-        directions[split] = rank_both_ways(features, config.top_k)
-    return Evaluation(directions, features)
+        features = encode_split(weights, store, token_store, split, config.test_batch_size, config.precision, world)
+        if world.first:
+            directions[split] = rank_both_ways(features, config.top_k)
+    return Evaluation(directions, features) if world.first else None
 
 
 def check_same_sizes(

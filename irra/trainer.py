@@ -17,7 +17,7 @@ from irra.model import IRRA
 from irra.objective import objective
 from irra.optim import build_optimizer, learning_rates, temperature
 from irra.utils.device import autocast, matrix_products
-from irra.utils.errors import UserError
+from irra.utils.errors import SharedError
 from irra.utils.files import hash_file
 from irra.utils.progress import progress
 from irra.utils.signals import StopRequest, stop_on_signals
@@ -26,7 +26,7 @@ SELECTION_METRIC = "R1"
 STEPS_WORTH_COMPILING = 2000  # of a whole training
 
 
-class NonFiniteLoss(UserError):
+class NonFiniteLoss(SharedError):
     """A loss became infinite or NaN; the optimizer has not stepped on it."""
 
 

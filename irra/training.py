@@ -13,6 +13,7 @@ from irra.data.loader import TrainingData
 from irra.data.splits import check_store, needed_splits
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
+from irra.distributed import ALONE, World
 from irra.layout import WEIGHTS
 from irra.metrics import METRIC_NAMES
 from irra.model import ModelSpec, build_model
@@ -26,14 +27,24 @@ from irra.utils.locks import locked
 HISTORY, VALIDATION = "history.csv", "validation.csv"
 
 # None of these affects what is learnt, so training can resume with other values.
-NOT_IN_FINGERPRINT = {"device", "log_period", "checkpoint_minutes", "test_batch_size"}
+NOT_IN_FINGERPRINT = {
+    *("device", "compile", "micro_batch", "recompute"),
+    *("log_period", "checkpoint_minutes", "test_batch_size"),
+}
 
 
-class EpochLines:
-    """A reporter that prints a line after each epoch."""
+class Silent:
+    """A reporter that ignores everything."""
 
     def step(self, row: Mapping[str, float], step: int) -> None:
         """Ignore a window of training steps."""
+
+    def epoch(self, row: Mapping[str, float], epoch: int) -> None:
+        """Ignore the validation metrics of an epoch."""
+
+
+class EpochLines(Silent):
+    """A reporter that prints a line after each epoch."""
 
     def epoch(self, row: Mapping[str, float], epoch: int) -> None:
         """Print the validation metrics of an epoch."""
@@ -65,21 +76,27 @@ def train(prepared: Path, tokens: Path, config: TrainConfig, model: Path) -> dic
 
 
 def build_trainer(
-    store: PreparedStore, tokens: TokenStore, config: TrainConfig, weights: Path | None, states: StateFolder
+    store: PreparedStore,
+    tokens: TokenStore,
+    config: TrainConfig,
+    weights: Path | None,
+    states: StateFolder,
+    world: World = ALONE,
 ) -> Trainer:
     """Build the trainer, with the model and optimizer restored from `states` if there is a saved state.
 
-    A new model starts from the file `weights`, or from random ones.
+    A new model starts from the file `weights`, or from random ones. The processes of `world` train together.
 
     Raises:
         UserError: Data, parameters, weights and saved state do not fit together.
     """
-    data = TrainingData(store, tokens, config)
-    tokens.verify()  # the store looks at each shard when it first reads it
-    check_selection(store, config)
-    device = choose_device(config.device)
-    torch.manual_seed(config.seed)
-    model = build_model(model_spec(store, tokens, config), weights)
+    with world.first_before_others():
+        data = TrainingData(store, tokens, config, world)
+        tokens.verify()  # the store looks at each shard when it first reads it
+        check_selection(store, config)
+        device = choose_device(config.device)
+        torch.manual_seed(config.seed)
+        model = build_model(model_spec(store, tokens, config), weights)
     return Trainer(model, data, config, device, states)
 
 

@@ -15,6 +15,10 @@ class UserError(ValueError):
     """
 
 
+class SharedError(UserError):
+    """An error that all processes that work together raise; the message of the first of them is enough."""
+
+
 class Interrupted(SystemExit):
     """Work stopped by a signal after its state was saved; the exit status is the shell's for that signal."""
 
