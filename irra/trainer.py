@@ -113,9 +113,10 @@ class Trainer:
         for batch in self.rest_of_epoch():
             with noticing_losses():
                 self.step(batch)
-                stopped, due = self.world.any([request.signum is not None, self.state_is_due()])
             if state.step % config.log_period == 0 or state.step == self.steps:
                 self.report(reporter)
+            with noticing_losses():
+                stopped, due = self.world.any([request.signum is not None, self.state_is_due()])
             stopped = stopped and state.step < self.steps
             if stopped or due:
                 self.save()

@@ -10,6 +10,7 @@ from irra.config import TrainConfig
 from irra.data.loader import TrainingData
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
+from irra.distributed import ALONE, World
 from irra.trainer import Reporter, Trainer
 from tests.models import small_model
 
@@ -37,10 +38,11 @@ def make_trainer(
     folder: Path | StateFolder,
     device: torch.device = CPU,
     kind: type[Trainer] = Trainer,
+    world: World = ALONE,
 ) -> Trainer:
     """Return a trainer of a small model, resumed from the state in `folder` if there is one."""
     states = StateFolder(folder, {"test": 1}) if isinstance(folder, Path) else folder
-    return kind(small_model(config.seed), TrainingData(store, tokens, config), config, device, states)
+    return kind(small_model(config.seed), TrainingData(store, tokens, config, world), config, device, states)
 
 
 def train(
