@@ -132,9 +132,9 @@ class IRRA(nn.Module):
         assert texts is not None
         return Outputs(self, images, texts, fused, batch)
 
-    def compile_encoders(self) -> None:
+    def compile_encoders(self, backend: str = "inductor") -> None:
         """Compile what `forward` runs but the heads, as one graph; encoders called on their own stay as they are."""
-        self._features = torch.compile(self._features, fullgraph=True)  # type: ignore[method-assign]
+        self._features = torch.compile(self._features, fullgraph=True, backend=backend)  # type: ignore[method-assign]
 
     def _features(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
         """Global features (B, D) of images and texts, and the branch's (B, M, D) where words are masked."""

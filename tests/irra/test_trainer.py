@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.utils import counters
 
 from irra.config import TrainConfig
 from irra.data.store import PreparedStore
@@ -165,6 +166,49 @@ def test_non_finite_loss_stops_before_the_optimizer_moves(
         trainer.fit(Quiet())
     after = weights(trainer)
     assert all(torch.equal(before[key].nan_to_num(), after[key].nan_to_num()) for key in before)
+
+
+class Spoilt(Trainer):
+    """One of its losses is not finite in a step in the middle of a window."""
+
+    def step(self, batch: dict[str, Tensor]) -> None:
+        """Run a step, the third of which sees no picture."""
+        if self.state.step == 2:
+            self.before = weights(self)
+            batch = batch | {"images": batch["images"] * torch.nan}
+        super().step(batch)
+
+
+@pytest.mark.parametrize("optimizer", ["Adam", "AdamW", "SGD"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_nothing_moves_from_the_step_of_a_non_finite_loss_on(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path, precision: str, optimizer: str
+) -> None:
+    config = config.model_copy(update={"log_period": 50, "precision": precision, "optimizer": optimizer})
+    trainer = make_trainer(store, tokens, config, tmp_path, kind=Spoilt)
+    with pytest.raises(NonFiniteLoss, match="epoch 1, step 3: sdm, mlm, id, total is not finite"):
+        trainer.fit(Quiet())
+    assert_equal(trainer.before, weights(trainer))
+    assert not list(tmp_path.iterdir()), "no state of it is written"
+
+
+def test_compiled_encoders_are_one_graph_that_no_later_epoch_compiles_again(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
+) -> None:
+    counted = []
+
+    class Counts(Quiet):
+        def epoch(self, row: Mapping[str, float], epoch: int) -> None:
+            counted.append(counters["stats"]["unique_graphs"])
+
+    config = config.model_copy(update={"batch_size": 10, "mask_global_text": False})  # the last batch has 8 samples
+    _, expected = train(store, tokens, config, tmp_path / "eager")
+    trainer = make_trainer(store, tokens, config, tmp_path / "compiled")
+    counters.clear()
+    trainer.model.compile_encoders("eager")
+    state = trainer.fit(Counts())
+    assert counted == [2, 2, 2], "a graph for the first size, and one for any size"
+    assert state.history == expected.history
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
