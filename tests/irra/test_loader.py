@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from irra.config import TrainConfig
-from irra.data.augment import normalise
+from irra.data.augment import Normaliser, crop, draw_choices, normalise
 from irra.data.loader import TrainingData, caption_batches, image_batches
 from irra.data.masking import END_ID
 from irra.data.store import PreparedStore
@@ -53,6 +53,14 @@ def test_an_epoch_from_the_middle_equals_the_rest_of_a_whole_one(data: TrainingD
 def test_epochs_differ_in_order_and_augmentation(data: TrainingData) -> None:
     first, second = (next(data.batches(epoch, 0, CPU)) for epoch in (1, 2))
     assert not torch.equal(first["image_ids"], second["image_ids"])
+
+
+def test_images_are_augmented_by_the_choices_of_their_epoch_and_step(data: TrainingData, store: PreparedStore) -> None:
+    step, batch = 2, list(data.batches(3, 0, CPU))[2]
+    seeds = np.random.SeedSequence((data.config.seed, 3, step)).generate_state(1, np.uint64)
+    choices = draw_choices(8, *store.image_size, torch.Generator().manual_seed(int(seeds[0]) // 2))
+    planes = torch.from_numpy(crop(store.pixels(batch["image_ids"].numpy()), choices))
+    assert torch.equal(batch["images"], Normaliser(CPU)(planes, choices.erase))
 
 
 def test_without_augmentation_images_are_only_normalised(data: TrainingData, store: PreparedStore) -> None:
