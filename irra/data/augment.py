@@ -41,7 +41,7 @@ class Choices:
     left: Tensor
     erase: Tensor
 
-    def __getitem__(self, rows: slice) -> "Choices":
+    def __getitem__(self, rows: NDArray[np.int64]) -> "Choices":
         """The choices for some of the images."""
         return Choices(self.flip[rows], self.top[rows], self.left[rows], self.erase[rows])
 

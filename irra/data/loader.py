@@ -91,13 +91,15 @@ class TrainingData:
         return {"images": torch.from_numpy(crop(pixels, choices)), "erase": choices.erase}
 
 
-def image_batches(
-    store: PreparedStore, image_ids: NDArray[np.int64], size: int, device: torch.device
-) -> Iterator[Tensor]:
-    """Yield normalised (B, 3, H, W) images in the order of `image_ids`, without augmentation."""
-    chunks = [image_ids[start : start + size] for start in range(0, len(image_ids), size)]
+def in_order(count: int, size: int) -> list[NDArray[np.int64]]:
+    """The numbers from 0 to `count` - 1 in batches of up to `size`."""
+    return [np.arange(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def image_batches(store: PreparedStore, batches: Sequence[NDArray[np.int64]], device: torch.device) -> Iterator[Tensor]:
+    """Yield the normalised images (B, 3, H, W) of each batch of image ids, without augmentation."""
     normaliser = Normaliser(device)
-    for host in _read_ahead(chunks, lambda ids: _pinned(_planes(store, ids), device), PREFETCH):
+    for host in _read_ahead(batches, lambda ids: _pinned(_planes(store, ids), device), PREFETCH):
         yield _on_device(host, normaliser, device)["images"]
 
 
@@ -105,12 +107,10 @@ def _planes(store: PreparedStore, image_ids: NDArray[np.int64]) -> Batch:
     return {"images": torch.from_numpy(to_planes(store.pixels(image_ids)))}
 
 
-def caption_batches(
-    tokens: TokenStore, caption_ids: NDArray[np.int64], size: int, device: torch.device
-) -> Iterator[Tensor]:
-    """Yield (B, L) token ids in the order of `caption_ids`, each batch trimmed to its longest caption."""
-    for start in range(0, len(caption_ids), size):
-        yield torch.from_numpy(trimmed(tokens.caption_ids[caption_ids[start : start + size]])).to(device)
+def caption_batches(tokens: TokenStore, batches: Sequence[NDArray[np.int64]], device: torch.device) -> Iterator[Tensor]:
+    """Yield the token ids (B, L) of each batch of caption ids, trimmed to its longest caption."""
+    for ids in batches:
+        yield torch.from_numpy(trimmed(tokens.caption_ids[ids])).to(device)
 
 
 def check_same_data(store: PreparedStore, tokens: TokenStore) -> None:

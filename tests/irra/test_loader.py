@@ -6,10 +6,10 @@ import torch
 
 from irra.config import TrainConfig
 from irra.data.augment import Normaliser, crop, draw_choices, normalise
-from irra.data.loader import TrainingData, caption_batches, image_batches
+from irra.data.loader import TrainingData, caption_batches, image_batches, in_order
 from irra.data.masking import END_ID
 from irra.data.store import PreparedStore
-from irra.data.tokens import TokenStore
+from irra.data.tokens import TokenStore, by_length
 from irra.utils.errors import UserError
 
 CPU = torch.device("cpu")
@@ -70,14 +70,14 @@ def test_without_augmentation_images_are_only_normalised(data: TrainingData, sto
     assert torch.equal(batch["images"], expected)
 
 
-def test_evaluation_batches_keep_the_order(store: PreparedStore, tokens: TokenStore) -> None:
+def test_evaluation_batches_hold_the_images_and_captions_asked_for(store: PreparedStore, tokens: TokenStore) -> None:
     image_ids, caption_ids = store.image_ids("test"), store.caption_ids("test")
-    images = torch.cat(list(image_batches(store, image_ids, 3, CPU)))
+    images = torch.cat(list(image_batches(store, [image_ids[rows] for rows in in_order(len(image_ids), 3)], CPU)))
     assert torch.equal(images, normalise(torch.from_numpy(store.pixels(image_ids))))
-    starts = np.cumsum([0, *[len(ids) for ids in caption_batches(tokens, caption_ids, 3, CPU)]])
-    for start, ids in zip(starts, caption_batches(tokens, caption_ids, 3, CPU), strict=False):
-        rows = caption_ids[start : start + len(ids)]
+    batches = [caption_ids[rows] for rows in by_length(tokens.caption_ids[caption_ids], 3)]
+    for rows, ids in zip(batches, caption_batches(tokens, batches, CPU), strict=True):
         np.testing.assert_array_equal(ids, tokens.caption_ids[rows][:, : ids.shape[1]])
+        assert (ids[:, -1] == END_ID).any()
 
 
 def test_tokens_of_other_data_are_refused(store: PreparedStore, tokens: TokenStore, train_config: TrainConfig) -> None:
