@@ -1,6 +1,6 @@
 """Evaluating a model: encode the images and captions of a split once, then rank in both directions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,14 @@ from torch import Tensor
 
 from irra.checkpoint import load_model
 from irra.config import EvaluateConfig
-from irra.data.loader import caption_batches, check_same_data, image_batches
+from irra.data.loader import caption_batches, check_same_data, image_batches, in_order
 from irra.data.store import PreparedStore
-from irra.data.tokens import TokenStore
+from irra.data.tokens import TokenStore, by_length
 from irra.distributed import ALONE, World
 from irra.metrics import bootstrap_intervals
 from irra.model import IRRA
 from irra.ranking import Ranking, rank_gallery
-from irra.utils.device import autocast, choose_device
+from irra.utils.device import autocast, choose_device, matrix_products
 from irra.utils.errors import SharedError, UserError
 from irra.utils.progress import progress
 
@@ -57,23 +57,44 @@ def encode_split(
     """
     device = next(model.parameters()).device
     image_ids, caption_ids = store.image_ids(split), store.caption_ids(split)
-    images, captions = [], []
-    with autocast(device, precision):
-        batches = image_batches(store, image_ids, batch_size, device)
-        for pixels in progress(batches, f"encode {split} images", -(-len(image_ids) // batch_size), "batches"):
-            images.append(model.encode_image(pixels))
-        rows = caption_batches(tokens, caption_ids, batch_size, device)
-        for ids in progress(rows, f"encode {split} captions", -(-len(caption_ids) // batch_size), "batches"):
-            captions.append(model.encode_text(ids))
+    image_rows = in_order(len(image_ids), batch_size)
+    caption_rows = by_length(tokens.caption_ids[caption_ids], batch_size)
+    own = slice(world.rank, None, world.size)
+    images, captions = (_room(model, len(ids)) for ids in (image_ids, caption_ids))
+    with matrix_products(precision), autocast(device, precision):
+        pixels = image_batches(store, [image_ids[rows] for rows in image_rows[own]], device)
+        _encode(model.encode_image, pixels, image_rows[own], images, f"encode {split} images")
+        ids = caption_batches(tokens, [caption_ids[rows] for rows in caption_rows[own]], device)
+        _encode(model.encode_text, ids, caption_rows[own], captions, f"encode {split} captions")
+    for features in (images, captions):
+        world.sum(features)
     pids = store.image_pids
     return SplitFeatures(
         image_ids,
         caption_ids,
         pids[image_ids],
         pids[store.caption_image_ids[caption_ids]],
-        _finite(torch.cat(images), image_ids, f"{split} images", precision),
-        _finite(torch.cat(captions), caption_ids, f"{split} captions", precision),
+        _finite(images, image_ids, f"{split} images", precision),
+        _finite(captions, caption_ids, f"{split} captions", precision),
     )
+
+
+def _room(model: IRRA, count: int) -> Tensor:
+    """Zeros for `count` features, with the type of the weights and on their device."""
+    weight = model.clip.text_projection
+    return weight.new_zeros(count, weight.shape[1])
+
+
+def _encode(
+    encode: Callable[[Tensor], Tensor],
+    batches: Iterator[Tensor],
+    rows: Sequence[NDArray[np.int64]],
+    features: Tensor,
+    description: str,
+) -> None:
+    """Write the features of each batch to its `rows` of `features` (N, D), while reporting progress."""
+    for batch, numbers in zip(progress(batches, description, len(rows), "batches"), rows, strict=True):
+        features[torch.from_numpy(numbers).to(features.device)] = encode(batch)
 
 
 def _finite(features: Tensor, ids: NDArray[np.int64], what: str, precision: str) -> Tensor:

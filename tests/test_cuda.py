@@ -11,6 +11,7 @@ import torch
 from components import evaluate, index
 from components import train as train_stage
 from irra.config import Params, TrainConfig
+from irra.data.loader import TrainingData
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
 from irra.metrics import query_scores
@@ -57,6 +58,23 @@ def test_losses_and_gradients_equal_those_of_the_cpu(
     assert gradients.keys() == cuda_gradients.keys()
     for name, gradient in gradients.items():
         torch.testing.assert_close(cuda_gradients[name], gradient, rtol=1e-2, atol=1e-4 * gradient.abs().max().item())
+
+
+@pytest.mark.parametrize("img_aug", [True, False])
+def test_batches_are_copied_and_augmented_without_waiting_for_the_gpu(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, img_aug: bool
+) -> None:
+    data = TrainingData(store, tokens, config.model_copy(update={"img_aug": img_aug}))
+    batches, expected = data.batches(1, 0, CUDA), data.batches(1, 0, CPU)
+    first = next(batches)  # makes the constants
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        rest = list(batches)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for batch, other in zip([first, *rest], expected, strict=True):
+        for name, value in other.items():
+            torch.testing.assert_close(batch[name].cpu(), value)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

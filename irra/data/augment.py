@@ -1,15 +1,16 @@
-"""Image augmentation of whole batches on the training device, with the distribution of IRRA's torchvision pipeline.
+"""Image augmentation of whole batches, with the distribution of IRRA's torchvision pipeline.
 
-Resizing happens once, when the data is prepared. Here follow horizontal flip, zero padding and random crop,
-normalisation, and random erasing. All random choices are drawn on the CPU, so that a seed gives the same ones on every
-device.
+Resizing happens once, when the data is prepared. Here follow horizontal flip, zero padding and random crop, of bytes on
+the CPU; then normalisation and random erasing on the training device. All random choices are drawn on the CPU, so that
+a seed gives the same ones on every device.
 """
 
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -20,6 +21,9 @@ ERASE_PROBABILITY = 0.5
 ERASE_AREA = (0.02, 0.4)
 ERASE_RATIO = (0.3, 3.3)
 ERASE_ATTEMPTS = 10
+
+
+Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,10 @@ class Choices:
     top: Tensor
     left: Tensor
     erase: Tensor
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> "Choices":
+        """The choices for some of the images."""
+        return Choices(self.flip[rows], self.top[rows], self.left[rows], self.erase[rows])
 
 
 def draw_choices(batch: int, height: int, width: int, generator: torch.Generator) -> Choices:
@@ -65,27 +73,68 @@ def _draw_rectangles(batch: int, height: int, width: int, generator: torch.Gener
     return torch.stack([top, left, h, w], dim=1)
 
 
-def augment(pixels: Tensor, choices: Choices) -> Tensor:
-    """Augment and normalise (B, H, W, 3) uint8 to (B, 3, H, W) float32, on the device of `pixels`."""
-    device = pixels.device
-    height, width = pixels.shape[1:3]
-    rows = torch.arange(height, device=device) + choices.top.to(device)[:, None]
-    columns = torch.arange(width, device=device) + choices.left.to(device)[:, None]
-    # the flip precedes the crop, and the padding is symmetric, so mirroring columns of the padded image flips it
-    columns = torch.where(choices.flip.to(device)[:, None], width + 2 * PADDING - 1 - columns, columns)
-    padded = F.pad(pixels, (0, 0, PADDING, PADDING, PADDING, PADDING))
-    batch = torch.arange(len(pixels), device=device)[:, None, None]
-    images = normalise(padded[batch, rows[:, :, None], columns[:, None, :]])
-    top, left, h, w = choices.erase.to(device)[:, :, None, None].unbind(1)
-    y = torch.arange(height, device=device)[:, None]
-    x = torch.arange(width, device=device)
-    erased = (y >= top) & (y < top + h) & (x >= left) & (x < left + w)
-    fill = torch.tensor(CLIP_MEAN, device=device).view(1, 3, 1, 1)
-    return torch.where(erased[:, None], fill, images)
+def crop(pixels: Pixels, choices: Choices) -> Pixels:
+    """Flip, pad and crop images (B, H, W, 3) to planes (B, 3, H, W), which is mere copying of slices."""
+    batch, height, width, _ = pixels.shape
+    planes = np.empty((batch, 3, height, width), dtype=np.uint8)
+    padded = np.zeros((3, height + 2 * PADDING, width + 2 * PADDING), dtype=np.uint8)
+    inner = padded[:, PADDING:-PADDING, PADDING:-PADDING]
+    drawn = (values.tolist() for values in (choices.flip, choices.top, choices.left))
+    for image, target, flip, top, left in zip(pixels, planes, *drawn, strict=True):
+        inner[...] = image.transpose(2, 0, 1)[:, :, :: -1 if flip else 1]
+        target[...] = padded[:, top : top + height, left : left + width]
+    return planes
+
+
+def to_planes(pixels: Pixels) -> Pixels:
+    """Images (B, H, W, 3) as contiguous planes (B, 3, H, W)."""
+    return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+
+
+class Normaliser:
+    """Normalises with CLIP's mean and standard deviation, and erases.
+
+    It keeps these constants on `device`, so that no batch waits until they are copied there.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._mean, self._std = (torch.tensor(value, device=device).view(3, 1, 1) for value in (CLIP_MEAN, CLIP_STD))
+
+    def __call__(self, planes: Tensor, erase: Tensor | None = None) -> Tensor:
+        """Normalise uint8 planes (B, 3, H, W) to float32, and fill the rectangles `erase` (B, 4) with the mean colour.
+
+        The colour is that of the released code, which does not normalise it.
+        """
+        return self.by_image(planes, erase) if planes.device.type == "cpu" else self.at_once(planes, erase)
+
+    def by_image(self, planes: Tensor, erase: Tensor | None = None) -> Tensor:
+        """On the CPU: one image at a time, so that it stays in the cache."""
+        mean, std = self._mean.numpy(), self._std.numpy()
+        images = np.empty(planes.shape, dtype=np.float32)  # in huge pages, unlike a tensor's memory
+        for image, plane in zip(images, planes.numpy(), strict=True):
+            image[...] = plane
+            image /= 255.0
+            image -= mean
+            image /= std
+        if erase is not None:
+            for image, (top, left, height, width) in zip(images, erase.tolist(), strict=True):
+                image[:, top : top + height, left : left + width] = mean
+        return torch.from_numpy(images)
+
+    def at_once(self, planes: Tensor, erase: Tensor | None = None) -> Tensor:
+        """On other devices: the whole batch in a few kernels, none of which waits for the CPU."""
+        images = planes.float().div_(255.0).sub_(self._mean).div_(self._std)
+        return images if erase is None else torch.where(_inside(erase, *images.shape[2:]), self._mean, images)
+
+
+def _inside(rectangles: Tensor, height: int, width: int) -> Tensor:
+    """(B, 1, H, W) bool, true within each of the rectangles (B, 4)."""
+    top, left, h, w = rectangles[:, :, None, None, None].unbind(1)
+    y = torch.arange(height, device=rectangles.device)[:, None]
+    x = torch.arange(width, device=rectangles.device)
+    return (y >= top) & (y < top + h) & ((x >= left) & (x < left + w))
 
 
 def normalise(pixels: Tensor) -> Tensor:
-    """Normalise (B, H, W, 3) uint8 to contiguous (B, 3, H, W) float32, with CLIP's mean and standard deviation."""
-    mean = torch.tensor(CLIP_MEAN, device=pixels.device)
-    std = torch.tensor(CLIP_STD, device=pixels.device)
-    return ((pixels.float() / 255.0 - mean) / std).permute(0, 3, 1, 2).contiguous()
+    """Normalise images (B, H, W, 3) uint8 to contiguous (B, 3, H, W) float32, on their device."""
+    return Normaliser(pixels.device).at_once(pixels.permute(0, 3, 1, 2).contiguous())

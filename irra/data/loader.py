@@ -1,8 +1,8 @@
 """Batches from the stores: training batches by epoch and step, evaluation batches in order."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from irra.config import TrainConfig
-from irra.data.augment import Choices, augment, draw_choices, normalise
+from irra.data.augment import Normaliser, crop, draw_choices, to_planes
 from irra.data.masking import place_chosen
 from irra.data.sampling import identity_batches, random_batches
 from irra.data.store import PreparedStore
@@ -23,6 +23,7 @@ from irra.utils.errors import UserError
 Batch = dict[str, Tensor]
 PREFETCH = 2
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -67,14 +68,15 @@ class TrainingData:
     def batches(self, epoch: int, first_step: int, device: torch.device) -> Iterator[Batch]:
         """Yield the batches of `epoch` from `first_step` (counted from 0) on, on `device`; a thread reads ahead."""
         remaining = list(enumerate(self.epoch(epoch)))[first_step:]
-        for step, host in _read_ahead(remaining, lambda item: _pinned(self._read(item[1], epoch), device), PREFETCH):
-            yield self._to_device(host, epoch, step, device)
+        normaliser = Normaliser(device)
+        for host in _read_ahead(remaining, lambda item: _pinned(self._read(item[1], epoch, item[0]), device), PREFETCH):
+            yield _on_device(host, normaliser, device)
 
-    def _read(self, caption_ids: NDArray[np.int64], epoch: int) -> Batch:
+    def _read(self, caption_ids: NDArray[np.int64], epoch: int, step: int) -> Batch:
         image_ids = self.store.caption_image_ids[caption_ids]
         rows, real = self._own_rows(len(caption_ids))
         batch = {
-            "images": torch.from_numpy(self.store.pixels(image_ids[rows])),
+            **self._images(image_ids, rows, epoch, step),
             "caption_ids": torch.from_numpy(trimmed(self.tokens.caption_ids[caption_ids[rows]])),
             "pids": torch.from_numpy(self.store.image_labels[image_ids]),
             "image_ids": torch.from_numpy(image_ids),
@@ -108,36 +110,36 @@ class TrainingData:
     def _most_masked(self) -> int:
         return self.tokens.most_masked()
 
-    def _to_device(self, host: Batch, epoch: int, step: int, device: torch.device) -> Batch:
-        batch = {name: value.to(device, non_blocking=True) for name, value in host.items()}
-        pixels = batch["images"]
+    def _images(self, image_ids: NDArray[np.int64], rows: NDArray[np.int64], epoch: int, step: int) -> Batch:
+        """Planes of bytes of these rows of a batch, and the rectangles to `erase` if images are augmented."""
+        pixels = self.store.pixels(image_ids[rows])
         if not self.config.img_aug:
-            return batch | {"images": normalise(pixels)}
+            return {"images": torch.from_numpy(to_planes(pixels))}
         generator = torch.Generator().manual_seed(_seed(self.config.seed, epoch, step))
-        total = len(batch["pids"])
-        rows = torch.from_numpy(self._own_rows(total)[0])
-        choices = draw_choices(total, pixels.shape[1], pixels.shape[2], generator)
-        choices = Choices(*(getattr(choices, field.name)[rows] for field in fields(Choices)))
-        return batch | {"images": augment(pixels, choices)}
+        choices = draw_choices(len(image_ids), *self.store.image_size, generator)[rows]
+        return {"images": torch.from_numpy(crop(pixels, choices)), "erase": choices.erase}
 
 
-def image_batches(
-    store: PreparedStore, image_ids: NDArray[np.int64], size: int, device: torch.device
-) -> Iterator[Tensor]:
-    """Yield normalised (B, 3, H, W) images in the order of `image_ids`, without augmentation."""
-    chunks = [image_ids[start : start + size] for start in range(0, len(image_ids), size)]
-    for _, pixels in _read_ahead(
-        list(enumerate(chunks)), lambda item: torch.from_numpy(store.pixels(item[1])), PREFETCH
-    ):
-        yield normalise(pixels.to(device))
+def in_order(count: int, size: int) -> list[NDArray[np.int64]]:
+    """The numbers from 0 to `count` - 1 in batches of up to `size`."""
+    return [np.arange(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def caption_batches(
-    tokens: TokenStore, caption_ids: NDArray[np.int64], size: int, device: torch.device
-) -> Iterator[Tensor]:
-    """Yield (B, L) token ids in the order of `caption_ids`, each batch trimmed to its longest caption."""
-    for start in range(0, len(caption_ids), size):
-        yield torch.from_numpy(trimmed(tokens.caption_ids[caption_ids[start : start + size]])).to(device)
+def image_batches(store: PreparedStore, batches: Sequence[NDArray[np.int64]], device: torch.device) -> Iterator[Tensor]:
+    """Yield the normalised images (B, 3, H, W) of each batch of image ids, without augmentation."""
+    normaliser = Normaliser(device)
+    for host in _read_ahead(batches, lambda ids: _pinned(_planes(store, ids), device), PREFETCH):
+        yield _on_device(host, normaliser, device)["images"]
+
+
+def _planes(store: PreparedStore, image_ids: NDArray[np.int64]) -> Batch:
+    return {"images": torch.from_numpy(to_planes(store.pixels(image_ids)))}
+
+
+def caption_batches(tokens: TokenStore, batches: Sequence[NDArray[np.int64]], device: torch.device) -> Iterator[Tensor]:
+    """Yield the token ids (B, L) of each batch of caption ids, trimmed to its longest caption."""
+    for ids in batches:
+        yield torch.from_numpy(trimmed(tokens.caption_ids[ids])).to(device)
 
 
 def check_same_data(store: PreparedStore, tokens: TokenStore) -> None:
@@ -158,19 +160,23 @@ def _pinned(batch: Batch, device: torch.device) -> Batch:
     return {name: value.pin_memory() for name, value in batch.items()} if device.type == "cuda" else batch
 
 
+def _on_device(host: Batch, normaliser: Normaliser, device: torch.device) -> Batch:
+    """The batch on `device`, with its images normalised and erased."""
+    batch = {name: value.to(device, non_blocking=True) for name, value in host.items()}
+    erase = batch.pop("erase", None)
+    return batch | {"images": normaliser(batch["images"], erase)}
+
+
 def _seed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-Item = tuple[int, NDArray[np.int64]]
-
-
-def _read_ahead(items: list[Item], read: Callable[[Item], T], depth: int) -> Iterator[tuple[int, T]]:
-    """Yield (number, read(item)) in order, while a thread reads up to `depth` items ahead."""
+def _read_ahead(items: Sequence[S], read: Callable[[S], T], depth: int) -> Iterator[T]:
+    """Yield read(item) in order, while a thread reads up to `depth` items ahead."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         pending = [pool.submit(read, item) for item in items[:depth]]
-        for position, item in enumerate(items):
+        for position in range(len(items)):
             future = pending.pop(0)
             if position + depth < len(items):
                 pending.append(pool.submit(read, items[position + depth]))
-            yield item[0], future.result()
+            yield future.result()

@@ -73,12 +73,31 @@ class Tokenizer:
 def token_rows(words: Sequence[list[int]], text_length: int) -> NDArray[np.uint16]:
     """(N, text_length) rows of start, `words`, end and padding 0; longer ones are cut."""
     ids = ([START_ID, *row[: text_length - 2], END_ID] for row in words)
-    return np.array([row + [0] * (text_length - len(row)) for row in ids], dtype=np.uint16)
+    rows = [row + [0] * (text_length - len(row)) for row in ids]
+    return np.array(rows, dtype=np.uint16).reshape(len(words), text_length)
+
+
+def lengths(ids: NDArray[np.uint16]) -> NDArray[np.int64]:
+    """Lengths (N,) of the rows (N, L), including start and end."""
+    ends: NDArray[np.int64] = (ids == END_ID).argmax(axis=1)
+    return ends + 1
 
 
 def longest(ids: NDArray[np.uint16]) -> int:
     """Length of the longest of the rows (N, L), including start and end."""
-    return int((ids == END_ID).argmax(axis=1).max()) + 1
+    return int(lengths(ids).max())
+
+
+def by_length(ids: NDArray[np.uint16], size: int) -> list[NDArray[np.int64]]:
+    """Deal rows (N, L) to batches of up to `size` rows of similar length, so that little of a batch is padding.
+
+    The longest come first, so that memory that does not suffice is noticed at once; equally long ones keep their order.
+
+    Returns:
+        The row numbers of each batch.
+    """
+    order = np.argsort(-lengths(ids), kind="stable")
+    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def trimmed(ids: NDArray[np.uint16]) -> NDArray[np.int64]:

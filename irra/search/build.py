@@ -80,9 +80,7 @@ def index_split(
             ]
             writer.add(pictures, encoder.images(pixels))
         if texts:
-            starts = range(0, len(texts), batch_size)
-            batches = progress(starts, f"index {split} captions", len(starts), "batches")
-            writer.add_captions(texts, np.concatenate([encoder.texts(texts[s : s + batch_size]) for s in batches]))
+            writer.add_captions(texts, encoder.texts(texts, batch_size, f"index {split} captions"))
         return writer.finish(store.dataset_name, [])
 
 

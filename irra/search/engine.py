@@ -19,7 +19,7 @@ from irra.utils.errors import UserError
 
 MAX_QUERY_CHARACTERS = 2000
 MAX_RESULTS = 1000  # per query, in the services that use the engine
-BATCH = 64  # queries encoded at once
+BATCH = 64  # queries compared with the gallery at once
 SHOWN_CHARACTERS = 40
 BLANK = ("Cc", "Cs", "Zl", "Zp", "Zs")  # control characters, halves of surrogate pairs, separators
 
@@ -74,8 +74,9 @@ class SearchEngine:
         check_top_k(top_k)
         texts = [clean_query(query, f"query {number}") for number, query in enumerate(queries, 1)]
         hits: list[list[Hit]] = []
+        embeddings = self.encoder.texts(texts)
         for start in range(0, len(texts), BATCH):
-            scores, rows = self.gallery.search(self.encoder.texts(texts[start : start + BATCH]), top_k)
+            scores, rows = self.gallery.search(embeddings[start : start + BATCH], top_k)
             hits += [self._hits(*ranking) for ranking in zip(scores.tolist(), rows.tolist(), strict=True)]
         return hits
 

@@ -12,6 +12,7 @@ from PIL import Image
 from irra.checkpoint import model_fingerprint, save_model, save_weights
 from irra.data.augment import normalise
 from irra.data.images import load_image
+from irra.data.masking import END_ID
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
 from irra.model import IRRA
@@ -66,11 +67,16 @@ def test_a_query_is_tokenized_as_in_training_and_cut_to_the_model_s_length(
     engine: SearchEngine, store: PreparedStore, tokens: TokenStore
 ) -> None:
     long = " ".join(["red jekyll"] * 20)
-    ids = torch.from_numpy(engine.encoder.tokenize([long, "red"]))
+    ids = engine.encoder.tokenize([long, store.captions[3]])
     assert ids.shape[1] == engine.model.spec.text_length == tokens.text_length
-    caption = store.captions[3]
-    row = tokens.caption_ids[3]
-    assert engine.encoder.tokenize([caption])[0].tolist() == row[: row.argmax() + 1].tolist()
+    assert ids[0, -1] == END_ID
+    assert ids[1].tolist() == tokens.caption_ids[3].tolist()
+
+
+def test_captions_of_any_length_are_encoded_in_order_as_each_alone(engine: SearchEngine) -> None:
+    texts = [" ".join(["red", "above", "blue", "in", "a", "hall"][: 1 + i % 6]) + " coat" * (i % 4) for i in range(23)]
+    alone = np.concatenate([engine.encoder.texts([text]) for text in texts])
+    np.testing.assert_allclose(engine.encoder.texts(texts, batch_size=5), alone, atol=1e-5)
 
 
 def test_what_is_called_unread_changes_nothing_and_all_before_it_does(engine: SearchEngine) -> None:

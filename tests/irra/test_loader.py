@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from irra.config import TrainConfig
-from irra.data.augment import normalise
-from irra.data.loader import TrainingData, caption_batches, image_batches
+from irra.data.augment import Normaliser, crop, draw_choices, normalise
+from irra.data.loader import TrainingData, caption_batches, image_batches, in_order
 from irra.data.masking import END_ID
 from irra.data.store import PreparedStore
-from irra.data.tokens import TokenStore
+from irra.data.tokens import TokenStore, by_length
 from irra.distributed import World
 from irra.utils.errors import UserError
 
@@ -85,6 +85,14 @@ def test_epochs_differ_in_order_and_augmentation(data: TrainingData) -> None:
     assert not torch.equal(first["image_ids"], second["image_ids"])
 
 
+def test_images_are_augmented_by_the_choices_of_their_epoch_and_step(data: TrainingData, store: PreparedStore) -> None:
+    step, batch = 2, list(data.batches(3, 0, CPU))[2]
+    seeds = np.random.SeedSequence((data.config.seed, 3, step)).generate_state(1, np.uint64)
+    choices = draw_choices(8, *store.image_size, torch.Generator().manual_seed(int(seeds[0]) // 2))
+    planes = torch.from_numpy(crop(store.pixels(batch["image_ids"].numpy()), choices))
+    assert torch.equal(batch["images"], Normaliser(CPU)(planes, choices.erase))
+
+
 def test_without_augmentation_images_are_only_normalised(data: TrainingData, store: PreparedStore) -> None:
     plain = TrainingData(store, data.tokens, data.config.model_copy(update={"img_aug": False}))
     batch = next(plain.batches(1, 0, CPU))
@@ -92,14 +100,14 @@ def test_without_augmentation_images_are_only_normalised(data: TrainingData, sto
     assert torch.equal(batch["images"], expected)
 
 
-def test_evaluation_batches_keep_the_order(store: PreparedStore, tokens: TokenStore) -> None:
+def test_evaluation_batches_hold_the_images_and_captions_asked_for(store: PreparedStore, tokens: TokenStore) -> None:
     image_ids, caption_ids = store.image_ids("test"), store.caption_ids("test")
-    images = torch.cat(list(image_batches(store, image_ids, 3, CPU)))
+    images = torch.cat(list(image_batches(store, [image_ids[rows] for rows in in_order(len(image_ids), 3)], CPU)))
     assert torch.equal(images, normalise(torch.from_numpy(store.pixels(image_ids))))
-    starts = np.cumsum([0, *[len(ids) for ids in caption_batches(tokens, caption_ids, 3, CPU)]])
-    for start, ids in zip(starts, caption_batches(tokens, caption_ids, 3, CPU), strict=False):
-        rows = caption_ids[start : start + len(ids)]
+    batches = [caption_ids[rows] for rows in by_length(tokens.caption_ids[caption_ids], 3)]
+    for rows, ids in zip(batches, caption_batches(tokens, batches, CPU), strict=True):
         np.testing.assert_array_equal(ids, tokens.caption_ids[rows][:, : ids.shape[1]])
+        assert (ids[:, -1] == END_ID).any()
 
 
 def test_tokens_of_other_data_are_refused(store: PreparedStore, tokens: TokenStore, train_config: TrainConfig) -> None:

@@ -10,7 +10,7 @@ import pytest
 from irra.config import TokenizeConfig
 from irra.data.masking import END_ID, MASK_ID, START_ID, mask_tokens
 from irra.data.store import PreparedStore
-from irra.data.tokens import Tokenizer, TokenStore, write_tokens
+from irra.data.tokens import Tokenizer, TokenStore, by_length, lengths, write_tokens
 from irra.utils.errors import UserError
 from irra.utils.records import write_record
 
@@ -26,6 +26,14 @@ def test_ids_are_clip_s_own(tokenizer: Tokenizer) -> None:
     caption = "A woman with long black hair, in a red coat; she's carrying a WHITE handbag &amp; an umbrella."
     expected = open_clip.tokenize([caption], 77).numpy()
     np.testing.assert_array_equal(tokenizer.encode([caption], 77), expected)
+
+
+def test_batches_by_length_hold_every_row_once_the_longest_first_and_equals_in_order(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode([" ".join(["red"] * (1 + 7 * i % 5)) for i in range(17)], 16)
+    batches = by_length(ids, 4)
+    assert [len(rows) for rows in batches] == [4, 4, 4, 4, 1]
+    expected = sorted(range(17), key=lambda row: (-lengths(ids)[row], row))
+    assert np.concatenate(batches).tolist() == expected
 
 
 def test_the_word_of_the_mask_falls_back_to_its_pieces(tokenizer: Tokenizer) -> None:

@@ -3,14 +3,18 @@
 import os
 import signal
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
 
 from irra.config import TrainConfig
+from irra.data.augment import normalise
+from irra.data.masking import END_ID
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
 from irra.evaluation import encode_split, image_to_text, text_to_image
@@ -233,6 +237,25 @@ def test_evaluation_both_ways_covers_the_split(store: PreparedStore, tokens: Tok
     assert (len(features.images), len(features.captions)) == (8, 16)
     assert text_to_image(features, top_k=5).top.shape == (16, 5)
     assert image_to_text(features, top_k=5).top.shape == (8, 5)
+
+
+def test_evaluation_encodes_in_order_as_one_image_or_caption_at_a_time(
+    store: PreparedStore, tokens: TokenStore
+) -> None:
+    ids = np.array(tokens.caption_ids)
+    for number, row in enumerate(ids):
+        end = 2 + 3 * number % 7
+        row[end], row[end + 1 :] = END_ID, 0
+    tokens, model = replace(tokens, caption_ids=ids), small_model().eval()
+    features = encode_split(model, store, tokens, "test", 3, "fp32")
+    assert features.caption_ids.tolist() == store.caption_ids("test").tolist()
+    with torch.inference_mode():
+        rows = torch.from_numpy(tokens.caption_ids[features.caption_ids].astype(np.int64))
+        captions = torch.cat([model.encode_text(row[None]) for row in rows])
+        pixels = torch.from_numpy(store.pixels(features.image_ids))
+        images = torch.cat([model.encode_image(normalise(picture[None])) for picture in pixels])
+    torch.testing.assert_close(features.captions, captions, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(features.images, images, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
