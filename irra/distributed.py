@@ -99,12 +99,11 @@ class World:
         if self.size == 1:
             return
         state = optimizer.state_dict()
-        shapes = self.share(
-            {i: {key: (x.shape, x.dtype) for key, x in values.items()} for i, values in state["state"].items()}
-        )
+        kinds = {i: {key: (x.shape, x.dtype) for key, x in values.items()} for i, values in state["state"].items()}
+        kinds = self.share(kinds)
         if not self.first:
-            state["state"] = {i: {key: torch.empty(*x) for key, x in values.items()} for i, values in shapes.items()}
-            optimizer.load_state_dict(state)  # puts them where the weights are
+            empty = {i: {key: torch.empty(x[0], dtype=x[1]) for key, x in v.items()} for i, v in kinds.items()}
+            optimizer.load_state_dict(state | {"state": empty})  # puts them where the weights are
         for values in optimizer.state_dict()["state"].values():
             for value in values.values():
                 dist.broadcast(value, src=0)

@@ -87,6 +87,10 @@ def work(store: PreparedStore, tokens: TokenStore, results: Path, world: World) 
     found: dict[str, Any] = {"steps": all_steps(TrainingData(store, tokens, config), world)}
     whole = make_trainer(store, tokens, config, results / f"whole-{world.size}", world=world)
     found["state"], found["weights"] = whole.fit(Quiet()), whole.model.state_dict()
+    if world.size == 3:  # goes on with what two processes left
+        resumed = make_trainer(store, tokens, config, results / "resumed", world=world)
+        resumed.fit(Quiet())
+        found["resumed"] = resumed.model.state_dict()
     if world.first:
         torch.save(found, results / f"{world.size}.pt")
     last = world.rank == world.size - 1

@@ -1,5 +1,6 @@
 """Several processes compute what one computes, and end together."""
 
+import shutil
 import signal
 from itertools import chain
 from pathlib import Path
@@ -29,6 +30,8 @@ def results(store: PreparedStore, tokens: TokenStore, tmp_path_factory: pytest.T
         started = distributed.start(processes, store.root, tokens.root, folder)
         codes = [process.wait(120) for process in started]
         assert codes == {2: [0, -signal.SIGKILL], 3: [0, 0, 0]}[processes]
+        if processes == 2:
+            shutil.copytree(folder / "cut-2", folder / "resumed")
     return folder
 
 
@@ -94,6 +97,11 @@ def test_a_killed_or_stopped_process_ends_all_with_a_state_that_one_process_resu
     trainer, state = train(store, tokens, training_config(), results / f"cut-{processes}")
     assert state.validation == whole[1].validation
     assert_same_weights(trainer.model.state_dict(), whole[0].model.state_dict())
+
+
+def test_a_state_that_two_processes_wrote_is_resumed_by_three(results: Path, whole: tuple[Any, Any]) -> None:
+    found = torch.load(results / "3.pt", weights_only=False)["resumed"]
+    assert_same_weights(found, whole[0].model.state_dict())
 
 
 @pytest.mark.parametrize(("total", "size"), [(10, 3), (8, 3), (2, 3), (7, 2)])
