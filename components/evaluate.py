@@ -55,7 +55,7 @@ def run(inputs: Inputs, outputs: Outputs, config: EvaluateConfig) -> dict[str, A
     """
     with joined() as world:
         evaluation = evaluate(inputs.model, inputs.prepared, inputs.tokens, config, world)
-    return publish(inputs, outputs, config, evaluation) if evaluation else {}
+        return publish(inputs, outputs, config, evaluation) if world.first else {}
 
 
 def publish(inputs: Inputs, outputs: Outputs, config: EvaluateConfig, evaluation: Evaluation) -> dict[str, Any]:

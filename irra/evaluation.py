@@ -164,12 +164,10 @@ class Evaluation:
         }
 
 
-def evaluate(
-    model: Path, prepared: Path, tokens: Path, config: EvaluateConfig, world: World = ALONE
-) -> Evaluation | None:
+def evaluate(model: Path, prepared: Path, tokens: Path, config: EvaluateConfig, world: World = ALONE) -> Evaluation:
     """Evaluate the model in a folder on a prepared dataset and its tokens.
 
-    The processes of `world` encode together; the first one ranks, and the others get None.
+    The processes of `world` encode together; only the first one gets rankings.
 
     Raises:
         UserError: One of the folders is missing or damaged, they do not belong together, or there is nothing to
@@ -189,7 +187,7 @@ def evaluate(
         features = encode_split(weights, store, token_store, split, config.test_batch_size, config.precision, world)
         if world.first:
             directions[split] = rank_both_ways(features, config.top_k)
-    return Evaluation(directions, features) if world.first else None
+    return Evaluation(directions, features)
 
 
 def check_same_sizes(
