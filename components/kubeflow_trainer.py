@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field
 
 from irra.config import ConfigSection, Count
-from irra.utils.errors import UserError, root_cause
+from irra.utils.errors import UserError
 from irra.utils.signals import stop_on_signals
 
 POLL_SECONDS = 10.0
@@ -259,11 +259,11 @@ def _status(error: BaseException) -> int:
 
 
 def _reason(error: BaseException) -> str:
-    """Return what Kubernetes answered, or else the innermost error."""
-    cause = root_cause(error)
+    """Return what Kubernetes answered, in one line."""
+    cause = error.__cause__ or error
     with suppress(ValueError, TypeError, KeyError):
         return str(json.loads(getattr(cause, "body", ""))["message"])
-    return " ".join(str(cause if str(cause) else error).split())
+    return " ".join((str(cause) or str(error)).split())
 
 
 def _say(message: str) -> None:

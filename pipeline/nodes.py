@@ -6,6 +6,8 @@ secrets, tolerations, volumes and so on have to stand in the TrainingRuntime, wh
 
 import hashlib
 import json
+from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +79,7 @@ def _pod(template: Manifest, cluster: Cluster, resources: Resources) -> Manifest
         mounts.append({"name": "shared-memory", "mountPath": SHARED_MEMORY})
     container = template["containers"][0] | {
         "imagePullPolicy": cluster.image_pull_policy,
-        "env": [
-            {
-                "name": variable,
-                "valueFrom": {"secretKeyRef": {"name": secret.name, "key": key, "optional": secret.optional}},
-            }
-            for secret in cluster.secrets
-            for key, variable in secret.environment.items()
-        ],
+        "env": sorted(_variables(cluster), key=itemgetter("name")),  # in any order of the settings the same hash
         "volumeMounts": mounts,
     }
     settings = {
@@ -97,3 +92,10 @@ def _pod(template: Manifest, cluster: Cluster, resources: Resources) -> Manifest
     }
     kept = {name: value for name, value in template.items() if name not in settings}
     return kept | {name: value for name, value in settings.items() if value}
+
+
+def _variables(cluster: Cluster) -> Iterator[Manifest]:
+    for secret in cluster.secrets:
+        for key, variable in secret.environment.items():
+            reference = {"name": secret.name, "key": key, "optional": secret.optional}
+            yield {"name": variable, "valueFrom": {"secretKeyRef": reference}}

@@ -1,14 +1,12 @@
 """The task `train` of a cluster with several nodes for it: `pipeline.tasks.train`, whose training is a TrainJob.
 
-A component has its function's name, so this one has a module of its own.
+A component has its function's name, so this one has a module of its own. `pipeline.graph` sets the image.
 """
 
 from kfp import dsl
 
-from pipeline.tasks import IMAGE
 
-
-@dsl.component(base_image=IMAGE, install_kfp_package=False)
+@dsl.component(base_image="python:3.11", install_kfp_package=False)
 def train(
     config: str,
     checkpoints: str,
