@@ -66,7 +66,7 @@ class KubernetesApi:
     moments: Sequence[Moment] = (Moment(),)
     observe: Callable[[], Moment] | None = None
     created: Callable[[dict[str, Any]], None] = lambda body: None
-    deleted: Callable[[str], None] = lambda name: None
+    deleted: Callable[[str], bool] = lambda name: False  # whether its pods are gone
     fail: dict[str, list[int]] = field(default_factory=dict)
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     ending: dict[str, Moment] = field(default_factory=dict)
@@ -167,7 +167,8 @@ class KubernetesApi:
     def delete(self, name: str) -> dict[str, Any]:
         self.ending[name] = self.job(name) and self.moment
         del self.jobs[name]
-        self.deleted(name)
+        if self.deleted(name):
+            del self.ending[name]
         return {"kind": "Status", "status": "Success"}
 
     def pods(self, selector: str) -> dict[str, Any]:
