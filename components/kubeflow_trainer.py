@@ -22,7 +22,7 @@ from irra.utils.signals import stop_on_signals
 POLL_SECONDS = 10.0
 LOST_SECONDS = 300.0  # the longest that Kubernetes may not answer
 REMOVAL_SECONDS = 120.0  # the longest wait for the pods of a deleted TrainJob: their time to end, and a little more
-LAST_LINES = 20  # of each node's log, after a failure
+LAST_LINES = 60  # of each other node's log, after a failure: torchrun writes 40 after what its process said
 COMPLETE, FAILED = "Complete", "Failed"  # states of a TrainJob
 NODE_0 = "node-0"
 RUN_LABEL = "pipeline/runid"  # Kubeflow Pipelines puts it on the pods of a run

@@ -118,6 +118,7 @@ def api(trainer: Trainer, tmp_path: Path, s3: Server, monkeypatch: pytest.Monkey
         server.observe, server.created, server.deleted = trainer.observe, trainer.start, trainer.stop
         monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", kubeconfig(tmp_path, server))
         monkeypatch.setattr(kubeflow_trainer, "POLL_SECONDS", 0.1)
+        monkeypatch.chdir(tmp_path)  # for MLflow's files
         monkeypatch.setenv("IRRA_IMAGE", IMAGE)
         monkeypatch.setenv("KFP_RUN_ID", "")  # the component sets it
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
