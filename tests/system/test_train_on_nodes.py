@@ -36,7 +36,7 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 STATES = f"s3://{BUCKET}/states"
 # Until components.train takes part in a process group, each process would train for itself.
-only_one = pytest.mark.skipif(not find_spec("irra.utils.processes"), reason="components.train is one process")
+only_one = pytest.mark.skipif(not find_spec("irra.distributed"), reason="components.train is one process")
 NUM_NODES = pytest.mark.parametrize("num_nodes", [1, pytest.param(2, marks=only_one)])
 
 
