@@ -194,6 +194,7 @@ def test_nodes_that_were_stopped_go_on_from_the_state_in_s3(
     with pytest.raises(SystemExit):
         train(tmp_path / "first", store, tokens, config, num_nodes)
     assert "failed, also after restarts" in capsys.readouterr().err
+    assert not trainer.interrupt_at
     model = train(tmp_path / "second", store, tokens, config, num_nodes)
     said = capsys.readouterr().out
     assert trainer.attempts == 2
