@@ -18,7 +18,7 @@ RUN python3 -m venv /opt/venv \
     && /tmp/uv/bin/pip install --quiet --no-cache-dir uv==${UV_VERSION} \
     && export VIRTUAL_ENV=/opt/venv UV_CONSTRAINT=requirements.txt UV_COMPILE_BYTECODE=1 UV_NO_CACHE=1 \
     && /tmp/uv/bin/uv pip install ${TORCH_BACKEND:+--torch-backend=${TORCH_BACKEND}} \
-        --requirements pyproject.toml --extra stages --extra search \
+        --requirements pyproject.toml --extra stages --extra kubeflow --extra search \
     && /tmp/uv/bin/uv pip install --no-deps kfp \
     && rm -rf /tmp/uv* /opt/venv/.lock
 

@@ -42,7 +42,7 @@ setup: $(INSTALLED) ## install the pinned requirements into .venv (TORCH_BACKEND
 	$(UV_INSTALL) $$lost --requirements requirements.txt
 
 $(INSTALLED): requirements.txt pyproject.toml | $(BIN)/uv
-	$(UV_INSTALL) $(OTHER_TORCH) --constraint requirements.txt --editable '.[stages,pipeline,search,dev]'
+	$(UV_INSTALL) $(OTHER_TORCH) --constraint requirements.txt --editable '.[stages,pipeline,kubeflow,search,dev]'
 	@rm -f $(VENV)/.installed* && touch $@
 
 # --force-reinstall: pip counts uv as installed even if its program is gone.

@@ -4,6 +4,7 @@ python -m pipeline compile --image registry/irra-python-pipeline:0123456789ab
 python -m pipeline run-local --set train.num_epoch=2
 python -m pipeline run-docker --image irra-python-pipeline:0123456789ab
 python -m pipeline submit --host http://localhost:8080 --image registry/irra-python-pipeline:0123456789ab
+python -m pipeline training-runtime --cluster cluster.yaml | kubectl apply -f -
 
 Each command shows all its options: python -m pipeline submit --help
 """
@@ -49,6 +50,10 @@ def parse() -> argparse.Namespace:
         command = _command(commands, name, f"{what} on this machine")
         command.add_argument("--runs", type=Path, default=Path("build/runs"), help="outputs (default: %(default)s)")
     _add_submission(_command(commands, "submit", "start a run on a Kubeflow cluster"))
+    what = "print what a namespace needs to train on several nodes, for `kubectl apply -f -`"
+    runtime = commands.add_parser("training-runtime", help=what, description=f"{what[0].upper()}{what[1:]}.")
+    _add_cluster(runtime)
+    runtime.add_argument("--namespace", default="kubeflow", help="that of the runs (default: %(default)s)")
     return parser.parse_args()
 
 
@@ -70,8 +75,12 @@ def _command(commands: Any, name: str, what: str) -> argparse.ArgumentParser:
     if name != "run-local":
         command.add_argument("--image", required=True, help="image for all tasks; its tag must never move")
     if name in ("compile", "submit"):
-        command.add_argument("--cluster", type=Path, default=CLUSTER, help="cluster settings (default: %(default)s)")
+        _add_cluster(command)
     return command
+
+
+def _add_cluster(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--cluster", type=Path, default=CLUSTER, help="cluster settings (default: %(default)s)")
 
 
 def _add_submission(command: argparse.ArgumentParser) -> None:
@@ -95,7 +104,7 @@ def choose(options: argparse.Namespace, params: Params | None = None) -> Chosen:
     """Build the pipeline that `options` ask for. Without `params`, read them as the options say."""
     # imported here: kfp takes a second, and `--help` should not
     from pipeline import graph
-    from pipeline.cluster import load_cluster
+    from pipeline.cluster import check_nodes, load_cluster
 
     if options.checkpoints:  # any machine must be able to reach them
         parse_address(options.checkpoints, "--checkpoints")
@@ -103,6 +112,7 @@ def choose(options: argparse.Namespace, params: Params | None = None) -> Chosen:
     image, cluster = getattr(options, "image", graph.NO_IMAGE), None
     if "cluster" in options:
         cluster = load_cluster(options.cluster)
+        check_nodes(cluster, options.checkpoints)
     checkpoints = {"train_checkpoints": options.checkpoints}
     if options.ablation:
         values = graph.ablation_arguments(params, options.losses, options.seeds)
@@ -180,6 +190,16 @@ def submit_(options: argparse.Namespace) -> None:
         raise UserError(submission.failure)
 
 
+def training_runtime(options: argparse.Namespace) -> None:
+    """Print the manifests."""
+    import yaml
+
+    from pipeline.cluster import load_cluster
+    from pipeline.nodes import manifests
+
+    print(yaml.safe_dump_all(manifests(load_cluster(options.cluster), options.namespace), sort_keys=False), end="")
+
+
 def run_local(options: argparse.Namespace) -> None:
     """Run the tasks with this Python."""
     from pipeline.local import run_in_subprocesses
@@ -210,7 +230,13 @@ def _say_where(folder: Path) -> None:
     print(f"outputs: {folder}\nCompare runs in a browser: make mlflow")
 
 
-COMMANDS = {"compile": compile_, "run-local": run_local, "run-docker": run_docker, "submit": submit_}
+COMMANDS = {
+    "compile": compile_,
+    "run-local": run_local,
+    "run-docker": run_docker,
+    "submit": submit_,
+    "training-runtime": training_runtime,
+}
 
 
 def main() -> int:

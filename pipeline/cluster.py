@@ -20,6 +20,7 @@ Cpu = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+|m)?$")]
 Memory = Annotated[str, Field(pattern=r"^[0-9]+(E|P|T|G|M|K)i?$")]
 Duration = Annotated[str, Field(pattern=r"^[0-9]+[smhd]$")]
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+TRANSFER_SECONDS = 3600  # for data and model, between a training on several nodes and the task that starts it
 
 
 class Accelerator(ConfigSection):
@@ -47,6 +48,7 @@ class Resources(ConfigSection):
     retries: Annotated[int, Field(ge=0)]
     accelerator: Accelerator | None = None
     shared_memory: Memory | None = None  # size of /dev/shm; 64 MB by default
+    num_nodes: Count = 1  # of `train`: above 1, all of these settings are those of each node
     node_selector: dict[str, str] = Field(default_factory=dict)
     tolerations: list[Toleration] = Field(default_factory=list)
 
@@ -99,11 +101,33 @@ class Cluster(ConfigSection):
         return value
 
     @model_validator(mode="after")
+    def _only_training_takes_several_nodes(self) -> "Cluster":
+        for name, resources in (
+            ("default", self.default),
+            *((f"tasks.{name}", self.tasks[name]) for name in self.tasks),
+        ):
+            if resources.num_nodes > 1 and name != "tasks.train":
+                raise ValueError(f"{name}.num_nodes is {resources.num_nodes}, but only train runs on several nodes")
+        return self
+
+    @model_validator(mode="after")
     def _secrets_hold_no_plain_values(self) -> "Cluster":
         for name, value in self.environment.items():
             if SECRET_NAME.search(name) or without_password(value) != value:
                 raise ValueError(f"environment.{name} would be readable in the compiled pipeline; use `secrets`")
         return self
+
+    def resources_of(self, name: str) -> Resources:
+        """The settings of the task `name`."""
+        return self.tasks.get(name, self.default)
+
+    def pod_of(self, name: str) -> Resources:
+        """What the pod of a task gets: its settings; if several nodes get these, enough to wait for the nodes."""
+        resources = self.resources_of(name)
+        if resources.num_nodes == 1:
+            return resources
+        timeout = f"{seconds(resources.timeout) + TRANSFER_SECONDS}s"
+        return Resources(cpu=self.default.cpu, memory=self.default.memory, timeout=timeout, retries=resources.retries)
 
     def knows_mlflow(self) -> bool:
         """Whether tasks get the address of an MLflow server. Without one, what a task logs is lost with its pod."""
@@ -140,9 +164,23 @@ def check_reachable(params: Params) -> None:
         )
 
 
+def check_nodes(cluster: Cluster, checkpoints: str) -> None:
+    """Check that several nodes, if `train` has them, can share data and training states.
+
+    Raises:
+        UserError: They cannot, because `checkpoints` names no folder in S3.
+    """
+    nodes = cluster.resources_of("train").num_nodes
+    if nodes > 1 and not checkpoints:
+        raise UserError(
+            f"tasks.train.num_nodes is {nodes}, and nodes share data and training states in S3: "
+            "give --checkpoints s3://bucket/folder (with make: CHECKPOINTS)"
+        )
+
+
 def place(task: dsl.PipelineTask, name: str, cluster: Cluster) -> dsl.PipelineTask:
     """Apply the settings that `cluster` has for the task `name`."""
-    resources = cluster.tasks.get(name, cluster.default)
+    resources = cluster.pod_of(name)
     for variable, value in cluster.environment.items():
         task.set_env_variable(variable, value)
     _ask_for(task, resources)

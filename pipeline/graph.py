@@ -9,8 +9,9 @@ from kfp import compiler, dsl
 
 from components.stages import SECTIONS, STAGES
 from irra.config import ConfigSection, Params, change
-from pipeline import tasks
+from pipeline import tasks, train_on_nodes
 from pipeline.cluster import Cluster, place
+from pipeline.nodes import nodes_of
 
 SHARED = ("prepare", "tokenize", "evaluate", "report")  # by all trainings of an ablation
 NO_IMAGE = "irra-python-pipeline:none"  # for subprocesses; kfp warns unless it has "python" and a tag
@@ -60,7 +61,8 @@ def irra_pipeline(params: Params, image: str, cluster: Cluster | None = None) ->
         prepared = run("prepare", tasks.prepare(config=prepare)).outputs["prepared"]
         tokens = run("tokenize", tasks.tokenize(config=tokenize, prepared=prepared)).outputs["tokens"]
         # never cached, so it may see sections of later tasks: a change of theirs computes nothing else again
-        training = _train(train, train_checkpoints, prepared, tokens, index_config=index, registry_config=registry)
+        later = {"index_config": index, "registry_config": registry}
+        training = _train(cluster, train, train_checkpoints, prepared, tokens, **later)
         model = run("train", training).outputs["model"]
         evaluated = run("evaluate", _evaluate(evaluate, report, prepared, tokens, model))
         results = evaluated.outputs["results"]
@@ -94,7 +96,7 @@ def ablation_pipeline(
         prepared = run("prepare", tasks.prepare(config=prepare)).outputs["prepared"]
         tokens = run("tokenize", tasks.tokenize(config=tokenize, prepared=prepared)).outputs["tokens"]
         with dsl.ParallelFor(trainings, name="trainings") as training:
-            model = run("train", _train(training, train_checkpoints, prepared, tokens)).outputs["model"]
+            model = run("train", _train(cluster, training, train_checkpoints, prepared, tokens)).outputs["model"]
             evaluated = run("evaluate", _evaluate(evaluate, report, prepared, tokens, model))
         collected = dsl.Collected(evaluated.outputs["results"])
         run("compare", tasks.compare(results=collected, kfp_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER))
@@ -111,11 +113,14 @@ def _place(task: dsl.PipelineTask, name: str, image: str, cluster: Cluster | Non
     return place(task, name, cluster) if cluster else task
 
 
-def _train(config: Any, checkpoints: Any, prepared: Any, tokens: Any, **later: Any) -> dsl.PipelineTask:
-    kfp_run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
-    return tasks.train(
-        config=config, checkpoints=checkpoints, kfp_run=kfp_run, prepared=prepared, tokens=tokens, **later
-    )
+def _train(
+    cluster: Cluster | None, config: Any, checkpoints: Any, prepared: Any, tokens: Any, **later: Any
+) -> dsl.PipelineTask:
+    run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
+    given = {"config": config, "checkpoints": checkpoints, "kfp_run": run, "prepared": prepared, "tokens": tokens}
+    if cluster and cluster.resources_of("train").num_nodes > 1:
+        return train_on_nodes.train(nodes=as_json(nodes_of(cluster)), **given, **later)
+    return tasks.train(**given, **later)
 
 
 def _evaluate(config: Any, report_config: Any, prepared: Any, tokens: Any, model: Any) -> dsl.PipelineTask:

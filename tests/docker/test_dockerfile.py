@@ -48,7 +48,9 @@ def test_docker_gets_exactly_what_the_dockerfile_copies() -> None:
 def test_every_package_that_runs_in_the_image_is_copied_with_what_it_imports() -> None:
     inside = {name for name in copied() if (ROOT / name).is_dir()}
     imported = own_packages(
-        ROOT / "pipeline" / "tasks.py", *(path for name in inside for path in ROOT.glob(f"{name}/**/*.py"))
+        ROOT / "pipeline" / "tasks.py",
+        ROOT / "pipeline" / "train_on_nodes.py",
+        *(path for name in inside for path in ROOT.glob(f"{name}/**/*.py")),
     )
     assert imported <= inside == {"irra", "components", "app"}
 

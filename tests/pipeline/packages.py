@@ -46,3 +46,10 @@ def containers(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the container of every task."""
     executors = spec["deploymentSpec"]["executors"]
     return {name.removeprefix("exec-"): executor["container"] for name, executor in executors.items()}
+
+
+def several_nodes(num_nodes: int, **train: Any) -> Cluster:
+    """The shipped settings with several nodes for `train`, and other changes to it."""
+    settings = cluster().model_dump()
+    settings["tasks"]["train"] |= {"num_nodes": num_nodes, **train}
+    return Cluster.model_validate(settings)

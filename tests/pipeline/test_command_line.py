@@ -9,10 +9,11 @@ import pytest
 import yaml
 
 from pipeline.__main__ import main
+from pipeline.nodes import manifests
 from tests.imports import ROOT
 from tests.irra.test_splits import annotate
 from tests.pipeline.kfp_api import kfp_api
-from tests.pipeline.packages import IMAGE, cluster
+from tests.pipeline.packages import IMAGE, cluster, several_nodes
 from tests.presets import preset_text
 
 PRESETS = ROOT / "presets"
@@ -152,6 +153,42 @@ def test_a_mistake_is_found_before_anything_is_sent(
         assert run(monkeypatch, "submit", *PARAMS, "--host", api.host, *options) == 2
         assert not api.requests
     assert message in capsys.readouterr().err
+
+
+def settings_with_nodes(path: Path) -> Path:
+    path.write_text(yaml.safe_dump(several_nodes(2).model_dump()))
+    return path
+
+
+@pytest.mark.parametrize("command", ["compile", "submit"])
+def test_several_nodes_need_a_folder_in_s3_before_anything_is_sent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str
+) -> None:
+    options = ["--image", IMAGE, "--cluster", str(settings_with_nodes(tmp_path / "cluster.yaml"))]
+    with kfp_api() as api:
+        host = ["--host", api.host] if command == "submit" else ["--output", str(tmp_path / "pipeline.yaml")]
+        assert run(monkeypatch, command, *PARAMS, *options, *host) == 2
+        assert not api.requests
+    assert "tasks.train.num_nodes is 2" in capsys.readouterr().err
+    assert not (tmp_path / "pipeline.yaml").exists()
+
+
+def test_submit_sends_a_training_on_several_nodes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    options = ["--image", IMAGE, "--cluster", str(settings_with_nodes(tmp_path / "cluster.yaml"))]
+    with kfp_api() as api:
+        checkpoints = ["--checkpoints", "s3://bucket/states"]
+        assert run(monkeypatch, "submit", *PARAMS, "--host", api.host, *options, *checkpoints) == 0
+        (sent,) = api.runs
+    parameters = sent.pipeline["root"]["dag"]["tasks"]["train"]["inputs"]["parameters"]
+    assert json.loads(parameters["nodes"]["runtimeValue"]["constant"])["num_nodes"] == 2
+
+
+def test_what_a_namespace_needs_is_printed_for_kubectl(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    settings = settings_with_nodes(tmp_path / "cluster.yaml")
+    assert run(monkeypatch, "training-runtime", "--cluster", str(settings), "--namespace", "team") == 0
+    assert list(yaml.safe_load_all(capsys.readouterr().out)) == manifests(several_nodes(2), "team")
 
 
 @pytest.mark.parametrize("root", ["s3://bucket/raw", "/data/raw"])

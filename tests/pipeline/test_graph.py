@@ -15,6 +15,8 @@ from pipeline.graph import irra_pipeline
 from tests.imports import ROOT
 from tests.pipeline.packages import IMAGE, ablation_package, cluster, compiled, containers, irra_package, tiny
 
+SMALL = {"cpu": "2", "memory": "4Gi", "timeout": "2h", "retries": 0}
+
 
 def dvc_edges() -> dict[str, set[str]]:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -158,6 +160,8 @@ def test_ablation_compares_after_all_trainings() -> None:
         ({"tasks": {"trian": {}}}, "unknown task 'trian'"),
         ({"default": {"cpu": "two", "memory": "4Gi", "timeout": "2h", "retries": 0}}, "default.cpu"),
         ({"default": {"cpu": "2", "memory": "4Gi", "timeout": "2 hours", "retries": 0}}, "default.timeout"),
+        ({"tasks": {"evaluate": {**SMALL, "num_nodes": 2}}}, "evaluate.num_nodes is 2, but only train runs on several"),
+        ({"default": {**SMALL, "num_nodes": 2}}, "default.num_nodes is 2"),
         ({"backoff": {"duration": "1m", "factor": 1.5}}, "backoff.factor"),
         ({"environment": {"AWS_SECRET_ACCESS_KEY": "abc"}}, "use `secrets`"),
         ({"environment": {"MLFLOW_TRACKING_URI": "http://me:word@mlflow:5000"}}, "use `secrets`"),

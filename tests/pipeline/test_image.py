@@ -79,7 +79,7 @@ def test_the_executor_of_kubeflow_and_the_packages_import_from_any_folder(image:
 
 
 def test_all_dependencies_of_the_stages_are_installed(image: str) -> None:
-    code = "import torch, open_clip, mlflow, boto3, matplotlib.pyplot, faiss, onnxruntime, fastapi"
+    code = "import torch, open_clip, mlflow, boto3, matplotlib.pyplot, faiss, onnxruntime, fastapi, kubeflow.trainer"
     assert inside(image, "python", "-W", "error::ImportWarning", "-c", code) == ""
 
 
