@@ -99,6 +99,7 @@ class Trainer:
                     self.train_epoch(reporter, request)
                     self.validate_epoch(reporter, request)
             except ProcessLost as error:
+                request.is_last = True  # torchrun is about to send one to those that are left
                 self.save()
                 raise ProcessLost(f"{error}; the state of {self.position()} is kept: run it again to resume") from None
         return self.state

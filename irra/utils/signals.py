@@ -18,6 +18,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signum: int | None = None
+        self.is_last = False  # whether later signals are ignored for good, as the process ends for another reason
         self._message = ""
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
@@ -27,6 +28,8 @@ class StopRequest:
             KeyboardInterrupt: It is the second signal.
             Interrupted: It arrived within `at_once`.
         """
+        if self.is_last:
+            return
         if self.signum is not None:
             raise KeyboardInterrupt  # asked twice: stop without waiting for the step to end
         self.signum = signum
@@ -66,7 +69,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
         yield request
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if request.is_last else handler)
 
 
 def stop_with_parent() -> None:
