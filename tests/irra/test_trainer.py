@@ -5,12 +5,14 @@ import signal
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from irra.config import TrainConfig
 from irra.data.augment import normalise
@@ -194,6 +196,35 @@ def test_nothing_moves_from_the_step_of_a_non_finite_loss_on(
         trainer.fit(Quiet())
     assert_equal(trainer.before, weights(trainer))
     assert not list(tmp_path.iterdir()), "no state of it is written"
+
+
+class AsksForValues(TorchDispatchMode):
+    """Records operations whose result depends on values of a tensor, for which a GPU's queue would have to empty."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        aten = torch.ops.aten
+        masks = func is aten.index.Tensor and any(x is not None and x.dtype == torch.bool for x in args[1])
+        if masks or func in (aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default):
+            self.by.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("changes", [{}, {"precision": "bf16"}, {"mask_global_text": False, "micro_batch": 3}])
+def test_a_step_waits_for_no_value_of_the_device(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    trainer = make_trainer(store, tokens, config.model_copy(update=changes), tmp_path)
+    batches = trainer.rest_of_epoch()
+    with AsksForValues() as asked:
+        trainer.step(next(batches))
+    assert asked.by == []
+    with AsksForValues() as asked:
+        trainer.check_finite()
+    assert asked.by != [], "the window's report does wait"
 
 
 def test_compiled_encoders_are_one_graph_that_no_later_epoch_compiles_again(
