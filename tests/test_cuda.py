@@ -166,3 +166,16 @@ def test_the_stages_run_on_the_gpu(
     indexed = index.Outputs(tmp_path / "index")
     index.run(index.Inputs(store.root, model), indexed, params.index.model_copy(update=on_gpu))
     assert Gallery.open(indexed.index).size == len(store.image_ids("test"))
+
+
+def test_a_step_queues_its_work_without_waiting(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
+) -> None:
+    trainer = make_trainer(store, tokens, config, tmp_path, CUDA)
+    batches = trainer.rest_of_epoch()
+    trainer.step(next(batches))  # the first one creates the optimizer's state
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        trainer.step(next(batches))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
