@@ -30,7 +30,7 @@ PICTURES = 128  # different pictures
 FEW, MANY = 1024, 4096  # files; by the difference, neither the start of processes nor of the stage counts
 IMAGE_SIZE = [384, 128]
 IMAGE_BYTES = 384 * 128 * 3
-ROUNDS, SECONDS = 3, 40.0  # of one core and more in turn; on a busy machine, the last one starts within so many seconds
+ROUNDS, SECONDS = 3, 28.0  # of one core and more in turn; on a busy machine, the last one starts within so many seconds
 FEW_ROWS, MANY_ROWS = 20_000, 60_000  # of manifests without files
 CAPTION = (
     "The person {} wears a dark jacket over a grey shirt, blue jeans and white shoes, and carries a small brown bag."
@@ -50,13 +50,8 @@ class Cost:
 Round = dict[int, tuple[Cost, Cost]]  # by number of cores: of few images and of many
 
 
-def measure() -> dict[str, float]:
-    """Prepare files on one core and on more in turn, with a worker for each, and manifests of several lengths.
-
-    Returns:
-        By number of cores: images per second and per CPU second, how many times as many per second as on one core, and
-        the seconds before the first; memory beyond that for records, and memory and time that those of an image take.
-    """
+def measured() -> dict[str, float]:
+    """Prepare files on one core and on more in turn, with a worker for each; returns numbers by name."""
     counts = sorted({1, min(2, available_cores()), available_cores()})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -65,27 +60,27 @@ def measure() -> dict[str, float]:
         start = time.perf_counter()
         while not rounds or (len(rounds) < ROUNDS and time.perf_counter() - start < SECONDS):
             rounds.append({cores: (run(few, folder, cores), run(many, folder, cores)) for cores in counts})
-        rows = {
+        manifests = {
             rows: alone(1, write_manifests, folder / f"rows-{rows}", rows) for rows in (FEW, MANY, FEW_ROWS, MANY_ROWS)
         }
-    few_rows, many_rows = rows[FEW_ROWS], rows[MANY_ROWS]
-    numbers = {
-        f"pixels_mb_{FEW}": rounds[0][counts[-1]][0].peak_mb - rows[FEW].peak_mb,
-        f"pixels_mb_{MANY}": rounds[0][counts[-1]][1].peak_mb - rows[MANY].peak_mb,
-        "records_kb_per_image": (many_rows.peak_mb - few_rows.peak_mb) * 1000 / (MANY_ROWS - FEW_ROWS),
-        "records_ms_per_image": (many_rows.cpu_seconds - few_rows.cpu_seconds) * 1000 / (MANY_ROWS - FEW_ROWS),
-    }
+    numbers = memory(rounds[0][counts[-1]], manifests)
     for cores in counts:
-        seconds = [per_image(costs[cores], "seconds") for costs in rounds]
-        numbers |= {
-            f"images_per_second_{cores}": 1 / median(seconds),
-            f"images_per_cpu_second_{cores}": 1 / median(per_image(costs[cores], "cpu_seconds") for costs in rounds),
-            f"ratio_{cores}": median(
-                per_image(costs[1], "seconds") / per_image(costs[cores], "seconds") for costs in rounds
-            ),
-            f"start_seconds_{cores}": median(costs[cores][0].seconds for costs in rounds) - FEW * median(seconds),
-        }
+        numbers |= speed(rounds, cores)
     return numbers
+
+
+def speed(rounds: list[Round], cores: int) -> dict[str, float]:
+    """Images per second and per CPU second, how many times those of one core, and the seconds before the first."""
+    seconds = [per_image(costs[cores], "seconds") for costs in rounds]
+    cpu_seconds = median(per_image(costs[cores], "cpu_seconds") for costs in rounds)
+    return {
+        f"images_per_second_{cores}": 1 / median(seconds),
+        f"images_per_cpu_second_{cores}": 1 / cpu_seconds,
+        f"ratio_{cores}": median(
+            per_image(costs[1], "seconds") / per_image(costs[cores], "seconds") for costs in rounds
+        ),
+        f"start_seconds_{cores}": median(costs[cores][0].seconds for costs in rounds) - FEW * median(seconds),
+    }
 
 
 def per_image(costs: tuple[Cost, Cost], what: str) -> float:
@@ -94,9 +89,20 @@ def per_image(costs: tuple[Cost, Cost], what: str) -> float:
     return (many - few) / (MANY - FEW)
 
 
+def memory(costs: tuple[Cost, Cost], manifests: dict[int, Cost]) -> dict[str, float]:
+    """Memory beyond that for records, for few images and for many; memory and time that the records of one take."""
+    few, many = manifests[FEW_ROWS], manifests[MANY_ROWS]
+    return {
+        f"pixels_mb_{FEW}": costs[0].peak_mb - manifests[FEW].peak_mb,
+        f"pixels_mb_{MANY}": costs[1].peak_mb - manifests[MANY].peak_mb,
+        "records_kb_per_image": (many.peak_mb - few.peak_mb) * 1000 / (MANY_ROWS - FEW_ROWS),
+        "records_ms_per_image": (many.cpu_seconds - few.cpu_seconds) * 1000 / (MANY_ROWS - FEW_ROWS),
+    }
+
+
 def main() -> None:
     """Print what was measured, and the arithmetic for a million images."""
-    numbers = measure()
+    numbers = measured()
     sizes = ", ".join(f"{height}x{width}" for height, width in dict.fromkeys(SIZES))
     print(f"machine: {describe()}")
     print(f"input:   {MANY} JPEG files ({PICTURES} pictures) of quality 90; height x width {sizes}")
@@ -114,8 +120,8 @@ def main() -> None:
         )
     kilobytes, milliseconds = numbers["records_kb_per_image"], numbers["records_ms_per_image"]
     print(
-        f"\nmemory:  {numbers[f'pixels_mb_{FEW}']:.0f} MB for the pixels of {FEW} images, "
-        f"{numbers[f'pixels_mb_{MANY}']:.0f} MB for those of {MANY};\n"
+        f"\nmemory:  of all processes, beyond that for records: {numbers[f'pixels_mb_{FEW}']:.0f} MB with {FEW} images, "
+        f"{numbers[f'pixels_mb_{MANY}']:.0f} MB with {MANY};\n"
         f"         records with two captions take {kilobytes:.1f} kB and {milliseconds:.3f} ms an image: "
         f"{kilobytes:.1f} GB and {milliseconds * MILLION / 60_000:.1f} min of a million"
     )
