@@ -118,11 +118,11 @@ def main() -> None:
             f"{start:.1f} + {MILLION} / {rate:.0f} s = {(start + MILLION / rate) / 60:.0f} min, "
             f"{MILLION * IMAGE_BYTES / 1e9:.0f} GB at {rate * IMAGE_BYTES / 1e6:.0f} MB/s"
         )
+    few, many = (numbers[f"pixels_mb_{images}"] for images in (FEW, MANY))
     kilobytes, milliseconds = numbers["records_kb_per_image"], numbers["records_ms_per_image"]
+    print(f"\nmemory:  of all processes, but for records: {few:.0f} MB with {FEW} images, {many:.0f} MB with {MANY}")
     print(
-        f"\nmemory:  of all processes, beyond that for records: {numbers[f'pixels_mb_{FEW}']:.0f} MB with {FEW} images, "
-        f"{numbers[f'pixels_mb_{MANY}']:.0f} MB with {MANY};\n"
-        f"         records with two captions take {kilobytes:.1f} kB and {milliseconds:.3f} ms an image: "
+        f"records: with two captions, {kilobytes:.1f} kB and {milliseconds:.3f} ms an image: "
         f"{kilobytes:.1f} GB and {milliseconds * MILLION / 60_000:.1f} min of a million"
     )
 
