@@ -134,4 +134,4 @@ lock: setup ## pin the newest versions that fit in requirements.txt
 		--output-file requirements.txt
 
 clean: ## remove the environment and everything that runs made, except MLflow's store
-	rm -rf $(VENV) build data/downloads data/prepared data/tokens data/index data/rankings.parquet model checkpoints .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build data/downloads data/prepared data/prepared.partial.tmp data/tokens data/index data/rankings.parquet model checkpoints .mypy_cache .ruff_cache .pytest_cache

@@ -1,49 +1,159 @@
-"""Images per second and core of the prepare stage, on JPEG files of the sizes in CUHK-PEDES.
+"""Images per second and memory of the prepare stage on JPEG files of the sizes in CUHK-PEDES, and what a million cost.
 
 python -m benchmarks.prepare
 """
 
 import json
+import multiprocessing
 import os
+import resource
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
 
 from benchmarks.machine import describe
 from benchmarks.photographs import SIZES, write_pictures
 from irra.config import PrepareConfig
+from irra.data.datasets import read_annotations
 from irra.data.preparation import prepare
+from irra.data.store import StoreWriter
 from irra.utils.cores import available_cores
 
-PICTURES = 512  # different pictures
-IMAGES = 4096  # files; enough that starting the processes hardly counts
+PICTURES = 128  # different pictures
+FEW, MANY = 1024, 4096  # files; by the difference, neither the start of processes nor of the stage counts
 IMAGE_SIZE = [384, 128]
-TARGET = 150.0  # images per second and core
+IMAGE_BYTES = 384 * 128 * 3
+ROUNDS, SECONDS = 3, 28.0  # of one core and more in turn; on a busy machine, the last one starts within so many seconds
+FEW_ROWS, MANY_ROWS = 20_000, 60_000  # of manifests without files
+CAPTION = (
+    "The person {} wears a dark jacket over a grey shirt, blue jeans and white shoes, and carries a small brown bag."
+)
+MILLION = 1_000_000
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What something took in a process of its own, and in those that it started."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_mb: float  # of the process itself and, times the number of cores, of the largest of the others
+
+
+Round = dict[int, tuple[Cost, Cost]]  # by number of cores: of few images and of many
+
+
+def measured() -> dict[str, float]:
+    """Prepare files on one core and on more in turn, with a worker for each; returns numbers by name."""
+    counts = sorted({1, min(2, available_cores()), available_cores()})
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        few, many = (write_dataset(folder / str(images), images) for images in (FEW, MANY))
+        rounds: list[Round] = []
+        start = time.perf_counter()
+        while not rounds or (len(rounds) < ROUNDS and time.perf_counter() - start < SECONDS):
+            rounds.append({cores: (run(few, folder, cores), run(many, folder, cores)) for cores in counts})
+        manifests = {
+            rows: alone(1, write_manifests, folder / f"rows-{rows}", rows) for rows in (FEW, MANY, FEW_ROWS, MANY_ROWS)
+        }
+    numbers = memory(rounds[0][counts[-1]], manifests)
+    for cores in counts:
+        numbers |= speed(rounds, cores)
+    return numbers
+
+
+def speed(rounds: list[Round], cores: int) -> dict[str, float]:
+    """Images per second, how many times those of one core, and the seconds before the first.
+
+    A busy machine may give a session the same share whatever the number of its processes (Linux's autogroups), so there
+    is also the ratio that follows from CPU seconds: that of cores which nobody else uses and which never wait.
+    """
+    seconds = [per_image(costs[cores], "seconds") for costs in rounds]
+    cpu_ratios = [per_image(costs[1], "cpu_seconds") / per_image(costs[cores], "cpu_seconds") for costs in rounds]
+    return {
+        f"images_per_second_{cores}": 1 / median(seconds),
+        f"images_per_cpu_second_{cores}": 1 / median(per_image(costs[cores], "cpu_seconds") for costs in rounds),
+        f"ratio_{cores}": median(
+            per_image(costs[1], "seconds") / per_image(costs[cores], "seconds") for costs in rounds
+        ),
+        f"cpu_ratio_{cores}": cores * median(cpu_ratios),
+        f"start_seconds_{cores}": median(costs[cores][0].seconds for costs in rounds) - FEW * median(seconds),
+    }
+
+
+def per_image(costs: tuple[Cost, Cost], what: str) -> float:
+    """Seconds of one more image."""
+    few, many = (float(getattr(cost, what)) for cost in costs)
+    return (many - few) / (MANY - FEW)
+
+
+def memory(costs: tuple[Cost, Cost], manifests: dict[int, Cost]) -> dict[str, float]:
+    """Memory beyond that for records, for few images and for many; memory and time that the records of one take."""
+    few, many = manifests[FEW_ROWS], manifests[MANY_ROWS]
+    return {
+        f"pixels_mb_{FEW}": costs[0].peak_mb - manifests[FEW].peak_mb,
+        f"pixels_mb_{MANY}": costs[1].peak_mb - manifests[MANY].peak_mb,
+        "records_kb_per_image": (many.peak_mb - few.peak_mb) * 1000 / (MANY_ROWS - FEW_ROWS),
+        "records_ms_per_image": (many.cpu_seconds - few.cpu_seconds) * 1000 / (MANY_ROWS - FEW_ROWS),
+    }
 
 
 def main() -> None:
-    """Write the files, prepare them with one worker and with one per core, and print a table."""
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, "people")
-        kilobytes = _write_dataset(source)
-        rows = [(workers, *_measure(source, Path(folder, "prepared"), workers)) for workers in _worker_counts()]
+    """Print what was measured, and the arithmetic for a million images."""
+    numbers = measured()
     sizes = ", ".join(f"{height}x{width}" for height, width in dict.fromkeys(SIZES))
     print(f"machine: {describe()}")
-    print(f"input:   {IMAGES} JPEG files ({PICTURES} pictures), quality 90, {kilobytes:.0f} kB each;")
-    print(f"         height x width {sizes}")
-    print(f"output:  {IMAGE_SIZE[0]}x{IMAGE_SIZE[1]} uint8\n")
-    print(f"{'workers':>8}{'seconds':>9}{'images/s':>10}{'per core':>10}{'per CPU second':>16}{'target':>8}")
-    for workers, seconds, cpu_seconds in rows:
-        rate, cpu_rate = IMAGES / seconds, IMAGES / cpu_seconds
-        print(f"{workers:>8}{seconds:>9.2f}{rate:>10.0f}{rate / workers:>10.0f}{cpu_rate:>16.0f}{TARGET:>8.0f}")
+    print(f"input:   {MANY} JPEG files ({PICTURES} pictures) of quality 90; height x width {sizes}")
+    print(f"output:  {IMAGE_SIZE[0]}x{IMAGE_SIZE[1]} uint8, {IMAGE_BYTES / 1000:.0f} kB an image\n")
+    print(f"{'cores':>8}{'images/s':>10}{'ratio':>7}{'start':>8}{'per CPU second':>16}{'ratio':>7}   a million images")
+    for cores in (int(name.removeprefix("ratio_")) for name in numbers if name.startswith("ratio_")):
+        rate, ratio, start, cpu_rate, cpu_ratio = (
+            numbers[f"{name}_{cores}"]
+            for name in ("images_per_second", "ratio", "start_seconds", "images_per_cpu_second", "cpu_ratio")
+        )
+        print(
+            f"{cores:>8}{rate:>10.0f}{ratio:>7.2f}{start:>6.1f} s{cpu_rate:>16.0f}{cpu_ratio:>7.2f}   "
+            f"{start:.1f} + {MILLION} / {rate:.0f} s = {(start + MILLION / rate) / 60:.0f} min, "
+            f"{MILLION * IMAGE_BYTES / 1e9:.0f} GB at {rate * IMAGE_BYTES / 1e6:.0f} MB/s"
+        )
+    few, many = (numbers[f"pixels_mb_{images}"] for images in (FEW, MANY))
+    kilobytes, milliseconds = numbers["records_kb_per_image"], numbers["records_ms_per_image"]
+    print(f"\nmemory:  of all processes, but for records: {few:.0f} MB with {FEW} images, {many:.0f} MB with {MANY}")
+    print(
+        f"records: with two captions, {kilobytes:.1f} kB and {milliseconds:.3f} ms an image: "
+        f"{kilobytes:.1f} GB and {milliseconds * MILLION / 60_000:.1f} min of a million"
+    )
 
 
-def _worker_counts() -> list[int]:
-    return sorted({1, available_cores()})
+def run(source: Path, folder: Path, cores: int) -> Cost:
+    """What the stage costs with so many cores and workers."""
+    return alone(cores, run_stage, source, folder / "out", cores)
 
 
-def _measure(source: Path, target: Path, workers: int) -> tuple[float, float]:
-    """Return wall-clock seconds and CPU seconds; the latter are meaningful on a shared machine too."""
+def alone(cores: int, function: Callable[..., None], *arguments: Any) -> Cost:
+    """What a call costs in a new process that may use only so many cores."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_cost, cores, function, *arguments).result()
+
+
+def _cost(cores: int, function: Callable[..., None], *arguments: Any) -> Cost:
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+    start, cpu_start = time.perf_counter(), sum(os.times()[:4])
+    function(*arguments)
+    seconds, cpu_seconds = time.perf_counter() - start, sum(os.times()[:4]) - cpu_start
+    own, other = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return Cost(seconds, cpu_seconds, (own + cores * other) / 1000)
+
+
+def run_stage(source: Path, target: Path, workers: int) -> None:
+    """Prepare the dataset in `source`."""
     config = PrepareConfig(
         dataset_name=source.name,
         root_dir=str(source.parent),
@@ -51,20 +161,33 @@ def _measure(source: Path, target: Path, workers: int) -> tuple[float, float]:
         on_bad_image="error",
         val_share=0.0,
     )
-    start, cpu_start = time.perf_counter(), sum(os.times()[:4])
     prepare(config, source, target, workers=workers)
-    return time.perf_counter() - start, sum(os.times()[:4]) - cpu_start
 
 
-def _write_dataset(root: Path) -> float:
-    """Write the dataset to `root` and return the mean size of its files in kB."""
-    paths = write_pictures(root / "imgs", IMAGES, PICTURES)
+def write_manifests(folder: Path, rows: int) -> None:
+    """Do all that the stage does for records and captions, with images of one pixel and without files."""
+    (folder / "imgs").mkdir(parents=True)
+    write_annotations(folder, [f"camera/{number:07d}.jpg" for number in range(rows)])
+    (folder / "out").mkdir()
+    writer = StoreWriter(folder / "out", folder.name, (1, 1))
+    for record in read_annotations(folder, folder.name):
+        writer.add(record, np.zeros((1, 1, 3), np.uint8))
+    writer.finish()
+
+
+def write_dataset(root: Path, images: int) -> Path:
+    """Write a dataset to `root`."""
+    write_annotations(root, [path.name for path in write_pictures(root / "imgs", images, PICTURES)])
+    return root
+
+
+def write_annotations(root: Path, names: list[str]) -> None:
+    """Write an entry with two captions for each image."""
     entries = [
-        {"id": number, "file_path": path.name, "captions": ["A person."] * 2, "split": "train"}
-        for number, path in enumerate(paths)
+        {"id": number, "file_path": name, "captions": [CAPTION.format(number)] * 2, "split": "train"}
+        for number, name in enumerate(names)
     ]
     (root / "annotations.json").write_text(json.dumps(entries))
-    return sum(path.stat().st_size for path in paths) / IMAGES / 1000
 
 
 if __name__ == "__main__":

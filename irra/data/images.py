@@ -1,9 +1,13 @@
 """Loading image files of any common format and colour mode as resized RGB pixels."""
 
+import os
 import stat
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +21,8 @@ FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "AVIF")
 MAX_PIXELS = 50_000_000  # far above any person crop; a file of a few bytes may claim far more
 MAX_SCANNED_PIXELS = 10 * MAX_PIXELS  # pixels times scans: a large progressive JPEG, or a small one of many scans
 START_OF_SCAN = b"\xff\xda"
-CHUNK_IMAGES = 8
-IMAGES_PER_WORKER = 32  # fewer are decoded faster than another process starts
+CHUNK_IMAGES = 16
+IMAGES_PER_WORKER = 128  # fewer are decoded faster than another process starts
 CHUNKS_PER_WORKER = 3  # in flight: enough to keep a worker busy, few enough to keep memory flat
 
 Pixels = NDArray[np.uint8]
@@ -58,7 +62,8 @@ def load_image(path: Path, size: tuple[int, int]) -> Pixels:
         with Image.open(path, formats=FORMATS) as image:
             if problem := size_problem(image):
                 raise BadImage(path, problem)
-            rgb = to_rgb(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)  # loads it, and copies it only if there is something to turn
+            rgb = to_rgb(image)
     except (BadImage, MemoryError):
         raise
     except FileNotFoundError:
@@ -95,7 +100,7 @@ def _count_scans(image: Image.Image) -> int:
     return int(scans)
 
 
-def load_images(paths: list[Path], size: tuple[int, int], workers: int) -> Generator[Pixels | BadImage, None, None]:
+def load_images(paths: Iterable[Path], size: tuple[int, int], workers: int) -> Generator[Pixels | BadImage, None, None]:
     """Yield, in the order of `paths`, the pixels of each image or the error of one that cannot be used.
 
     Closing the generator cancels pending work. A process pool is started only if there is enough work for two.
@@ -103,20 +108,24 @@ def load_images(paths: list[Path], size: tuple[int, int], workers: int) -> Gener
     Raises:
         UserError: A decoding process was killed.
     """
-    chunks = [paths[start : start + CHUNK_IMAGES] for start in range(0, len(paths), CHUNK_IMAGES)]
-    workers = min(workers, len(paths) // IMAGES_PER_WORKER)
+    paths = iter(paths)
+    first = list(islice(paths, workers * IMAGES_PER_WORKER))
+    paths = chain(first, paths)
+    workers = min(workers, len(first) // IMAGES_PER_WORKER)
     if workers < 2:
         for path in paths:
             yield _load(path, size)
         return
-    with worker_pool(workers) as pool:
-        pending: deque[Future[list[Pixels | BadImage]]] = deque()
-        for chunk in chunks:
-            pending.append(pool.submit(_load_chunk, chunk, size))
-            if len(pending) > workers * CHUNKS_PER_WORKER:
-                yield from pending.popleft().result()
+    with _shared_slots(workers * CHUNKS_PER_WORKER, size) as slots, worker_pool(workers) as pool:
+        pending: deque[tuple[_Slot, Future[list[BadImage | None]]]] = deque()
+        for slot in cycle(slots):
+            if len(pending) == len(slots):  # the oldest chunk is in this slot
+                yield from _results(*pending.popleft())
+            if not (chunk := list(islice(paths, CHUNK_IMAGES))):
+                break
+            pending.append((slot, pool.submit(_load_chunk, chunk, slot)))
         while pending:
-            yield from pending.popleft().result()
+            yield from _results(*pending.popleft())
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -142,8 +151,57 @@ def _high_bytes(image: Image.Image) -> Pixels:
     return (np.asarray(image).astype(np.float32) / 257.0).round().astype(np.uint8)
 
 
-def _load_chunk(paths: list[Path], size: tuple[int, int]) -> list[Pixels | BadImage]:
-    return [_load(path, size) for path in paths]
+@dataclass(frozen=True)
+class _Slot:
+    """Room for the pixels of a chunk in a file that is never on disk: through a pipe, they are copied five times.
+
+    Unlike the files in /dev/shm, which is small in a container, it has no name that a kill would leave behind.
+    """
+
+    file: Path
+    offset: int
+    size: tuple[int, int]
+
+    @property
+    def image_bytes(self) -> int:
+        return self.size[0] * self.size[1] * 3
+
+    def read(self, count: int) -> Pixels:
+        """The first `count` images, uint8 (count, H, W, 3)."""
+        pixels = np.fromfile(self.file, np.uint8, count * self.image_bytes, offset=self.offset)
+        return pixels.reshape(count, *self.size, 3)
+
+
+@contextmanager
+def _shared_slots(count: int, size: tuple[int, int]) -> Iterator[list[_Slot]]:
+    """Yield `count` slots, as long as which this process and those that it started can read and write them."""
+    slot_bytes = CHUNK_IMAGES * size[0] * size[1] * 3
+    file = os.memfd_create("pixels")
+    try:
+        os.truncate(file, count * slot_bytes)
+        path = Path(f"/proc/{os.getpid()}/fd/{file}")
+        yield [_Slot(path, number * slot_bytes, size) for number in range(count)]
+    finally:
+        os.close(file)
+
+
+def _load_chunk(paths: list[Path], slot: _Slot) -> list[BadImage | None]:
+    """Load images into `slot`, each at its number; returns the error of each that cannot be used."""
+    errors: list[BadImage | None] = []
+    with slot.file.open("r+b", buffering=0) as file:
+        for number, path in enumerate(paths):
+            image = _load(path, slot.size)
+            if isinstance(image, BadImage):
+                errors.append(image)
+            else:
+                errors.append(None)
+                os.pwrite(file.fileno(), image.data, slot.offset + number * slot.image_bytes)
+    return errors
+
+
+def _results(slot: _Slot, errors: Future[list[BadImage | None]]) -> Iterator[Pixels | BadImage]:
+    loaded = errors.result()
+    yield from (error or image for error, image in zip(loaded, slot.read(len(loaded)), strict=True))
 
 
 def _load(path: Path, size: tuple[int, int]) -> Pixels | BadImage:

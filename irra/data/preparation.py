@@ -1,18 +1,19 @@
 """Preparing a dataset: read annotations, hold out a val split, decode images on all cores, write the store."""
 
 import hashlib
-import os
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 from irra.config import PrepareConfig
 from irra.data.datasets import SPLITS, Record, read_annotations, warn_of_other_sizes
 from irra.data.images import BadImage, load_images
+from irra.data.resume import NO_FILE, Notes, Sources, Stamps, stamp_files
 from irra.data.store import StoreWriter
 from irra.utils.cores import available_cores
 from irra.utils.errors import UserError, first_of
@@ -51,7 +52,8 @@ def open_dataset(config: PrepareConfig, scratch: Path) -> Iterator[Path]:
 def prepare(config: PrepareConfig, source: Path, target: Path, workers: int | None = None) -> dict[str, Any]:
     """Write the prepared form of the dataset in the folder `source` to the folder `target`.
 
-    On any error, `target` stays as it was.
+    On any error, `target` stays as it was. The shards that are finished by then stay beside it, and the next call keeps
+    them, up to the first that other settings, records or image files would make another.
 
     Args:
         config: Parameters.
@@ -69,21 +71,20 @@ def prepare(config: PrepareConfig, source: Path, target: Path, workers: int | No
     check_replaceable(target, "stats.json", "a prepared dataset")
     records = hold_out_val(read_annotations(source, config.dataset_name), config.val_share)
     records.sort(key=lambda record: SPLITS.index(record.split))
-    paths = [source / "imgs" / record.path for record in records]
+    images = source / "imgs"
+    stamps = stamp_files((images / record.path for record in records), rendered=config.synthetic is not None)
     if config.on_bad_image == "error":
-        _check_present(paths)
-    size = (config.image_size[0], config.image_size[1])
-    with replace_folder(target) as folder, closing(load_images(paths, size, workers or available_cores())) as images:
-        writer = StoreWriter(folder, config.dataset_name, size)
-        for record, image in zip(records, progress(images, "prepare", len(records), "images"), strict=True):
-            if not isinstance(image, BadImage):
-                writer.add(record, image)
-            elif config.on_bad_image == "skip":
-                writer.skip(record, image.reason)
-            else:
-                raise UserError(f"{image}; repair it, or set prepare.on_bad_image: skip") from image
-        stats = writer.finish(config.model_dump(exclude={"root_dir"}))  # the location does not matter
-        _check_splits(records, stats)
+        _check_present((images / record.path for record in records), stamps)
+    with replace_folder(target, resume=True) as folder:
+        notes = Notes(folder.parent, Sources(config, records, stamps).sha256)
+        with closing(StoreWriter(folder, config.dataset_name, _size(config), notes.add)) as writer:
+            finished = notes.finished(folder)
+            for shard in finished:
+                writer.keep(shard, records[shard.start : shard.end])
+            start = finished[-1].end if finished else 0
+            _add_images(writer, records[start:], images, config, workers or available_cores())
+            stats = writer.finish(config.model_dump(exclude={"root_dir"}))  # the location does not matter
+            _check_splits(records, stats)
     if stats["skipped"]:
         lost = {item["path"] for item in stats["skipped"]}
         warn_of_other_sizes(config.dataset_name, [record for record in records if record.path not in lost])
@@ -108,6 +109,27 @@ def hold_out_val(records: list[Record], share: float) -> list[Record]:
     ]
 
 
+def _size(config: PrepareConfig) -> tuple[int, int]:
+    return config.image_size[0], config.image_size[1]
+
+
+def _add_images(writer: StoreWriter, records: list[Record], folder: Path, config: PrepareConfig, workers: int) -> None:
+    """Decode the images of `records` in `folder`, and append them to the store or skip them.
+
+    Raises:
+        UserError: An image cannot be used, and is not to be skipped.
+    """
+    paths = (folder / record.path for record in records)
+    with closing(load_images(paths, _size(config), workers)) as images:
+        for record, image in zip(records, progress(images, "prepare", len(records), "images"), strict=True):
+            if not isinstance(image, BadImage):
+                writer.add(record, image)
+            elif config.on_bad_image == "skip":
+                writer.skip(record, image.reason)
+            else:
+                raise UserError(f"{image}; repair it, or set prepare.on_bad_image: skip") from image
+
+
 @contextmanager
 def _scratch_folder(folder: Path) -> Iterator[Path]:
     """Yield `folder`, newly created, and remove it afterwards; leftovers of a killed run are removed first."""
@@ -119,16 +141,16 @@ def _scratch_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check_present(paths: list[Path]) -> None:
-    """Look for missing images before decoding, which takes minutes, rather than in the middle of it.
+def _check_present(paths: Iterable[Path], stamps: Stamps) -> None:
+    """Name missing images before decoding, which takes minutes, rather than in the middle of it.
 
     Raises:
         UserError: Images are missing.
     """
-    missing = [str(path) for path in paths if not os.path.isfile(path)]
+    missing = [str(path) for path in compress(paths, stamps[:, 0] == NO_FILE)]
     if missing:
         raise UserError(
-            f"{len(missing)} of the {len(paths)} images named in the annotations do not exist: {first_of(missing)}; "
+            f"{len(missing)} of the {len(stamps)} images named in the annotations do not exist: {first_of(missing)}; "
             + (_found_elsewhere(Path(missing[0])) or "complete the dataset, or set prepare.on_bad_image: skip")
         )
 

@@ -8,10 +8,12 @@ stats.json        counts, skipped images, settings, fingerprint, SHA-256 of the 
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -20,12 +22,15 @@ from numpy.typing import NDArray
 
 from irra.data.datasets import SPLITS, Record, Size, split_sizes
 from irra.utils.errors import UserError
+from irra.utils.files import hash_file, sync_path
 from irra.utils.npy import read_npy_header, write_npy_header
-from irra.utils.records import check_files, hash_files, read_record, write_record
+from irra.utils.records import check_files, read_record, write_record
 
 FORMAT_VERSION = 1
 SHARD_IMAGES = 1024
 NO_LABEL = -1
+HASHED_BYTES = 1 << 20  # at once: Python's lock is free meanwhile
+MAX_PENDING = 8  # tasks of threads: what they hash should still be in memory
 
 INT, TEXT = pa.int32(), pa.string()
 IMAGE_SCHEMA = pa.schema({"image_id": INT, "pid": INT, "label": INT, "split": TEXT, "path": TEXT})
@@ -57,66 +62,149 @@ class _Version:
     format_version: int
 
 
-class StoreWriter:
-    """Writes a store into an empty folder, image by image, holding one shard of pixels in memory."""
+@dataclass(frozen=True)
+class Shard:
+    """A finished shard, and the span of records that it used up, in the order in which they were added and skipped."""
 
-    def __init__(self, folder: Path, dataset_name: str, image_size: tuple[int, int]) -> None:
+    number: int
+    start: int
+    end: int
+    skipped: list[dict[str, str]]  # among these
+    sha256: str = ""
+
+
+class StoreWriter:
+    """Writes a store into a folder, image by image as they come; other threads hash what was written.
+
+    Args:
+        folder: A folder that is empty but for the shards to `keep`.
+        dataset_name: Name of the dataset.
+        image_size: Height and width.
+        on_shard: Called in another thread with each shard that is on disk.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        dataset_name: str,
+        image_size: tuple[int, int],
+        on_shard: Callable[[Shard], None] = lambda shard: None,
+    ) -> None:
         self._folder = folder
         self._dataset_name = dataset_name
+        self._image_size = image_size
+        self._on_shard = on_shard
         self._records: list[Record] = []
         self._skipped: list[dict[str, str]] = []
-        self._buffer: Pixels = np.empty((SHARD_IMAGES, *image_size, 3), dtype=np.uint8)
-        self._buffered = 0
-        self._shards = 0
+        self._unlisted: list[dict[str, str]] = []  # those that no shard lists yet
+        self._end = 0  # of the last shard
+        self._number = 0  # of the shard that is being written
+        self._rows = 0
+        self._file: BinaryIO | None = None
+        self._sha256: dict[str, str] = {}
         self._hash = hashlib.sha256(repr((FORMAT_VERSION, *image_size)).encode())
+        # One thread, since the fingerprint is that of all pixels in their order, and one more for the hashes of shards.
+        self._fingerprinting, self._sealing = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+        self._pending: deque[Future[None]] = deque()
+
+    def keep(self, shard: Shard, records: Sequence[Record]) -> None:
+        """Take over a finished shard, which used up `records`; all kept shards come first, in order."""
+        assert (shard.number, shard.start, shard.end) == (self._number, self._end, self._end + len(records))
+        skipped = {item["path"] for item in shard.skipped}
+        self._records += [record for record in records if record.path not in skipped]
+        self._skipped += shard.skipped
+        self._sha256[self._path().name] = shard.sha256
+        self._submit(self._fingerprinting, self._hash_pixels, self._path())
+        self._number, self._end = shard.number + 1, shard.end
 
     def add(self, record: Record, pixels: Pixels) -> None:
         """Append an image with `pixels` (H, W, 3); splits must come in the order of SPLITS."""
         if self._records and self._records[-1].split != record.split:
             assert SPLITS.index(self._records[-1].split) < SPLITS.index(record.split), "splits out of order"
-            self._flush()
-        assert pixels.shape == self._buffer.shape[1:]
+            self._finish_shard()
+        assert pixels.shape == (*self._image_size, 3)
         assert pixels.dtype == np.uint8
-        self._buffer[self._buffered] = pixels
-        self._buffered += 1
+        if self._file is None:
+            self._file = self._path().open("wb")
+            self._write_header(self._file)
+        self._file.write(pixels.data)
+        self._rows += 1
         self._records.append(record)
-        if self._buffered == SHARD_IMAGES:
-            self._flush()
+        if self._rows == SHARD_IMAGES:
+            self._finish_shard()
 
     def skip(self, record: Record, reason: str) -> None:
         """Leave out an image and its captions, and record the reason."""
-        self._skipped.append({"path": record.path, "reason": reason})
+        for items in (self._skipped, self._unlisted):
+            items.append({"path": record.path, "reason": reason})
 
     def finish(self, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Write the last shard, the manifests and stats.json, which also records `settings`; returns the stats."""
-        self._flush()
-        images, captions = _image_table(self._records), _caption_table(self._records)
-        for table in (images, captions):
+        self._finish_shard()
+        tables = {"images.parquet": _image_table(self._records), "captions.parquet": _caption_table(self._records)}
+        self._wait(0)
+        for name, table in tables.items():
+            pq.write_table(table, self._folder / name)
+            self._sha256[name] = hash_file(self._folder / name)
             self._hash.update(json.dumps(table.to_pydict()).encode())
-        pq.write_table(images, self._folder / "images.parquet")
-        pq.write_table(captions, self._folder / "captions.parquet")
         stats = {
             "format_version": FORMAT_VERSION,
             "dataset_name": self._dataset_name,
-            "image_size": list(self._buffer.shape[1:3]),
+            "image_size": list(self._image_size),
             "splits": {split: vars(size) for split, size in split_sizes(self._records).items()},
             "skipped": self._skipped,
             "settings": dict(settings or {}),
             "fingerprint": self._hash.hexdigest(),
-            "sha256": hash_files(self._folder),
+            "sha256": dict(sorted(self._sha256.items())),
         }
         write_record(self._folder / "stats.json", stats)
+        self.close()
         return stats
 
-    def _flush(self) -> None:
-        if self._buffered:
-            pixels = self._buffer[: self._buffered]
-            self._hash.update(pixels.data)
-            with _shard_path(self._folder, self._shards).open("wb") as file:
-                write_npy_header(file, pixels.dtype, pixels.shape)
-                file.write(pixels.data)
-            self._shards += 1
-            self._buffered = 0
+    def close(self) -> None:
+        """End the threads when they have done what was given to them; a shard that is not full remains unfinished."""
+        if self._file is not None:
+            self._file.close()
+        for threads in (self._fingerprinting, self._sealing):
+            threads.shutdown()
+
+    def _finish_shard(self) -> None:
+        if self._file is None:
+            return
+        self._file.seek(0)
+        self._write_header(self._file)
+        self._file.close()
+        end = len(self._records) + len(self._skipped)
+        shard = Shard(self._number, self._end, end, self._unlisted)
+        self._submit(self._fingerprinting, self._hash_pixels, self._path())
+        self._submit(self._sealing, self._seal, shard, self._path())
+        self._number, self._end, self._rows, self._file, self._unlisted = self._number + 1, end, 0, None, []
+        self._wait(MAX_PENDING)
+
+    def _write_header(self, file: BinaryIO) -> None:
+        write_npy_header(file, np.dtype(np.uint8), (self._rows, *self._image_size, 3))
+
+    def _path(self) -> Path:
+        return shard_path(self._folder, self._number)
+
+    def _submit(self, threads: ThreadPoolExecutor, task: Callable[..., None], *arguments: Any) -> None:
+        self._pending.append(threads.submit(task, *arguments))
+
+    def _wait(self, pending: int) -> None:
+        """Wait until at most so many tasks are pending, and raise what they raised."""
+        while len(self._pending) > pending:
+            self._pending.popleft().result()
+
+    def _seal(self, shard: Shard, path: Path) -> None:
+        sync_path(path)
+        self._sha256[path.name] = hash_file(path)
+        self._on_shard(replace(shard, sha256=self._sha256[path.name]))
+
+    def _hash_pixels(self, path: Path) -> None:
+        with path.open("rb", buffering=0) as file:
+            read_npy_header(file)
+            while block := file.read(HASHED_BYTES):
+                self._hash.update(block)
 
 
 def training_labels(records: list[Record]) -> list[int]:
@@ -207,9 +295,9 @@ class PreparedStore:
 
     def _shard(self, index: int) -> Pixels:
         if index not in self._shards:
-            self._check_files([_shard_path(self.root, index).name])
+            self._check_files([shard_path(self.root, index).name])
             # A plain array over the map: slicing np.memmap itself takes several microseconds longer each time.
-            self._shards[index] = np.asarray(np.load(_shard_path(self.root, index), mmap_mode="r"))
+            self._shards[index] = np.asarray(np.load(shard_path(self.root, index), mmap_mode="r"))
         return self._shards[index]
 
     def verify(self) -> int:
@@ -245,14 +333,15 @@ class PreparedStore:
         return {**self.__dict__, "_shards": {}}  # a pickled map would include its pixels
 
 
-def _shard_path(root: Path, index: int) -> Path:
+def shard_path(root: Path, index: int) -> Path:
+    """Where a store has its shard of this number."""
     return root / f"shard-{index:05d}.npy"
 
 
 def _shard_paths(root: Path) -> list[Path]:
     """Paths of the shards, numbered from 0 up to the first gap."""
     paths: list[Path] = []
-    while (path := _shard_path(root, len(paths))).is_file():
+    while (path := shard_path(root, len(paths))).is_file():
         paths.append(path)
     return paths
 

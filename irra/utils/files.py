@@ -66,7 +66,7 @@ def replace_files(*paths: Path, tidy: bool = True) -> Iterator[list[Path]]:
                 claims.enter_context(_claimed(temporary))
             yield temporaries
             for temporary in temporaries:
-                _sync(temporary)
+                sync_path(temporary)
             if len(paths) > 1:
                 paths[0].unlink(missing_ok=True)
             for temporary, path in reversed(list(zip(temporaries, paths, strict=True))):
@@ -77,14 +77,19 @@ def replace_files(*paths: Path, tidy: bool = True) -> Iterator[list[Path]]:
             _raise_if_full(error, paths[0])
             raise
     for folder in {path.parent for path in paths}:
-        _sync(folder)
+        sync_path(folder)
 
 
 @contextmanager
-def replace_folder(path: Path) -> Iterator[Path]:
+def replace_folder(path: Path, *, resume: bool = False) -> Iterator[Path]:
     """Yield an empty temporary folder next to `path`; it replaces `path` on success and is removed otherwise.
 
     If `path` is a link to a folder, the folder that it points to is replaced. The folder is locked until then.
+
+    Args:
+        path: The folder.
+        resume: Yield `<path>.partial.tmp/new`, which stays if its writer fails or is killed: the next one finds it as
+            it was left. A writer notes beside it what is finished; if it fails without a note, nothing stays.
 
     Raises:
         UserError: Another process is writing the folder.
@@ -95,21 +100,30 @@ def replace_folder(path: Path) -> Iterator[Path]:
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"{path} is a file; a folder cannot be written in its place")
     with locked(path):
-        temporary, previous = _temporary(path), path.with_name(path.name + ".previous.tmp")
+        previous = path.with_name(path.name + ".previous.tmp")
         _recover(path, previous)
         for unfinished in leftovers(path):
             shutil.rmtree(unfinished, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        outer = partial_folder(path) if resume else _temporary(path)
+        temporary = outer / "new" if resume else outer
+        temporary.mkdir(parents=True, exist_ok=resume)
         try:
             yield temporary
             _sync_tree(temporary)
             _exchange(temporary, path, previous)
         except BaseException as error:
-            shutil.rmtree(temporary, ignore_errors=True)
+            if not resume or len(list(outer.glob("*"))) < 2:
+                shutil.rmtree(outer, ignore_errors=True)
             _raise_if_full(error, path)
             raise
-        _sync(path.parent)
-        shutil.rmtree(previous, ignore_errors=True)
+        sync_path(path.parent)
+        for old in (previous, outer):
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def partial_folder(path: Path) -> Path:
+    """Where `replace_folder` keeps what is finished of the folder `path`, to go on from."""
+    return path.with_name(f"{path.name}.partial.tmp")
 
 
 def remove_abandoned(folder: Path, name: str | None = None) -> None:
@@ -258,11 +272,11 @@ def _recover(path: Path, previous: Path) -> None:
 def _sync_tree(folder: Path) -> None:
     for parent, _, names in os.walk(folder):
         for name in names:
-            _sync(Path(parent, name))
-        _sync(Path(parent))
+            sync_path(Path(parent, name))
+        sync_path(Path(parent))
 
 
-def _sync(path: Path) -> None:
+def sync_path(path: Path) -> None:
     """Flush a file's bytes, or a folder's entries, to disk, so that a rename cannot get there before them."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -171,6 +171,34 @@ def test_a_killed_process_leaves_the_previous_folder_and_the_next_one_succeeds(t
     assert names(tmp_path) == ["store"]
 
 
+def write_half_and_note(path: Path, error: BaseException, **notes: str) -> None:
+    with replace_folder(path, resume=True) as folder:
+        fill(folder, a="finished", b="half")
+        fill(folder.parent, **notes)
+        raise error
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_what_a_writer_noted_before_it_failed_is_there_for_the_next_one(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    fill(tmp_path / "store", a="old")
+    with pytest.raises(error, match="midway"):
+        write_half_and_note(tmp_path / "store", error("midway"), note="a")
+    assert names(tmp_path / "store") == ["a"]
+    assert names(tmp_path) == ["store", "store.partial.tmp"]
+    with replace_folder(tmp_path / "store", resume=True) as folder:
+        assert (names(folder), (folder.parent / "note").read_text()) == (["a", "b"], "a")
+    assert names(tmp_path / "store") == ["a", "b"]
+    assert names(tmp_path) == ["store"]
+
+
+def test_of_a_writer_that_failed_without_a_note_nothing_stays(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="midway"):
+        write_half_and_note(tmp_path / "store", OSError("midway"))
+    assert names(tmp_path) == []
+
+
 def test_a_kill_between_the_two_renames_is_mended_by_the_next_write(tmp_path: Path) -> None:
     fill(tmp_path / "store.previous.tmp", a="old")
     with pytest.raises(OSError, match="midway"):

@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from irra.data import images as decoding
 from irra.data.images import BadImage, load_image, load_images
 
 SIZE = (24, 8)
@@ -186,18 +187,24 @@ def test_a_bad_image_survives_the_way_back_from_a_worker() -> None:
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> list[Path]:
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """More than fit into the memory that processes share, which are started for so few."""
+    monkeypatch.setattr(decoding, "IMAGES_PER_WORKER", 8)
+    monkeypatch.setattr(decoding, "CHUNK_IMAGES", 4)
     rng = np.random.default_rng(0)
     pictures = (Image.fromarray(rng.integers(0, 256, (40, 20, 3), dtype=np.uint8)) for _ in range(70))
     return [saved(image, tmp_path / f"{number}.png") for number, image in enumerate(pictures)]
 
 
-def test_many_processes_yield_what_a_plain_loop_yields_in_the_same_order(files: list[Path]) -> None:
-    files[13].write_bytes(b"x")
-    found = list(load_images(files, SIZE, workers=2))
-    assert isinstance(found[13], BadImage)
-    assert found[13].path == files[13]
-    for position in set(range(len(files))) - {13}:
+@pytest.mark.parametrize("workers", [2, 3])
+def test_many_processes_yield_what_a_plain_loop_yields_in_the_same_order(files: list[Path], workers: int) -> None:
+    bad = {0, 13, 23, 35, 69}  # also at the very end of the memory that processes share, when it is used first
+    for number in bad:
+        files[number].write_bytes(b"x")
+    found = list(load_images(files, SIZE, workers))
+    assert len(found) == len(files)
+    assert {item.path for item in found if isinstance(item, BadImage)} == {files[number] for number in bad}
+    for position in set(range(len(files))) - bad:
         assert np.array_equal(found[position], load_image(files[position], SIZE))
 
 
@@ -219,8 +226,9 @@ def running(pid: int) -> bool:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_workers_do_not_outlive_a_killed_parent(files: list[Path]) -> None:
     script = (
-        "import multiprocessing, sys, time; from pathlib import Path; from irra.data.images import load_images\n"
-        "images = load_images([Path(path) for path in sys.argv[1:]], (24, 8), workers=2); next(images)\n"
+        "import multiprocessing, sys, time; from pathlib import Path; from irra.data import images\n"
+        "images.IMAGES_PER_WORKER = 8\n"
+        "images = images.load_images([Path(path) for path in sys.argv[1:]], (24, 8), workers=2); next(images)\n"
         "print(*(child.pid for child in multiprocessing.active_children()), flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", script, *map(str, files)]

@@ -1,8 +1,12 @@
+import hashlib
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +16,15 @@ from PIL import Image
 
 from irra.config import PrepareConfig
 from irra.data import images as decoding
+from irra.data import preparation
+from irra.data import store as storing
 from irra.data.datasets import Record, warn_of_other_sizes
-from irra.data.images import load_image
+from irra.data.images import BadImage, load_image
 from irra.data.preparation import _found_elsewhere, hold_out_val, prepare, prepare_dataset
 from irra.data.store import PreparedStore
 from irra.utils.cores import available_cores
 from irra.utils.errors import UserError
+from irra.utils.files import partial_folder
 from irra.utils.records import sealed
 from tests.imports import ROOT
 
@@ -85,16 +92,76 @@ def test_the_stats_are_those_of_the_file_and_count_every_split(tmp_path: Path, s
     }
 
 
-def test_the_store_is_byte_for_byte_the_same_whatever_the_number_of_workers(
+SHARD = 4  # images; so that splits fill several shards, the last of which is not full
+
+
+def write_plainly(source: Path, target: Path) -> dict[str, Any]:
+    """What prepare should write for `on_bad_image: skip`, one thing after the other; returns some of its stats."""
+    entries = json.loads((source / "annotations.json").read_text())
+    entries.sort(key=lambda entry: ["train", "val", "test"].index(entry["split"]))
+    digest = hashlib.sha256(f"(1, {SIZE[0]}, {SIZE[1]})".encode())
+    good, pixels, skipped = [], [], []
+    for entry in entries:
+        try:
+            pixels.append(load_image(source / "imgs" / entry["file_path"], SIZE))
+            good.append(entry)
+        except BadImage as error:
+            skipped.append({"path": entry["file_path"], "reason": error.reason})
+    digest.update(np.stack(pixels).tobytes())
+    train = sorted({entry["id"] for entry in good if entry["split"] == "train"})
+    captions = [(number, text) for number, entry in enumerate(good) for text in entry["captions"]]
+    images = {
+        "image_id": list(range(len(good))),
+        "pid": [entry["id"] for entry in good],
+        "label": [train.index(entry["id"]) if entry["split"] == "train" else -1 for entry in good],
+        "split": [entry["split"] for entry in good],
+        "path": [entry["file_path"] for entry in good],
+    }
+    texts = {
+        "caption_id": list(range(len(captions))),
+        "image_id": [number for number, _ in captions],
+        "text": [text for _, text in captions],
+    }
+    target.mkdir()
+    shards = 0
+    for split in ("train", "val", "test"):
+        rows = [image for image, entry in zip(pixels, good, strict=True) if entry["split"] == split]
+        for start in range(0, len(rows), SHARD):
+            np.save(target / f"shard-{shards:05d}.npy", np.stack(rows[start : start + SHARD]))
+            shards += 1
+    for table in (images, texts):
+        digest.update(json.dumps(table).encode())
+    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in target.iterdir()}
+    return {"skipped": skipped, "fingerprint": digest.hexdigest(), "sha256": hashes}
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards are small."""
+    monkeypatch.setattr(storing, "SHARD_IMAGES", SHARD)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.filterwarnings("ignore:.*images skipped")
+def test_the_store_is_that_of_a_plain_loop_whatever_the_number_of_workers(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(decoding, "CHUNK_IMAGES", 3)
     monkeypatch.setattr(decoding, "IMAGES_PER_WORKER", 8)
-    for workers in (1, 2):
-        prepare(config(tmp_path), source, tmp_path / str(workers), workers=workers)
-    files = sorted(path.name for path in (tmp_path / "1").iterdir())
-    assert files == sorted(path.name for path in (tmp_path / "2").iterdir())
-    for name in files:
-        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+    for bad in ("1/0.png", "4/2.png", "7/4.png", "2/0.png", "0/3.png", "6/4.png"):  # first, inner and last of a split
+        (source / "imgs" / bad).write_bytes(b"")
+    (source / "imgs" / "5" / "1.png").unlink()
+    expected = write_plainly(source, tmp_path / "plain")
+    shards = contents(tmp_path / "plain")
+    stores = []
+    for workers in (1, 2, 3):
+        stats = prepare(config(tmp_path, on_bad_image="skip"), source, tmp_path / str(workers), workers=workers)
+        stores.append(contents(tmp_path / str(workers)))
+        assert shards == {name: data for name, data in stores[-1].items() if name.endswith(".npy")}
+        assert expected["skipped"] == stats["skipped"]
+        assert expected["fingerprint"] == stats["fingerprint"]
+        assert expected["sha256"].items() <= stats["sha256"].items()
+    assert stores[0] == stores[1] == stores[2]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -170,7 +237,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_an_error_half_way_leaves_the_previous_store_and_nothing_beside_it(tmp_path: Path, source: Path) -> None:
+def test_an_error_half_way_leaves_the_previous_store_and_what_is_finished_beside_it(
+    tmp_path: Path, source: Path
+) -> None:
     target = tmp_path / "data" / "prepared"
     prepare(config(tmp_path), source, target)
     before = contents(target)
@@ -178,7 +247,170 @@ def test_an_error_half_way_leaves_the_previous_store_and_nothing_beside_it(tmp_p
     with pytest.raises(UserError):
         prepare(config(tmp_path), source, target)
     assert contents(target) == before
+    assert sorted(target.parent.iterdir()) == [target, partial_folder(target)]
+
+
+def test_an_error_before_anything_is_finished_leaves_nothing(tmp_path: Path, source: Path) -> None:
+    (source / "imgs" / "7" / "4.png").write_bytes(b"no image")  # the last of the first split, all in one shard
+    with pytest.raises(UserError):
+        prepare(config(tmp_path), source, tmp_path / "data" / "prepared")
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The images that are decoded from now on."""
+    found: list[str] = []
+
+    def load(paths: Iterable[Path], size: tuple[int, int], workers: int) -> Iterator[Any]:
+        for path in paths:
+            found.append(f"{path.parent.name}/{path.name}")
+            yield from decoding.load_images([path], size, workers)
+
+    monkeypatch.setattr(preparation, "load_images", load)
+    return found
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from irra.config import PrepareConfig
+from irra.data import images, store
+from irra.data.preparation import prepare
+from irra.data.resume import Notes
+
+class Killed(Notes):
+    def add(self, shard):
+        super().add(shard)
+        if shard.number == 2:
+            os.kill(os.getpid(), int(sys.argv[3]))
+
+if __name__ == "__main__":
+    store.SHARD_IMAGES, images.CHUNK_IMAGES, images.IMAGES_PER_WORKER, store.MAX_PENDING = 4, 3, 8, 0
+    import irra.data.preparation
+    irra.data.preparation.Notes = Killed
+    config = PrepareConfig.model_validate_json(sys.argv[4])
+    prepare(config, Path(sys.argv[1]), Path(sys.argv[2]), workers=int(sys.argv[5]))
+"""
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGKILL, 2), (signal.SIGTERM, 1), (signal.SIGINT, 1)])
+def test_a_killed_prepare_goes_on_where_it_was_stopped(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, workers: int
+) -> None:
+    (tmp_path / "killed.py").write_text(KILLED)
+    target = tmp_path / "data" / "prepared"
+    command = [sys.executable, str(tmp_path / "killed.py"), str(source), str(target), str(int(number))]
+    command += [config(tmp_path).model_dump_json(), str(workers)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == -number, done.stderr
+    assert not target.exists()
+    rest = decoded(monkeypatch)
+    prepare(config(tmp_path), source, target)
+    assert 0 < len(rest) <= len(SPLIT_OF_PID) * IMAGES - 3 * SHARD
     assert list(target.parent.iterdir()) == [target]
+    prepare(config(tmp_path), source, tmp_path / "undisturbed")
+    assert contents(target) == contents(tmp_path / "undisturbed")
+
+
+LAST = "6/4.png"  # in the order of the store
+
+
+@pytest.fixture
+def stopped(tmp_path: Path, source: Path, small: None) -> Path:
+    """Where a store should be whose last image was broken; one of the first shard was skipped."""
+    good = (source / "imgs" / LAST).read_bytes()
+    (source / "imgs" / LAST).write_bytes(b"no image")
+    with pytest.raises(UserError, match=LAST):
+        prepare(config(tmp_path), source, tmp_path / "data" / "prepared")
+    (source / "imgs" / LAST).write_bytes(good)
+    return tmp_path / "data" / "prepared"
+
+
+def gone_on(target: Path, source: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> list[str]:
+    """Prepare again, compare with a store that is made from nothing; returns the images that were decoded."""
+    with monkeypatch.context() as patch:
+        found = decoded(patch)
+        prepare(config(source.parent, **changes), source, target)
+    prepare(config(source.parent, **changes), source, target.parent / "undisturbed")
+    assert contents(target) == contents(target.parent / "undisturbed")
+    assert not partial_folder(target).exists()
+    return found
+
+
+def test_after_an_image_was_repaired_only_the_last_shard_is_made(
+    source: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert gone_on(stopped, source, monkeypatch) == ["6/3.png", LAST]
+
+
+def test_an_image_that_changed_meanwhile_is_read_again(
+    source: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = source / "imgs" / "3" / "2.png"  # the eighth, in the second shard
+    times = path.stat()
+    Image.new("RGB", (12, 30), "red").save(path)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # by its size alone
+    assert gone_on(stopped, source, monkeypatch)[:4] == ["1/4.png", "3/0.png", "3/1.png", "3/2.png"]
+
+
+def test_an_image_with_another_time_is_read_again(source: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = source / "imgs" / "3" / "2.png"
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    assert gone_on(stopped, source, monkeypatch)[0] == "1/4.png"
+
+
+def test_another_size_starts_over(source: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(gone_on(stopped, source, monkeypatch, image_size=[8, 16])) == 40
+
+
+def test_other_annotations_start_over_from_where_they_differ(
+    source: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = json.loads((source / "annotations.json").read_text())
+    del entries[[entry["file_path"] for entry in entries].index("3/2.png")]
+    (source / "annotations.json").write_text(json.dumps(entries))
+    assert gone_on(stopped, source, monkeypatch)[0] == "1/4.png"
+
+
+@pytest.mark.parametrize("name", ["new/shard-00001.npy", "shard-00001.json"])
+def test_a_damaged_shard_or_note_is_made_again(
+    source: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = partial_folder(stopped) / name
+    path.write_bytes(path.read_bytes()[:-3] + b"abc")
+    assert gone_on(stopped, source, monkeypatch)[0] == "1/4.png"
+
+
+@pytest.mark.filterwarnings("ignore:.*images skipped")
+def test_a_kept_shard_keeps_what_was_skipped_if_that_is_still_allowed(
+    tmp_path: Path, source: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, skipping = tmp_path / "data" / "prepared", config(tmp_path, on_bad_image="skip")
+    for bad in ("3/1.png", *(f"2/{number}.png" for number in range(IMAGES))):
+        (source / "imgs" / bad).write_bytes(b"no image")
+    with pytest.raises(UserError, match="no usable image is left in split 'val'"):
+        prepare(skipping, source, target)
+    shutil.copytree(target.parent, tmp_path / "again")
+    with pytest.raises(UserError, match=r"3/1\.png: not a"):
+        prepare(config(tmp_path), source, tmp_path / "again" / "prepared")
+    Image.new("RGB", (12, 30)).save(source / "imgs" / "2" / "0.png")
+    assert gone_on(target, source, monkeypatch, on_bad_image="skip")[0] == "2/0.png"
+
+
+def test_people_rendered_again_are_not_decoded_again(
+    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = {"train_ids": 3, "val_ids": 1, "test_ids": 1, "images_per_id": 2, "captions_per_image": 1, "seed": 0}
+    target, settings = tmp_path / "prepared", config(tmp_path, dataset_name="synthetic", synthetic=people)
+    with monkeypatch.context() as patch:
+        patch.setattr(preparation, "_check_splits", lambda *_: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            prepare_dataset(settings, target)
+    found = decoded(monkeypatch)
+    prepare_dataset(settings, target)
+    assert found == []
 
 
 def test_an_earlier_store_is_replaced(tmp_path: Path, source: Path) -> None:

@@ -1,6 +1,8 @@
+import errno
 import json
 import multiprocessing
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from irra.data.datasets import Record
-from irra.data.store import SHARD_IMAGES, PreparedStore, StoreWriter, training_labels
+from irra.data.store import SHARD_IMAGES, PreparedStore, Shard, StoreWriter, training_labels
 from irra.utils.errors import UserError
 from irra.utils.records import write_record
 
@@ -171,6 +173,45 @@ def test_splits_out_of_order_are_our_own_bug(tmp_path: Path) -> None:
     writer.add(Record(1, "a", ("x",), "test"), picture(0))
     with pytest.raises(AssertionError, match="out of order"):
         writer.add(Record(2, "b", ("x",), "train"), picture(1))
+
+
+def test_a_writer_that_keeps_shards_of_another_writes_the_same_store(tmp_path: Path) -> None:
+    skipped = RECORDS[3]
+    first = tmp_path / "first"
+    first.mkdir()
+    shards: list[Shard] = []
+    writer = StoreWriter(first, "mine", SIZE, shards.append)
+    for number, record in enumerate(RECORDS):
+        if record is skipped:
+            writer.skip(record, "small")
+        else:
+            writer.add(record, picture(number))
+    stats = writer.finish()
+    assert [(shard.start, shard.end) for shard in shards] == [
+        (0, SHARD_IMAGES + 1),
+        (SHARD_IMAGES + 1, SHARD_IMAGES + 6),
+        (SHARD_IMAGES + 6, SHARD_IMAGES + 10),
+        (SHARD_IMAGES + 10, SHARD_IMAGES + 17),
+    ]
+    for count in range(1, len(shards) + 1):
+        folder = tmp_path / str(count)
+        shutil.copytree(first, folder)
+        writer = StoreWriter(folder, "mine", SIZE)
+        for shard in shards[:count]:
+            writer.keep(shard, RECORDS[shard.start : shard.end])
+        for number, record in list(enumerate(RECORDS))[shards[count - 1].end :]:
+            writer.add(record, picture(number))
+        assert writer.finish() == stats
+
+
+def test_a_thread_that_cannot_write_is_no_secret(tmp_path: Path) -> None:
+    def fail(shard: Shard) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    writer = StoreWriter(tmp_path, "mine", SIZE, fail)
+    writer.add(RECORDS[0], picture(0))
+    with pytest.raises(OSError, match="full"):
+        writer.finish()
 
 
 def cut_in_half(path: Path) -> None:
