@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, cycle, islice
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -176,11 +177,21 @@ class _Slot:
 def _shared_slots(count: int, size: tuple[int, int]) -> Iterator[list[_Slot]]:
     """Yield `count` slots, as long as which this process and those that it started can read and write them."""
     slot_bytes = CHUNK_IMAGES * size[0] * size[1] * 3
+    with _shared_file() as path:
+        os.truncate(path, count * slot_bytes)
+        yield [_Slot(path, number * slot_bytes, size) for number in range(count)]
+
+
+@contextmanager
+def _shared_file() -> Iterator[Path]:
+    """Yield a file that other processes can open and that ends with this one: in memory, where the system has such."""
+    if not hasattr(os, "memfd_create"):
+        with NamedTemporaryFile() as named:
+            yield Path(named.name)
+        return
     file = os.memfd_create("pixels")
     try:
-        os.truncate(file, count * slot_bytes)
-        path = Path(f"/proc/{os.getpid()}/fd/{file}")
-        yield [_Slot(path, number * slot_bytes, size) for number in range(count)]
+        yield Path(f"/proc/{os.getpid()}/fd/{file}")
     finally:
         os.close(file)
 
