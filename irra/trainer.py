@@ -92,12 +92,14 @@ class Trainer:
         Raises:
             NonFiniteLoss: A loss is not finite; the message names epoch, step and loss. The optimizer has not stepped.
             Interrupted: SIGTERM or SIGINT arrived; the state has been saved.
+            ProcessLost: Another of the processes has ended; the state has been saved.
         """
         with stop_on_signals() as request:
             try:
-                while self.state.epoch <= self.config.num_epoch:
-                    self.train_epoch(reporter, request)
-                    self.validate_epoch(reporter, request)
+                with noticing_losses():
+                    while self.state.epoch <= self.config.num_epoch:
+                        self.train_epoch(reporter, request)
+                        self.validate_epoch(reporter, request)
             except ProcessLost as error:
                 request.is_last = True  # torchrun is about to send one to those that are left
                 self.save()
@@ -112,12 +114,10 @@ class Trainer:
         """
         state, config = self.state, self.config
         for batch in self.rest_of_epoch():
-            with noticing_losses():
-                self.step(batch)
+            self.step(batch)
             if state.step % config.log_period == 0 or state.step == self.steps:
                 self.report(reporter)
-            with noticing_losses():
-                stopped, due = self.world.any([request.signum is not None, self.state_is_due()])
+            stopped, due = self.world.any([request.signum is not None, self.state_is_due()])
             stopped = stopped and state.step < self.steps
             if stopped or due:
                 self.save()
@@ -133,17 +133,13 @@ class Trainer:
         state, config = self.state, self.config
         if state.epoch % config.eval_period == 0 or state.epoch == config.num_epoch:
             self.save()  # a validation takes long, and a signal does not wait for its end
-            with (
-                request.at_once(f"stopped in the validation after epoch {state.epoch}; run it again to resume"),
-                noticing_losses(),
-            ):
+            with request.at_once(f"stopped in the validation after epoch {state.epoch}; run it again to resume"):
                 metrics = self.validate()
             self.keep_if_best(metrics)
             reporter.epoch(metrics, state.epoch)
         state.epoch, state.step = state.epoch + 1, 0
         self.save()
-        with noticing_losses():
-            (stopped,) = self.world.any([request.signum is not None])
+        (stopped,) = self.world.any([request.signum is not None])
         if stopped and state.epoch <= config.num_epoch:
             request.stop(f"stopped after epoch {state.epoch - 1}; run it again to resume")
 
