@@ -83,21 +83,15 @@ def run(inputs: Inputs, outputs: Outputs, config: TrainConfig) -> dict[str, Any]
         same = fingerprint(config, store, tokens, weights)
         with open_state(outputs.checkpoints, same, outputs.checkpoints_uri) as states:
             trainer = build_trainer(store, tokens, config, weights, states, world)
-            result = train(trainer, outputs)
+            run_id = trainer.state.run_id or read_run_id(states)
+            with open_run("train", run_id=run_id, run_name=config.loss_names, system_metrics=True) as tracker:
+                trainer.state.run_id = tracker.run_id or run_id
+                write_run_id(states, trainer.state.run_id)
+                describe(tracker, trainer)
+                trainer.fit(Report(tracker, config.select_on))
+                result = publish(tracker, outputs, trainer)
             forget(states)  # last: who is killed before publishes again, and does not train again
             return result
-
-
-def train(trainer: Trainer, outputs: Outputs) -> dict[str, Any]:
-    """Train to the end and publish the model, in the MLflow run of this training."""
-    states, config = trainer.folder, trainer.config
-    run_id = trainer.state.run_id or read_run_id(states)
-    with open_run("train", run_id=run_id, run_name=config.loss_names, system_metrics=True) as tracker:
-        trainer.state.run_id = tracker.run_id or run_id
-        write_run_id(states, trainer.state.run_id)
-        describe(tracker, trainer)
-        trainer.fit(Report(tracker, config.select_on))
-        return publish(tracker, outputs, trainer)
 
 
 def check_splits(inputs: Inputs, train: TrainConfig, index: IndexConfig, registry: RegistryConfig) -> None:

@@ -98,7 +98,9 @@ class Trainer:
             try:
                 with noticing_losses():
                     while self.state.epoch <= self.config.num_epoch:
-                        self.train_epoch(reporter, request)
+                        for batch in self.rest_of_epoch():
+                            self.step(batch)
+                            self.after_step(reporter, request)
                         self.validate_epoch(reporter, request)
             except ProcessLost as error:
                 request.is_last = True  # torchrun is about to send one to those that are left
@@ -106,23 +108,21 @@ class Trainer:
                 raise ProcessLost(f"{error}; the state of {self.position()} is kept: run it again to resume") from None
         return self.state
 
-    def train_epoch(self, reporter: Reporter, request: StopRequest) -> None:
-        """Train to the end of the epoch, with a state from time to time.
+    def after_step(self, reporter: Reporter, request: StopRequest) -> None:
+        """Report and save when it is time to.
 
         Raises:
             Interrupted: A signal arrived in any of the processes; the state has been saved.
         """
-        state, config = self.state, self.config
-        for batch in self.rest_of_epoch():
-            self.step(batch)
-            if state.step % config.log_period == 0 or state.step == self.steps:
-                self.report(reporter)
-            stopped, due = self.world.any([request.signum is not None, self.state_is_due()])
-            stopped = stopped and state.step < self.steps
-            if stopped or due:
-                self.save()
-            if stopped:
-                request.stop(f"stopped in {self.position()}; run it again to resume")
+        state = self.state
+        if state.step % self.config.log_period == 0 or state.step == self.steps:
+            self.report(reporter)
+        stopped, due = self.world.any([request.signum is not None, self.state_is_due()])
+        stopped = stopped and state.step < self.steps
+        if stopped or due:
+            self.save()
+        if stopped:
+            request.stop(f"stopped in {self.position()}; run it again to resume")
 
     def validate_epoch(self, reporter: Reporter, request: StopRequest) -> None:
         """Validate if the epoch is one of those after which that is done, and go on to the next epoch.

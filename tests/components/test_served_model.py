@@ -46,7 +46,7 @@ def champion() -> Any:
 
 
 def as_dicts(hits: list[Hit]) -> list[dict[str, Any]]:
-    return [{"rank": hit.rank, "score": hit.score, "path": hit.path, "pid": hit.pid} for hit in hits]
+    return [{"rank": hit.rank, "score": pytest.approx(hit.score, abs=1e-6), "path": hit.path, "pid": hit.pid} for hit in hits]
 
 
 def test_the_champion_finds_what_the_engine_finds(registered: register.Inputs) -> None:
