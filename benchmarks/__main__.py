@@ -10,17 +10,17 @@ are printed as they come, then as one table, and written to benchmarks/results/<
 
 import argparse
 import os
-import shlex
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from datetime import UTC, datetime
 from threading import Timer
 
 from benchmarks.machine import commit, describe, name, versions
-from benchmarks.results import FOLDER, Result, Row, parse, table, write
+from benchmarks.results import FOLDER, Result, table, write
 
 # The parts that run unless others are named, and the seconds after which one is stopped: on a busy machine, the last
 # rows of some may be missing. `million` runs only if named.
@@ -57,7 +57,7 @@ def main() -> int:
     print(f"\n\n{table(results)}")
     if not arguments.small:
         path = FOLDER / f"{name(arguments.device)}.json"
-        write(path, machine, results)
+        write(path, machine, versions(), results)
         print(f"\nwritten to {os.path.relpath(path)}")
     return int(any(result.error for result in results.values()))
 
@@ -65,43 +65,39 @@ def main() -> int:
 def run(part: str, device: str, small: bool = False, limit: float | None = None) -> Result:
     """Run a part in a process of its own, printing its rows; after `limit` seconds it is stopped."""
     print(f"\n== {part}", flush=True)
+    result = Result(
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        commit=commit(),
+        command=f"python -m benchmarks --only {part} --device {device}",
+    )
     start = time.monotonic()
-    command = [sys.executable, "-m", "benchmarks.part", part, device, *(["--small"] if small else [])]
-    rows: list[Row] = []
-    notes: list[str] = []
-    with tempfile.TemporaryFile("w+") as messages:
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=messages, text=True, start_new_session=True)
-        timer = Timer(limit, _kill, [child]) if limit else None
+    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile("w+") as messages:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.part", part, device, *(["--small"] if small else [])],
+            stdout=subprocess.PIPE,
+            stderr=messages,
+            text=True,
+            env=os.environ | {"TMPDIR": scratch},  # a part that is stopped cannot remove its files
+            start_new_session=True,
+        )
+        timer = Timer(limit or threading.TIMEOUT_MAX, _kill, [child])
         try:
-            if timer is not None:
-                timer.start()
+            timer.start()
             assert child.stdout is not None
             for line in child.stdout:
-                row = parse(line)
-                if row is None:
-                    notes.append(line.rstrip("\n"))
-                else:
-                    rows.append(row)
-                print(line.rstrip("\n") if row is None else row.line(), flush=True)
+                print(result.take(line.rstrip("\n")), flush=True)
             status = child.wait()
         finally:
-            if timer is not None:
-                timer.cancel()
+            timer.cancel()
             _kill(child)
-        seconds = time.monotonic() - start
+        result.seconds = round(time.monotonic() - start, 1)
         messages.seek(0)
         last = (messages.read().strip().splitlines() or [""])[-1]
-    error = ""
     if status:
-        error = f"stopped after {seconds:.0f} s" if limit and seconds >= limit else f"exit status {status}: {last}"
-        print(f"  error: {error}", flush=True)
-    about = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", *command[1:]]),
-        "commit": commit(),
-        "versions": versions(),
-    }
-    return Result(rows, notes, round(seconds, 1), error, about)
+        stopped = limit is not None and result.seconds >= limit
+        result.error = f"stopped after {limit} s" if stopped else f"exit status {status}: {last}"
+        print(f"  error: {result.error}", flush=True)
+    return result
 
 
 def _kill(child: subprocess.Popen[str]) -> None:

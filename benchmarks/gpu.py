@@ -41,6 +41,7 @@ def measure(device: torch.device, small: bool, compilers: tuple[str, ...] = COMP
     """Measure the grid, then profile its first setting; `small` tries it with a tiny model."""
     start = time.monotonic()
     params = preset("tiny" if small else "cuhk-pedes")
+    turns, profiled = (1, 2) if small else (TURNS, PROFILED)
     grid = ((8, "bf16"),) if small else GRID
     rates = {precision: matrix_rate(device, DTYPES[precision]) for precision in {kind for _, kind in grid}}
     for precision, rate in rates.items():
@@ -58,12 +59,13 @@ def measure(device: torch.device, small: bool, compilers: tuple[str, ...] = COMP
                 continue
             try:
                 runs = {kind: Run(data, params, device, batch, precision, kind) for kind in compilers}
-                yield from measure_setting(runs, title, flop / rates[precision], (batch, precision))
+                yield from measure_setting(runs, title, flop / rates[precision], (batch, precision), turns)
                 if number == 0:
-                    yield from profile_runs(runs, title)
+                    yield from profile_runs(runs, title, profiled)
             except torch.OutOfMemoryError:
                 yield Row(title, "not measured: out of memory")
             runs = {}
+            torch.compiler.reset()  # else the next batch size would be compiled for any
             if device.type == "cuda":
                 torch.cuda.empty_cache()
 
@@ -96,13 +98,13 @@ class Run:
         return wall(lambda: self.train(STEPS)) / STEPS
 
 
-def measure_setting(runs: dict[str, Run], title: str, ideal: float, key: tuple[int, str]) -> Iterator[Row]:
+def measure_setting(runs: dict[str, Run], title: str, ideal: float, key: tuple[int, str], turns: int) -> Iterator[Row]:
     """Throughput of each run, and what the compiler is worth; a sample takes `ideal` seconds at the matrix rate."""
-    turns = alternate({kind: run.seconds for kind, run in runs.items()}, TURNS, SECONDS / 9)
+    measured = alternate({kind: run.seconds for kind, run in runs.items()}, turns, SECONDS / 9)
     for kind, run in runs.items():
-        rate = run.batch / turns.median(kind)
+        rate = run.batch / measured.median(kind)
         details = {
-            "a step (ms)": 1000 * turns.median(kind),
+            "a step (ms)": 1000 * measured.median(kind),
             "peak (GB)": run.peak / 1e9,
             f"first {WARM_UP} steps (s)": run.started,
             f"{EPOCHS} epochs of CUHK-PEDES (min)": EPOCHS * SAMPLES / rate / 60,
@@ -110,28 +112,29 @@ def measure_setting(runs: dict[str, Run], title: str, ideal: float, key: tuple[i
         yield Row(f"{title}, compile {kind}", rate, "images/s", ASKED.get(key, ""), details)
         yield Row(f"{title}, compile {kind}: of the matrix rate", 100 * ideal * rate, "%", ASKED_SHARE.get(key, ""))
     if len(runs) > 1:
-        yield Row(f"{title}: compiled", turns.ratio("off", "on"), "times as fast")
+        yield Row(f"{title}: compiled", measured.ratio("off", "on"), "times as fast")
 
 
-def profile_runs(runs: dict[str, Run], title: str) -> Iterator[Row]:
+def profile_runs(runs: dict[str, Run], title: str, steps: int) -> Iterator[Row]:
     """The share of time in which the device does nothing and, of the last run, its kernels."""
     for kind, run in runs.items():
-        idle, kernels = profile_run(run)
-        yield Row(f"{title}, compile {kind}: idle while training", 100 * idle, "%", "< 3")
-    for kernel, seconds in kernels.most_common(KERNELS):
-        yield Row(f"kernel {kernel[:100]}", 100 * seconds / kernels.total(), "% of the kernels' time")
+        idle, kernels = profile_run(run, steps)
+        busy = {"kernels a step (ms)": kernels.total() / steps / 1000}
+        yield Row(f"{title}, compile {kind}: idle while training", 100 * idle, "%", "< 3", busy)
+    for kernel, microseconds in kernels.most_common(KERNELS):
+        yield Row(f"kernel {kernel[:100]}", 100 * microseconds / kernels.total(), "% of the kernels' time")
     names = [kernel for kernel, _ in kernels.most_common() if any(word in kernel.lower() for word in ATTENTION)]
     yield Row("attention ran as", ", ".join(kernel[:100] for kernel in names[:4]) or "other kernels")
 
 
-def profile_run(run: Run) -> tuple[float, Counter[str]]:
+def profile_run(run: Run, steps: int) -> tuple[float, Counter[str]]:
     """The share of time in which nothing ran on the device, and the microseconds of each kernel, by name.
 
     On a CPU, which has no kernels, those of operators in their place.
     """
     on_gpu = run.device.type == "cuda"
-    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as profiler:
-        run.train(PROFILED)
+    with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiler:
+        run.train(steps)
     kind = DeviceType.CUDA if on_gpu else DeviceType.CPU
     events = [each for each in profiler.events() if each.device_type == kind and not each.is_user_annotation]
     kernels: Counter[str] = Counter()

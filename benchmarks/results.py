@@ -37,13 +37,24 @@ class Row:
 
 @dataclass
 class Result:
-    """The rows of one part, how they were made, and the error that ended it early, if any."""
+    """The rows of one part, other lines that it printed, and the error that ended it early, if any."""
 
-    rows: list[Row]
-    notes: list[str]
-    seconds: float
-    error: str
-    about: Mapping[str, Any]
+    date: str = ""
+    commit: str = ""
+    command: str = ""
+    seconds: float = 0.0
+    error: str = ""
+    rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def take(self, line: str) -> str:
+        """Add a line that the part printed, a row as JSON or anything else, and return it for print."""
+        try:
+            self.rows.append(Row(**json.loads(line)))
+        except (ValueError, TypeError):
+            self.notes.append(line)
+            return f"  {line}"
+        return self.rows[-1].line()
 
 
 def number(value: float) -> str:
@@ -63,17 +74,10 @@ def table(results: Mapping[str, Result]) -> str:
     return "\n".join(lines)
 
 
-def write(path: Path, machine: str, results: Mapping[str, Result]) -> None:
-    """Write results to a JSON file; parts in it that were not run again keep theirs."""
-    parts: dict[str, Any] = json.loads(path.read_text())["parts"] if path.is_file() else {}
-    parts |= {part: asdict(result) for part, result in results.items()}
+def write(path: Path, machine: str, versions: Mapping[str, str], results: Mapping[str, Result]) -> None:
+    """Write results to a JSON file, which keeps those of other parts if they were measured with the same versions."""
+    before: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    kept = before["parts"] if before.get("versions") == versions else {}
+    parts = kept | {part: asdict(result) for part, result in results.items()}
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"machine": machine, "parts": parts}, indent=2) + "\n")
-
-
-def parse(line: str) -> Row | None:
-    """The row that a part has printed as JSON; None if it has printed something else."""
-    try:
-        return Row(**json.loads(line))
-    except (ValueError, TypeError):
-        return None
+    path.write_text(json.dumps({"machine": machine, "versions": versions, "parts": parts}, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""How long commands take to start: warm, and cold, with no file of the environment in the system's memory."""
+"""How long commands take to start: warm, and cold, after the system has forgotten the environment's code."""
 
 import os
 import resource
@@ -34,7 +34,7 @@ def measure(device: torch.device, small: bool) -> Iterator[Row]:
             **{f"python -m {stage} --help": ([sys.executable, "-m", stage, "--help"], "") for stage in STAGES},
         }
         for what, (command, asked) in commands.items():
-            forget_files(sysconfig.get_path("purelib"), sysconfig.get_path("stdlib"))
+            forget_code(sysconfig.get_path("purelib"), sysconfig.get_path("stdlib"))
             cold, _ = run(command)
             warm = [run(command) for _ in range(1 if small else WARM)]
             seconds, cpu_seconds = map(median, zip(*warm, strict=True))
@@ -54,9 +54,11 @@ def cpu_of_children() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def forget_files(*folders: str) -> None:
-    """Drop all files below these folders from the system's cache, except those that a process holds."""
+def forget_code(*folders: str) -> None:
+    """Drop bytecode and libraries below these folders from the system's cache, except what a process holds."""
     for parent, _, names in chain.from_iterable(map(os.walk, folders)):
         for name in names:
-            with open(Path(parent, name), "rb") as file:
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            if name.endswith((".pyc", ".so")) or ".so." in name:
+                file = os.open(os.path.join(parent, name), os.O_RDONLY)
+                os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+                os.close(file)

@@ -1,7 +1,9 @@
 """The benchmarks: the reference step computes what the product does, and every part can run."""
 
+import json
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -97,14 +99,25 @@ def test_a_part_that_fails_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     assert "has no attribute 'main'" in capsys.readouterr().out
 
 
-def test_a_part_of_a_table_keeps_the_other_parts(tmp_path) -> None:
+def test_results_keep_parts_that_were_measured_with_the_same_versions(tmp_path) -> None:
     path = tmp_path / "results" / "machine.json"
+
+    def parts() -> list[str]:
+        return list(json.loads(path.read_text())["parts"])
+
     row = Row("a step", 1.5, "s", details={"peak (GB)": 2.0})
-    write(path, "one", {"training": Result([row], [], 1.0, "", {})})
-    write(path, "one", {"web": Result([], ["text"], 1.0, "", {})})
-    text = path.read_text()
-    assert '"peak (GB)": 2.0' in text
-    assert '"text"' in text
+    write(path, "one", {"torch": "2"}, {"training": Result(rows=[row])})
+    write(path, "one", {"torch": "2"}, {"web": Result(notes=["text"])})
+    assert parts() == ["training", "web"]
+    write(path, "one", {"torch": "3"}, {"web": Result()})
+    assert parts() == ["web"]
+
+
+def test_a_printed_row_comes_back() -> None:
+    row, result = Row("a step", 1.5, "s", "< 2", {"peak (GB)": 2.0}), Result()
+    result.take(json.dumps(asdict(row)))
+    result.take("12")
+    assert (result.rows, result.notes) == ([row], ["12"])
 
 
 @pytest.mark.parametrize(
