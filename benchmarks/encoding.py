@@ -18,7 +18,7 @@ from irra.utils.device import autocast
 
 GIVEN, CAPTIONS, IMAGES = "given order", "captions", "images"
 # By preset: images, captions and rows of a batch.
-SIZES = {"cuhk-pedes": (24, 256, 32), "synthetic": (512, 4096, 256)}
+SIZES = {"synthetic": (512, 4096, 256), "cuhk-pedes": (16, 192, 32)}
 TIMES_ON_GPU = 32  # as many, in batches of the same size
 TURNS, SECONDS = 3, 12
 

@@ -65,7 +65,7 @@ def measure(device: torch.device, small: bool, compilers: tuple[str, ...] = COMP
             except torch.OutOfMemoryError:
                 yield Row(title, "not measured: out of memory")
             runs = {}
-            torch.compiler.reset()  # else the next batch size would be compiled for any
+            torch.compiler.reset()  # else it would compile the next batch size for any
             if device.type == "cuda":
                 torch.cuda.empty_cache()
 

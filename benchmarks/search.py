@@ -20,7 +20,7 @@ from irra.utils.cores import available_cores
 
 VIT, SMALL = "ViT-B-16-quickgelu", "irra-small"
 GALLERY, SENTENCES, TOP_K = 100_000, 100, 10
-PHOTOGRAPHS = {VIT: 32, SMALL: 1024}  # number of files to index with each backbone
+PHOTOGRAPHS = {VIT: 16, SMALL: 512}  # number of files to index with each backbone
 COLOURS = ("red", "green", "blue", "black", "white", "grey", "pink", "brown", "yellow", "orange")
 
 
@@ -48,7 +48,7 @@ def measure_sentences(folder: Path, size: int) -> Row:
 
 def measure_indexing(folder: Path, backbone: str, count: int) -> Row:
     """Pictures per second of `irra index`, and the share of that time that decoding alone takes."""
-    paths = write_pictures(folder / "pictures", count, min(count, 256))
+    paths = write_pictures(folder / "pictures", count, min(count, 128))
     encoder = Encoder(random_model(backbone))
     seconds = wall(lambda: index_folder(folder / "pictures", encoder, "random weights", folder / "index"))
     decoding = wall(lambda: list(load_images(paths, IMAGE_SIZE, available_cores())))
