@@ -67,6 +67,7 @@ def run(part: str, device: str, small: bool = False, limit: float | None = None)
     print(f"\n== {part}", flush=True)
     result = Result(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
+        load=round(os.getloadavg()[0], 1),
         commit=commit(),
         command=f"python -m benchmarks --only {part} --device {device}",
     )

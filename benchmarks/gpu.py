@@ -119,6 +119,9 @@ def profile_runs(runs: dict[str, Run], title: str, steps: int) -> Iterator[Row]:
     """The share of time in which the device does nothing and, of the last run, its kernels."""
     for kind, run in runs.items():
         idle, kernels = profile_run(run, steps)
+        if not kernels:
+            yield Row(f"{title}, compile {kind}: profile", "none: the profiler saw no kernels")
+            return
         busy = {"kernels a step (ms)": kernels.total() / steps / 1000}
         yield Row(f"{title}, compile {kind}: idle while training", 100 * idle, "%", "< 3", busy)
     for kernel, microseconds in kernels.most_common(KERNELS):
@@ -145,13 +148,12 @@ def profile_run(run: Run, steps: int) -> tuple[float, Counter[str]]:
 
 def idle_share(intervals: list[tuple[float, float]]) -> float:
     """The share of the time from the first start to the last end that lies in none of the intervals."""
-    ordered = sorted(intervals)
-    first = covered = ordered[0][0]
     idle = 0.0
-    for start, end in ordered:
+    first = covered = min((start for start, _ in intervals), default=0.0)
+    for start, end in sorted(intervals):
         idle += max(0.0, start - covered)
         covered = max(covered, end)
-    return idle / (covered - first)
+    return idle / (covered - first) if intervals else 0.0
 
 
 def flop_of_sample(data: Data, params: Params, device: torch.device) -> float:

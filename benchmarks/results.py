@@ -37,9 +37,13 @@ class Row:
 
 @dataclass
 class Result:
-    """The rows of one part, other lines that it printed, and the error that ended it early, if any."""
+    """The rows of one part, other lines that it printed, and the error that ended it early, if any.
+
+    `load` is the machine's load average in the minute before: processes that wanted to run.
+    """
 
     date: str = ""
+    load: float = 0.0
     commit: str = ""
     command: str = ""
     seconds: float = 0.0
