@@ -17,9 +17,8 @@ import tempfile
 import threading
 import time
 from datetime import UTC, datetime
-from threading import Timer
 
-from benchmarks.machine import commit, describe, name, versions
+from benchmarks.machine import commit, describe, has_gpu, name, versions
 from benchmarks.results import FOLDER, Result, table, write
 
 # The parts that run unless others are named, and the seconds after which one is stopped: on a busy machine, the last
@@ -36,30 +35,40 @@ ON_CPU = {
     "web": 40,
 }
 ON_GPU = {"gpu": 240, "training": 60, "encoding": 40}
-OTHERS = ("million",)
+PARTS = tuple(dict.fromkeys([*ON_CPU, *ON_GPU, "million"]))
 
 
 def main() -> int:
     """Run the parts; returns the exit status."""
-    known = (*ON_CPU, *ON_GPU, *OTHERS)
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure speed and memory.")
-    parser.add_argument("--only", default="", help=f"parts, joined by commas: {', '.join(dict.fromkeys(known))}")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--small", action="store_true", help="try the code with tiny sizes; writes no results")
-    arguments = parser.parse_args()
-    chosen: dict[str, float | None] = {part: None for part in arguments.only.split(",") if part}
-    if unknown := chosen.keys() - set(known):
-        parser.error(f"--only: unknown: {', '.join(sorted(unknown))}; choose from {', '.join(dict.fromkeys(known))}")
-    machine = describe(arguments.device)
+    arguments = parse_arguments()
+    device, small = arguments.device, arguments.small
+    machine = describe(device)
     print(f"machine: {machine}", flush=True)
-    parts = chosen or (ON_CPU if arguments.device == "cpu" else ON_GPU)
-    results = {part: run(part, arguments.device, arguments.small, limit) for part, limit in parts.items()}
+    limits = arguments.only or (ON_CPU if device == "cpu" else ON_GPU)
+    results = {part: run(part, device, small, limit) for part, limit in limits.items()}
     print(f"\n\n{table(results)}")
-    if not arguments.small:
-        path = FOLDER / f"{name(arguments.device)}.json"
+    if not small:
+        path = FOLDER / f"{name(device)}.json"
         write(path, machine, versions(), results)
         print(f"\nwritten to {os.path.relpath(path)}")
     return int(any(result.error for result in results.values()))
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The arguments; `only` are the named parts, without limits of time."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure speed and memory.")
+    parser.add_argument("--only", default="", help=f"parts, joined by commas: {', '.join(PARTS)}")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--small", action="store_true", help="try the code with tiny sizes; writes no results")
+    arguments = parser.parse_args()
+    arguments.only = {part: None for part in arguments.only.split(",") if part}
+    if unknown := arguments.only.keys() - set(PARTS):
+        parser.error(f"--only: unknown: {', '.join(sorted(unknown))}; choose from {', '.join(PARTS)}")
+    if "gpu" in arguments.only and arguments.device == "cpu" and not arguments.small:
+        parser.error("--only gpu: add --device cuda, or --small to try it on the CPU")
+    if arguments.device == "cuda" and not has_gpu():
+        parser.error("--device cuda: not available here")
+    return arguments
 
 
 def run(part: str, device: str, small: bool = False, limit: float | None = None) -> Result:
@@ -81,7 +90,7 @@ def run(part: str, device: str, small: bool = False, limit: float | None = None)
             env=os.environ | {"TMPDIR": scratch},  # a part that is stopped cannot remove its files
             start_new_session=True,
         )
-        timer = Timer(limit or threading.TIMEOUT_MAX, _kill, [child])
+        timer = threading.Timer(limit or threading.TIMEOUT_MAX, _kill, [child])
         try:
             timer.start()
             assert child.stdout is not None

@@ -25,6 +25,13 @@ def name(device: str) -> str:
     return _slug(f"cpu {re.sub(r'@.*|CPU|Processor|[(](R|TM)[)]', ' ', _processor())} {_cores()} cores")
 
 
+def has_gpu() -> bool:
+    """Whether there is a GPU that torch can use."""
+    import torch  # takes a second
+
+    return torch.cuda.is_available()
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that matter to speed."""
     return {"python": platform.python_version()} | {package: version(package) for package in PACKAGES}
