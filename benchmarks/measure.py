@@ -72,7 +72,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
         torch.mm(a, b, out=out)
         synchronise(device)
 
-    return 2 * size**3 / min(wall(multiply) for _ in range(5))
+    return 2 * size**3 / min(wall(multiply) for _ in range(10))
 
 
 def reset_peak(device: torch.device) -> None:

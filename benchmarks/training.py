@@ -42,10 +42,8 @@ class Setting:
 
 ASKED = {"fp32": "> 2", "bf16": "> 4", "memory": "< 0.5", "image": "> 1.3"}
 ON_CPU = (
-    Setting(
-        "ViT-B/16 384x128", "cuhk-pedes", 8, 3, {"fp32": "> 2", "bf16": "> 4", "memory": "< 0.5", "image": "> 1.3"}
-    ),
     Setting("irra-small 128x48", "synthetic", 32, 10),
+    Setting("ViT-B/16 384x128", "cuhk-pedes", 8, 3, ASKED),
 )
 ON_GPU = (Setting("ViT-B/16 384x128", "cuhk-pedes", 64, 4),)
 SMALL = (Setting("irra-tiny 96x32", "tiny", 8, 2),)
@@ -54,16 +52,16 @@ SECONDS = 60  # after which no turn of a setting starts
 
 def measure(device: torch.device, small: bool) -> Iterator[Row]:
     """Compare the steps for every model."""
-    rates = {name: matrix_rate(device, dtype) for name, dtype in DTYPES.items()}
-    for name, rate in rates.items():
-        yield Row(f"product of large matrices, {name}", rate / 1e12, "TFLOP/s")
+    rates = dict.fromkeys(DTYPES, 0.0)
     for setting in SMALL if small else ON_CPU if device.type == "cpu" else ON_GPU:
         with tempfile.TemporaryDirectory() as folder:
             yield from compare(setting, Path(folder), device, rates)
+    for name, rate in rates.items():
+        yield Row(f"product of large matrices, {name}", rate / 1e12, "TFLOP/s")
 
 
 def compare(setting: Setting, folder: Path, device: torch.device, rates: dict[str, float]) -> Iterator[Row]:
-    """Rows of both sides' time, phases and memory, and of their ratios."""
+    """Rows of both sides' time, phases and memory, and of their ratios; `rates` of matrix products rise if need be."""
     params = preset(setting.preset)
     changes = {"batch_size": setting.batch, "device": device.type, **compile_setting("off")}
     configs = {name: params.train.model_copy(update=changes | {"precision": name}) for name in DTYPES}
@@ -78,7 +76,9 @@ def compare(setting: Setting, folder: Path, device: torch.device, rates: dict[st
     flop = {name: side.count_flop() for name, side in sides.items()}  # which warms them up, too
     for side in sides.values():
         side.kept_by_others = sum(state_bytes(other.optimizer) for other in sides.values() if other is not side)
+    rise(rates, device)
     turns = alternate(sides, setting.turns, SECONDS)
+    rise(rates, device)
 
     title = f"{setting.name}, batch {setting.batch}"
     for name, side in sides.items():
@@ -93,6 +93,12 @@ def compare(setting: Setting, folder: Path, device: torch.device, rates: dict[st
         yield Row(f"{title}: memory in {name} against it", memory, "times as much", setting.asked.get("memory", ""))
     yield Row(f"{title}: a sample, forward and backward", flop["fp32"] / setting.batch / 1e9, "GFLOP")
     yield compare_image_passes(trainers["fp32"], title, setting.asked.get("image", ""))
+
+
+def rise(rates: dict[str, float], device: torch.device) -> None:
+    """Measure the FLOP per second of large matrix products again; other programs can only lower what is measured."""
+    for name, dtype in DTYPES.items():
+        rates[name] = max(rates[name], matrix_rate(device, dtype))
 
 
 def compare_image_passes(trainer: Trainer, title: str, asked: str) -> Row:
