@@ -17,7 +17,7 @@ from irra.ranking import Ranking, rank_gallery
 ROWS, WIDTH, TOP_K = 20_000, 512, 10
 MATCHES = (4, 20)  # of a query
 COMPARED, TURNS, SECONDS = 1000, 3, 10  # queries that are also ranked by a full sort, how often and how long
-LARGE, LARGE_QUERIES = 1_000_000, 400
+LARGE, LARGE_QUERIES = 1_000_000, 200
 CPU = torch.device("cpu")
 
 Features = tuple[Tensor, Tensor, Tensor, Tensor]
