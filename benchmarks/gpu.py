@@ -57,14 +57,16 @@ def measure(device: torch.device, small: bool, compilers: tuple[str, ...] = COMP
             if time.monotonic() - start > SECONDS:
                 yield Row(title, "not measured: no time left")
                 continue
-            try:
-                runs = {kind: Run(data, params, device, batch, precision, kind) for kind in compilers}
-                yield from measure_setting(runs, title, flop / rates[precision], (batch, precision), turns)
-                if number == 0:
-                    yield from profile_runs(runs, title, profiled)
-            except torch.OutOfMemoryError:
-                yield Row(title, "not measured: out of memory")
-            runs = {}
+            runs: dict[str, Run] = {}
+            for kind in compilers:
+                try:
+                    runs[kind] = Run(data, params, device, batch, precision, kind)
+                except RuntimeError as error:  # no memory left, or it does not compile
+                    yield Row(f"{title}, compile {kind}", f"failed: {str(error).splitlines()[0]}")
+            yield from measure_setting(runs, title, flop / rates[precision], (batch, precision), turns)
+            if number == 0:
+                yield from profile_runs(runs, title, profiled)
+            runs.clear()
             torch.compiler.reset()  # else it would compile the next batch size for any
             if device.type == "cuda":
                 torch.cuda.empty_cache()
