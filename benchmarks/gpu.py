@@ -62,9 +62,9 @@ def measure(device: torch.device, small: bool, compilers: tuple[str, ...] = COMP
                 try:
                     runs[kind] = Run(data, params, device, batch, precision, kind)
                 except RuntimeError as error:  # no memory left, or it does not compile
-                    yield Row(f"{title}, compile {kind}", f"failed: {str(error).splitlines()[0]}")
+                    yield Row(f"{title}, compile {kind}", f"failed: {str(error).partition(chr(10))[0]}")
             yield from measure_setting(runs, title, flop / rates[precision], (batch, precision), turns)
-            if number == 0:
+            if number == 0 and runs:
                 yield from profile_runs(runs, title, profiled)
             runs.clear()
             torch.compiler.reset()  # else it would compile the next batch size for any
