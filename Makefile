@@ -21,6 +21,8 @@ SEEDS ?=
 # How many processes train and evaluate together, one on each GPU; empty: one.
 GPUS ?=
 export IRRA_GPUS := $(GPUS)
+ONLY ?=
+DEVICE ?=
 INSTALLED := $(VENV)/.installed$(addprefix -,$(TORCH_BACKEND))
 # uv counts the same version from another index as installed, so a change of the torch build reinstalls these packages.
 OTHER_TORCH = $(if $(filter-out $(INSTALLED),$(wildcard $(VENV)/.installed*)),--reinstall-package torch --reinstall-package torchvision)
@@ -126,8 +128,8 @@ lint: setup ## check style and types
 format: setup ## fix the style where possible
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-bench: setup ## measure speed and memory on this machine
-	@$(BIN)/python -m benchmarks
+bench: setup ## measure speed and memory on this machine (ONLY=training,search; DEVICE=cuda)
+	@$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(DEVICE),--device $(DEVICE))
 
 lock: setup ## pin the newest versions that fit in requirements.txt
 	$(BIN)/uv pip compile --quiet --upgrade --universal --all-extras --no-header --no-annotate --no-emit-index-url pyproject.toml \

@@ -1,67 +1,63 @@
 """Ranking 20,000 queries against 20,000 images, a sort of every row in its place, and a gallery of a million.
 
-    python -m benchmarks.evaluation
-
-Random features with some signal. The ranking and the sort take turns, since other programs may run beside them.
+Random features with some signal.
 """
 
-import statistics
-import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.machine import describe
+from benchmarks.measure import alternate, peak_memory, reset_peak, wall
+from benchmarks.results import Row
 from irra.ranking import Ranking, rank_gallery
 
 ROWS, WIDTH, TOP_K = 20_000, 512, 10
 MATCHES = (4, 20)  # of a query
-COMPARED, TURNS = 2000, 3  # queries that are also ranked by a full sort, and how often
-LARGE, LARGE_QUERIES = 1_000_000, 400
-TARGET_SECONDS, TARGET_MEMORY = 9.0, 0.7
+COMPARED, TURNS, SECONDS = 1000, 3, 10  # queries that are also ranked by a full sort, how often and how long
+LARGE, LARGE_QUERIES = 1_000_000, 200
+CPU = torch.device("cpu")
 
 Features = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-def main() -> None:
-    """Print time, memory and differences from a sort of every row."""
-    print(f"machine: {describe()}", flush=True)
+def measure(device: torch.device, small: bool) -> Iterator[Row]:
+    """Measure the ranking, which runs on the CPU, alone and against the sort."""
+    scale = 100 if small else 1
     for matches in MATCHES:
-        features = random_features(ROWS, ROWS, matches)
-        measure(features, f"{matches} matches (target {TARGET_SECONDS:.0f} s, {TARGET_MEMORY} GB)")
-        compare_with_sort(features)
-    measure(random_features(LARGE_QUERIES, LARGE, MATCHES[0]), f"{MATCHES[0]} matches")
+        features = random_features(ROWS // scale, ROWS // scale, matches)
+        yield rank(features, f"{matches} matches", "< 9")
+        yield compare_with_sort(features, f"{matches} matches")
+    yield rank(random_features(LARGE_QUERIES // scale, LARGE // scale, MATCHES[0]), f"{MATCHES[0]} matches", "")
 
 
-def measure(features: Features, what: str) -> None:
-    """Print time, throughput and extra memory of a ranking."""
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is what is held now
-    before = peak_gigabytes()
-    seconds = timed(lambda: rank_gallery(*features, TOP_K))
-    extra = peak_gigabytes() - before
+def rank(features: Features, what: str, asked: str) -> Row:
+    """Seconds, pairs a second and extra memory of a ranking."""
+    reset_peak(CPU)
+    before = peak_memory(CPU)
+    seconds = wall(lambda: rank_gallery(*features, TOP_K))
+    extra = peak_memory(CPU) - before
     queries, gallery = len(features[0]), len(features[1])
-    million = queries * gallery / seconds / 1e6
-    print(
-        f"{queries:,} x {gallery:,}, {what}: {seconds:.1f} s, {million:.0f} million a second, {extra:.2f} GB",
-        flush=True,
-    )
+    details = {"million pairs a second": queries * gallery / seconds / 1e6, "extra memory (GB)": extra / 1e9}
+    return Row(f"{queries:,} x {gallery:,}, {what}", seconds, "s", asked, details)
 
 
-def compare_with_sort(features: Features) -> None:
-    """Print the median times of both for some of the queries, and the largest difference in average precision."""
+def compare_with_sort(features: Features, what: str) -> Row:
+    """Both for some of the queries, and the largest difference in average precision."""
     queries, gallery, query_pids, gallery_pids = features
     some = (queries[:COMPARED], gallery, query_pids[:COMPARED], gallery_pids)
-    turns = [(timed(lambda: rank_gallery(*some, TOP_K)), timed(lambda: sort_every_row(*some))) for _ in range(TURNS)]
-    ranked, sorted_ = (statistics.median(side) for side in zip(*turns, strict=True))
-    print(
-        f"    {COMPARED:,} queries: {ranked:.2f} s; sorted rows {sorted_:.2f} s, {sorted_ / ranked:.1f} times as long"
-    )
-    ranking = rank_gallery(*some, TOP_K)
-    print(f"    largest difference in average precision: {difference(ranking, sort_every_row(*some)):.0e}", flush=True)
+    expected = sort_every_row(*some)
+    sides = {
+        "ranked": lambda: wall(lambda: rank_gallery(*some, TOP_K)),
+        "sorted": lambda: wall(lambda: sort_every_row(*some)),
+    }
+    turns = alternate(sides, TURNS, SECONDS)
+    details = {f"{side} (s)": turns.median(side) for side in sides}
+    details["difference in average precision"] = difference(rank_gallery(*some, TOP_K), expected)
+    title = f"{len(some[0]):,} x {len(gallery):,}, {what}: sorting each row"
+    return Row(title, turns.ratio("sorted", "ranked"), "times as long", details=details)
 
 
 def sort_every_row(queries: Tensor, gallery: Tensor, query_pids: Tensor, gallery_pids: Tensor) -> Tensor:
@@ -88,20 +84,3 @@ def random_features(queries: int, gallery: int, matches: int) -> Features:
         for start in range(0, len(rows), people):
             features[start : start + people] += centres[: len(rows) - start]
     return noisy[0], noisy[1], pids[0], pids[1]
-
-
-def timed(call: Callable[[], object]) -> float:
-    """Return the seconds that a call takes."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def peak_gigabytes() -> float:
-    """Return the peak of this process's memory since it was last cleared."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1e6
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Images per second and memory of the prepare stage on JPEG files of the sizes in CUHK-PEDES, and what a million cost.
 
-python -m benchmarks.prepare
+make bench ONLY=prepare
 """
 
 import json
@@ -9,7 +9,7 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import describe
-from benchmarks.photographs import SIZES, write_pictures
+from benchmarks.photographs import write_pictures
+from benchmarks.results import Row
 from irra.config import PrepareConfig
 from irra.data.datasets import read_annotations
 from irra.data.preparation import prepare
@@ -48,6 +48,30 @@ class Cost:
 
 
 Round = dict[int, tuple[Cost, Cost]]  # by number of cores: of few images and of many
+
+
+def measure(device: object, small: bool) -> Iterator[Row]:
+    """Speed by cores, memory, and the arithmetic of a million images."""
+    numbers = measured()
+    counts = [int(name.removeprefix("ratio_")) for name in numbers if name.startswith("ratio_")]
+    for cores in counts:
+        rate, start, cpu_rate = (
+            numbers[f"{name}_{cores}"] for name in ("images_per_second", "start_seconds", "images_per_cpu_second")
+        )
+        million = {"start (s)": start, "a million (min)": (start + MILLION / rate) / 60}
+        yield Row(
+            f"{MANY} JPEG files, cores: {cores}", rate, "images/s", details=million | {"per CPU second": cpu_rate}
+        )
+    for cores in counts[1:]:
+        details = {"by CPU seconds": numbers[f"cpu_ratio_{cores}"]}
+        yield Row(
+            f"cores: {cores} over 1", numbers[f"ratio_{cores}"], "times as fast", f"> {0.85 * cores:.1f}", details
+        )
+    few, many = (numbers[f"pixels_mb_{images}"] for images in (FEW, MANY))
+    yield Row(f"memory of all processes but records, {MANY} images", many, "MB", details={f"{FEW} images (MB)": few})
+    time_each = {"ms an image": numbers["records_ms_per_image"]}
+    yield Row("records, with two captions each", numbers["records_kb_per_image"], "kB an image", details=time_each)
+    yield Row("pixels of a million images", MILLION * IMAGE_BYTES / 1e9, "GB")
 
 
 def measured() -> dict[str, float]:
@@ -103,33 +127,6 @@ def memory(costs: tuple[Cost, Cost], manifests: dict[int, Cost]) -> dict[str, fl
         "records_kb_per_image": (many.peak_mb - few.peak_mb) * 1000 / (MANY_ROWS - FEW_ROWS),
         "records_ms_per_image": (many.cpu_seconds - few.cpu_seconds) * 1000 / (MANY_ROWS - FEW_ROWS),
     }
-
-
-def main() -> None:
-    """Print what was measured, and the arithmetic for a million images."""
-    numbers = measured()
-    sizes = ", ".join(f"{height}x{width}" for height, width in dict.fromkeys(SIZES))
-    print(f"machine: {describe()}")
-    print(f"input:   {MANY} JPEG files ({PICTURES} pictures) of quality 90; height x width {sizes}")
-    print(f"output:  {IMAGE_SIZE[0]}x{IMAGE_SIZE[1]} uint8, {IMAGE_BYTES / 1000:.0f} kB an image\n")
-    print(f"{'cores':>8}{'images/s':>10}{'ratio':>7}{'start':>8}{'per CPU second':>16}{'ratio':>7}   a million images")
-    for cores in (int(name.removeprefix("ratio_")) for name in numbers if name.startswith("ratio_")):
-        rate, ratio, start, cpu_rate, cpu_ratio = (
-            numbers[f"{name}_{cores}"]
-            for name in ("images_per_second", "ratio", "start_seconds", "images_per_cpu_second", "cpu_ratio")
-        )
-        print(
-            f"{cores:>8}{rate:>10.0f}{ratio:>7.2f}{start:>6.1f} s{cpu_rate:>16.0f}{cpu_ratio:>7.2f}   "
-            f"{start:.1f} + {MILLION} / {rate:.0f} s = {(start + MILLION / rate) / 60:.0f} min, "
-            f"{MILLION * IMAGE_BYTES / 1e9:.0f} GB at {rate * IMAGE_BYTES / 1e6:.0f} MB/s"
-        )
-    few, many = (numbers[f"pixels_mb_{images}"] for images in (FEW, MANY))
-    kilobytes, milliseconds = numbers["records_kb_per_image"], numbers["records_ms_per_image"]
-    print(f"\nmemory:  of all processes, but for records: {few:.0f} MB with {FEW} images, {many:.0f} MB with {MANY}")
-    print(
-        f"records: with two captions, {kilobytes:.1f} kB and {milliseconds:.3f} ms an image: "
-        f"{kilobytes:.1f} GB and {milliseconds * MILLION / 60_000:.1f} min of a million"
-    )
 
 
 def run(source: Path, folder: Path, cores: int) -> Cost:
@@ -188,7 +185,3 @@ def write_annotations(root: Path, names: list[str]) -> None:
         for number, name in enumerate(names)
     ]
     (root / "annotations.json").write_text(json.dumps(entries))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,61 +1,25 @@
-"""Time of the tokenize stage at the size of CUHK-PEDES: 68,126 training captions, 60 masking draws.
-
-python -m benchmarks.tokenize
-"""
+"""The tokenize stage on as many captions as CUHK-PEDES trains with, with 60 masking draws."""
 
 import tempfile
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
+import torch
 
-from benchmarks.machine import describe
-from irra.config import load_params
-from irra.data.datasets import Record
-from irra.data.store import PreparedStore, StoreWriter
+from benchmarks.data import preset, write_store
+from benchmarks.measure import wall
+from benchmarks.results import Row
 from irra.data.tokens import write_tokens
 
-IMAGES = 34_063
-WORDS = 23.5  # mean length of a caption of CUHK-PEDES (Li et al., CVPR 2017)
-TARGET = 60.0
+IMAGES, CAPTIONS_EACH = 34_063, 2
 
 
-def main() -> None:
-    """Make captions, tokenize them, and print how long that took."""
-    config = load_params(Path("presets/cuhk-pedes.yaml")).tokenize
+def measure(device: torch.device, small: bool) -> Iterator[Row]:
+    """Tokenize made-up captions."""
+    config = preset("cuhk-pedes").tokenize
     with tempfile.TemporaryDirectory() as folder:
-        store = _write_store(Path(folder))
-        start = time.perf_counter()
-        write_tokens(store, config, Path(folder, "tokens"))
-        seconds = time.perf_counter() - start
-        megabytes = sum(path.stat().st_size for path in Path(folder, "tokens").iterdir()) / 1e6
-    words = np.mean([len(caption.split()) for caption in store.captions])
-    print(f"machine: {describe()}")
-    print(f"tokenize: {len(store.captions)} captions of {words:.1f} words, {config.mask_draws} draws:", end=" ")
-    print(f"{seconds:.1f} s (target {TARGET:.0f}), {megabytes:.0f} MB on disk")
-
-
-def _write_store(folder: Path) -> PreparedStore:
-    """Write tiny images with two captions each, with the vocabulary and length of real ones."""
-    rng = np.random.default_rng(0)
-    vocabulary = _vocabulary()
-    writer = StoreWriter(folder, "captions", (16, 16))
-    pixels = np.zeros((16, 16, 3), np.uint8)
-    for image in range(IMAGES):
-        lengths = rng.poisson(WORDS, 2)
-        captions = tuple(" ".join(rng.choice(vocabulary, max(3, length))) for length in lengths)
-        writer.add(Record(image // 3, f"{image}.png", captions, "train"), pixels)
-    writer.finish()
-    return PreparedStore.open(folder)
-
-
-def _vocabulary() -> np.ndarray:
-    """Return English words: the tokens of CLIP that are whole words."""
-    from open_clip.tokenizer import SimpleTokenizer
-
-    pieces = [piece[:-4] for piece in SimpleTokenizer().encoder if piece.endswith("</w>")]
-    return np.array([piece for piece in pieces if piece.isascii() and piece.isalpha() and len(piece) > 2][:9000])
-
-
-if __name__ == "__main__":
-    main()
+        splits = {"train": (IMAGES // (100 if small else 1), CAPTIONS_EACH)}
+        store = write_store(Path(folder, "prepared"), (16, 16), splits)
+        seconds = wall(lambda: write_tokens(store, config, Path(folder, "tokens")))
+    what = f"{len(store.captions):,} captions, {config.mask_draws} masking draws"
+    yield Row(what, seconds, "s", "< 60")

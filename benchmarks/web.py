@@ -1,12 +1,12 @@
 """Searches per second and response times of the search page with 20 users at once.
 
-python -m benchmarks.web                               # the model and index that `dvc repro` made
-python -m benchmarks.web /tmp/model /tmp/index
+It serves the model and the index that `dvc repro` made or, where there are none, random ones of the same size.
 """
 
 import http.client
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +17,15 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import numpy as np
+import torch
 
-from benchmarks.machine import describe
+from benchmarks.data import write_index
+from benchmarks.results import Row
 from components.layout import INDEX, MODEL
+from irra.layout import CONFIG, INDEX_INFO
 
 USERS, SEARCHES, EXPLANATIONS, WARM_UP = 20, 50, 3, 3
+PICTURES = 400  # as many as the default's test split has
 COLOURS = ("red", "green", "blue", "black", "white", "grey", "pink", "brown", "yellow", "orange")
 
 
@@ -33,32 +37,31 @@ class Visit:
     good: bool
 
 
-def main() -> None:
+def measure(device: torch.device, small: bool) -> Iterator[Row]:
     """Measure one user, 20 users who search, 20 who ask for explanations, and one who searches meanwhile."""
-    model, index = sys.argv[1:] or (str(MODEL), str(INDEX))
-    if not Path(index, "info.json").is_file():
-        raise SystemExit(f"{index}: no index; make one with `dvc repro index`, or name a model and an index")
-    print(f"machine: {describe()}")
-    with serving(model, index) as port:
-        visit(port, 0, "search", WARM_UP)
-        errors = measure(port, "search", 1, SEARCHES)
-        errors += measure(port, "search", USERS, SEARCHES)
-        visit(port, 0, "explain", WARM_UP)
-        errors += measure(port, "explain", 1, EXPLANATIONS)
-        errors += measure(port, "explain", USERS, EXPLANATIONS)
-        errors += measure_during_explanations(port)
-    raise SystemExit(f"{errors} requests failed" if errors else 0)
+    with tempfile.TemporaryDirectory() as folder:
+        made = (MODEL / CONFIG).is_file() and (INDEX / INDEX_INFO).is_file()
+        model, index = (MODEL, INDEX) if made else write_index(Path(folder), PICTURES)
+        yield Row("model and index", "those of dvc repro" if made else "random")
+        with serving(model, index) as port:
+            searches = SEARCHES // 10 if small else SEARCHES
+            visit(port, 0, "search", WARM_UP)
+            yield together(port, "search", 1, searches)
+            yield together(port, "search", USERS, searches)
+            visit(port, 0, "explain", WARM_UP)
+            yield together(port, "explain", 1, EXPLANATIONS)
+            yield together(port, "explain", USERS, EXPLANATIONS)
+            yield from during_explanations(port, searches)
 
 
 @contextmanager
-def serving(model: str, index: str) -> Iterator[int]:
+def serving(model: Path, index: Path) -> Iterator[int]:
     """Run a server in another process and yield its port."""
-    command = [sys.executable, "-m", "app.web", "--model", model, "--index", index, "--port", "0"]
+    command = [sys.executable, "-m", "app.web", "--model", str(model), "--index", str(index), "--port", "0"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
         line = server.stdout.readline()
-        print(line, end="")
         yield int(line.split()[-3].rpartition(":")[2])
     finally:
         server.terminate()
@@ -84,38 +87,33 @@ def visit(port: int, user: int, what: str, requests: int) -> list[Visit]:
     return visits
 
 
-def measure(port: int, what: str, count: int, requests: int) -> int:
-    """Let `count` users do the same at once, print the results, and return the number of errors."""
+def together(port: int, what: str, count: int, requests: int) -> Row:
+    """Let `count` users do the same at once."""
     start = time.perf_counter()
     with ThreadPoolExecutor(count) as users:
         visits = list(chain.from_iterable(users.map(lambda user: visit(port, user, what, requests), range(count))))
-    return show(f"{what}, users: {count}", visits, time.perf_counter() - start)
+    return summary(f"{what}, users: {count}", visits, time.perf_counter() - start)
 
 
-def measure_during_explanations(port: int) -> int:
-    """Measure cheap requests while all other users ask for explanations; return the number of errors."""
+def during_explanations(port: int, requests: int) -> Iterator[Row]:
+    """Let one user make cheap requests while all others ask for explanations."""
     with ThreadPoolExecutor(USERS) as users:
         explaining = [users.submit(visit, port, user, "explain", EXPLANATIONS) for user in range(1, USERS)]
-        errors = 0
         for what in ("search", "thumbnails/0"):
             start = time.perf_counter()
-            visits = visit(port, 0, what, SEARCHES)
+            visits = visit(port, 0, what, requests)
             running = sum(not work.done() for work in explaining)
-            name = f"{what}, users: 1, others explaining: {USERS - 1}, at the end still: {running}"
-            errors += show(name, visits, time.perf_counter() - start)
-        return errors + sum(not each.good for work in explaining for each in work.result())
+            name = f"{what}, users: 1, others explaining: {USERS - 1}, at the end {running}"
+            yield summary(name, visits, time.perf_counter() - start)
+        others = [each for work in explaining for each in work.result()]
+    if not all(each.good for each in others):
+        raise RuntimeError("an explanation failed")
 
 
-def show(name: str, visits: list[Visit], seconds: float) -> int:
-    """Print rate, response times and errors; return the number of errors."""
-    middle, high = 1000 * np.percentile([each.seconds for each in visits], [50, 95])
+def summary(name: str, visits: list[Visit], seconds: float) -> Row:
+    """Rate and response times; every request must have succeeded."""
     errors = sum(not each.good for each in visits)
-    print(
-        f"{name}, a second: {len(visits) / seconds:.0f}, median: {middle:.0f} ms, 95%: {high:.0f} ms, errors: {errors}",
-        flush=True,
-    )
-    return errors
-
-
-if __name__ == "__main__":
-    main()
+    if errors:
+        raise RuntimeError(f"{name}: {errors} of {len(visits)} requests failed")
+    middle, high = 1000 * np.percentile([each.seconds for each in visits], [50, 95])
+    return Row(name, len(visits) / seconds, "a second", details={"median (ms)": middle, "95% (ms)": high})

@@ -1,6 +1,6 @@
 """The approximate index of a large gallery: a graph of neighbours (HNSW, Malkov and Yashunin 2018) over 8-bit rows.
 
-It was chosen by measurement (benchmarks/search.py). Among a million vectors of 512 dimensions, it finds 99.9% of the
+It was chosen by measurement (benchmarks/million.py). Among a million vectors of 512 dimensions, it finds 99.9% of the
 best ten in about a third of the time that inverted lists need for the same recall, and it needs no training when
 pictures are added.
 """
