@@ -8,8 +8,6 @@ import json
 from dataclasses import asdict
 from importlib import import_module
 
-import torch
-
 
 def main() -> None:
     """Print each row as soon as it is measured."""
@@ -18,6 +16,8 @@ def main() -> None:
     parser.add_argument("device", choices=["cpu", "cuda"])
     parser.add_argument("--small", action="store_true")
     arguments = parser.parse_args()
+    import torch  # here, since the processes that some parts spawn import this module
+
     part = import_module(f"benchmarks.{arguments.part}")
     for row in part.measure(torch.device(arguments.device), arguments.small):
         print(json.dumps(asdict(row)), flush=True)
