@@ -145,8 +145,10 @@ def _cost(cores: int, function: Callable[..., None], *arguments: Any) -> Cost:
     start, cpu_start = time.perf_counter(), sum(os.times()[:4])
     function(*arguments)
     seconds, cpu_seconds = time.perf_counter() - start, sum(os.times()[:4]) - cpu_start
-    own, other = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return Cost(seconds, cpu_seconds, (own + cores * other) / 1000)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    own = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))  # getrusage counts the parent's, too
+    others = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return Cost(seconds, cpu_seconds, (own + cores * others) / 1000)
 
 
 def run_stage(source: Path, target: Path, workers: int) -> None:
