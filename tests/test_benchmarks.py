@@ -95,8 +95,8 @@ def test_the_benchmark_of_a_gpu_runs_with_a_small_model() -> None:
 
 def test_a_part_that_fails_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     result = run("results", "cpu")  # a module that measures nothing
-    assert "has no attribute 'main'" in result.error
-    assert "has no attribute 'main'" in capsys.readouterr().out
+    assert "has no attribute 'measure'" in result.error
+    assert "has no attribute 'measure'" in capsys.readouterr().out
 
 
 def test_results_keep_parts_that_were_measured_with_the_same_versions(tmp_path) -> None:
