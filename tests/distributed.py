@@ -30,12 +30,12 @@ from tests.trainers import CPU, Quiet, make_trainer
 
 LOSSES = ("sdm+mlm+id", "itc+id", "cmpm+mlm")
 SAMPLERS = ("random", "identity")
-STOPPED_AT = 9  # of 15 steps
-TRAINING = {"batch_size": 10, "num_epoch": 3, "warmup_epochs": 1, "log_period": 1, "temperature": 0.05, "lr": 1e-3}
+STOPPED_AT = 9  # of 10 steps
+TRAINING = {"batch_size": 10, "num_epoch": 2, "warmup_epochs": 1, "log_period": 1, "temperature": 0.05, "lr": 1e-3}
 
 
 def training_config(**changes: Any) -> TrainConfig:
-    """Three epochs of five steps, the last with 8 samples instead of 10."""
+    """Two epochs of five steps, the last with 8 samples instead of 10."""
     train = load_params(ROOT / "presets" / "tiny.yaml").train
     return train.model_copy(update={"device": "cpu", "test_batch_size": 3, **TRAINING, **changes})
 
