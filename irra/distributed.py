@@ -56,7 +56,7 @@ class World:
         return gathered
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean over the processes."""
+        """The mean over the processes, in place."""
         if self.size > 1:
             dist.all_reduce(values)
             values /= self.size
@@ -134,7 +134,7 @@ def joined() -> Iterator[World]:
         yield ALONE
         return
     try:
-        with noticing_losses(), ExitStack() as silence:
+        with noticing_lost_processes(), ExitStack() as silence:
             if rank > 0:
                 nowhere = silence.enter_context(open(os.devnull, "w"))
                 silence.enter_context(redirect_stdout(nowhere))
@@ -165,7 +165,7 @@ def _start_exchange() -> None:
 
 
 @contextmanager
-def noticing_losses() -> Iterator[None]:
+def noticing_lost_processes() -> Iterator[None]:
     """Tell the end of another process from failures of this one.
 
     Raises:

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from irra.checkpoint import StateFolder, TrainState, save_weights
 from irra.config import TrainConfig
 from irra.data.loader import Batch, TrainingData
-from irra.distributed import ProcessLost, noticing_losses
+from irra.distributed import ProcessLost, noticing_lost_processes
 from irra.evaluation import encode_split, text_to_image
 from irra.model import IRRA
 from irra.objective import objective
@@ -96,7 +96,7 @@ class Trainer:
         """
         with stop_on_signals() as request:
             try:
-                with noticing_losses():
+                with noticing_lost_processes():
                     while self.state.epoch <= self.config.num_epoch:
                         for batch in self.rest_of_epoch():
                             self.step(batch)

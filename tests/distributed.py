@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from socket import socket
@@ -26,7 +25,7 @@ from irra.objective import objective
 from irra.utils.errors import Interrupted
 from tests.imports import ROOT
 from tests.models import small_model
-from tests.trainers import CPU, Quiet, make_trainer
+from tests.trainers import CPU, Meets, Quiet, make_trainer
 
 LOSSES = ("sdm+mlm+id", "itc+id", "cmpm+mlm")
 SAMPLERS = ("random", "identity")
@@ -68,19 +67,6 @@ def all_steps(data: TrainingData, world: World) -> dict[str, Any]:
     }
 
 
-class Meets(Quiet):
-    """A reporter that gets a signal at a step."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__()
-        self._signum = signum
-
-    def step(self, row: Mapping[str, float], step: int) -> None:
-        super().step(row, step)
-        if step == STOPPED_AT:
-            os.kill(os.getpid(), self._signum)
-
-
 def work(store: PreparedStore, tokens: TokenStore, results: Path, world: World) -> None:
     """Compute all steps, train to the end, and begin a training whose last process gets a signal."""
     config = training_config()
@@ -94,7 +80,7 @@ def work(store: PreparedStore, tokens: TokenStore, results: Path, world: World) 
     if world.first:
         torch.save(found, results / f"{world.size}.pt")
     last = world.rank == world.size - 1
-    reporter = Meets({2: signal.SIGKILL, 3: signal.SIGTERM}[world.size]) if last else Quiet()
+    reporter = Meets(STOPPED_AT, {2: signal.SIGKILL, 3: signal.SIGTERM}[world.size]) if last else Quiet()
     try:
         make_trainer(store, tokens, config, results / f"cut-{world.size}", world=world).fit(reporter)
     except (ProcessLost, Interrupted) as error:

@@ -1,5 +1,7 @@
 """Small trainings for tests."""
 
+import os
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,6 +31,19 @@ class Quiet:
 
     def epoch(self, row: Mapping[str, float], epoch: int) -> None:
         self.epochs.append(epoch)
+
+
+class Meets(Quiet):
+    """A reporter whose process gets a signal at a step."""
+
+    def __init__(self, on_step: int, signum: int = signal.SIGTERM) -> None:
+        super().__init__()
+        self._on_step, self._signum = on_step, signum
+
+    def step(self, row: Mapping[str, float], step: int) -> None:
+        super().step(row, step)
+        if step == self._on_step:
+            os.kill(os.getpid(), self._signum)
 
 
 def make_trainer(

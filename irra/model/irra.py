@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -115,18 +115,16 @@ class IRRA(nn.Module):
 
         Args:
             batch: `images` (B, 3, H, W) and `caption_ids` (B, L); for masked language modelling also `mlm_ids` and
-                `mlm_labels` (B, L), rows of full length, with `mlm_positions` and `mlm_slots` as `place_masked` gives
+                `mlm_labels` (B, L), rows of full length, with `mlm_positions` and `mlm_slots` as `place_chosen` finds
                 them. Without `caption_ids`, one pass of the text encoder over `mlm_ids` serves both branches.
         """
         size = self.micro_batch or len(batch["images"])
         names = [name for name in ("images", "caption_ids", "mlm_ids", "mlm_positions") if name in batch]
         parts = zip(*(torch.split(batch[name], size) for name in names), strict=True)
-        if size >= len(batch["images"]):
-            features = [self._features(dict(zip(names, part, strict=True))) for part in parts]
-        else:  # the backward pass encodes each part again, so that it holds one part's activations at a time
-            features = [
-                checkpoint(self._features, dict(zip(names, part, strict=True)), use_reentrant=False) for part in parts
-            ]
+        encode: Callable[..., tuple[Tensor, Tensor, Tensor | None]] = self._features
+        if size < len(batch["images"]):  # the backward pass encodes each part again, and holds one at a time
+            encode = partial(checkpoint, self._features, use_reentrant=False)
+        features = [encode(dict(zip(names, part, strict=True))) for part in parts]
         images, texts, fused = (_joined(values) for values in zip(*features, strict=True))
         assert images is not None
         assert texts is not None

@@ -24,20 +24,7 @@ from irra.objective import compute_losses
 from irra.trainer import NonFiniteLoss, Trainer
 from irra.utils.errors import Interrupted, UserError
 from tests.models import small_model
-from tests.trainers import CPU, Quiet, make_trainer, train
-
-
-class StopsAt(Quiet):
-    """A reporter that sends this process a SIGTERM at a step."""
-
-    def __init__(self, on_step: int) -> None:
-        super().__init__()
-        self._on_step = on_step
-
-    def step(self, row: Mapping[str, float], step: int) -> None:
-        super().step(row, step)
-        if step == self._on_step:
-            os.kill(os.getpid(), signal.SIGTERM)
+from tests.trainers import CPU, Meets, Quiet, make_trainer, train
 
 
 @pytest.fixture
@@ -82,7 +69,7 @@ def test_stopped_by_a_signal_and_started_again_equals_never_stopped(
 ) -> None:
     whole, expected = train(store, tokens, config, tmp_path / "whole")
     with pytest.raises(Interrupted) as stopped:
-        train(store, tokens, config, tmp_path / "cut", StopsAt(stop_at))
+        train(store, tokens, config, tmp_path / "cut", Meets(stop_at))
     assert stopped.value.code == 128 + signal.SIGTERM
     resumed, state = train(store, tokens, config, tmp_path / "cut")
     assert_equal(weights(whole), weights(resumed))
