@@ -12,10 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.layout import EVALUATION, MODEL, PREPARED, RANKINGS, TOKENS
+from components.layout import EVALUATION, MODEL, MODEL_RUN, PREPARED, RANKINGS, TOKENS
 from components.results import CMC, METRICS, RESULTS
 from components.results import RANKINGS as RANKINGS_KEY
 from components.stage import main
+from components.tracking.notes import noted_run
 from components.tracking.run import open_run
 from irra.checkpoint import model_fingerprint, read_model_metadata
 from irra.config import EvaluateConfig
@@ -31,11 +32,12 @@ CMC_RANKS = 20
 
 @dataclass(frozen=True)
 class Inputs:
-    """The prepared store, its tokens and the best model."""
+    """The prepared store, its tokens, the best model, and a note of the MLflow run that made it."""
 
     prepared: Path = PREPARED
     tokens: Path = TOKENS
     model: Path = MODEL
+    model_run: Path = MODEL_RUN
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def publish(inputs: Inputs, outputs: Outputs, config: EvaluateConfig, evaluation
         write_rankings(rankings, evaluation)
         results["sha256"] = {METRICS: hash_file(table), CMC: hash_file(curves), RANKINGS_KEY: hash_file(rankings)}
         write_record(whole, results)
-    track(outputs, config, results)
+    track(outputs, config, results, noted_run(inputs.model_run, results["model"]["fingerprint"]))
     return results
 
 
@@ -113,13 +115,13 @@ def write_rankings(path: Path, evaluation: Evaluation) -> None:
     pq.write_table(table, path)
 
 
-def track(outputs: Outputs, config: EvaluateConfig, results: dict[str, Any]) -> None:
+def track(outputs: Outputs, config: EvaluateConfig, results: dict[str, Any], run_id: str | None) -> None:
     """Log metrics, intervals and curves to the MLflow run that trained the model."""
     model, bounds = results["model"], flatten(results["intervals"], "/")
     final = {f"final/{name}": value for name, value in flatten(results["metrics"], "/").items()}
     final |= {f"interval/{name}_low": low for name, (low, _) in bounds.items()}
     final |= {f"interval/{name}_high": high for name, (_, high) in bounds.items()}
-    with open_run("evaluate", model_fingerprint=model["fingerprint"]) as tracker:
+    with open_run("evaluate", run_id=run_id, model_fingerprint=model["fingerprint"]) as tracker:
         tracker.log_params({"evaluate": config.model_dump()})
         tracker.log_metrics(final, model["selected"]["best_epoch"])
         tracker.log_folder(outputs.report, "evaluate")

@@ -11,6 +11,7 @@ REPORTS = Path("reports")
 CURVES, EVALUATION, PICTURES = REPORTS / "train", REPORTS / "evaluate", REPORTS / "report"
 DECISION, REGISTRATION = REPORTS / "gate" / "decision.json", REPORTS / "register" / "registration.json"
 ABLATION = REPORTS / "ablation"
+MODEL_RUN = Path("data/model-run.json")  # names the MLflow run that trained the model; changes no result
 DATASET_RECORD, WEIGHTS_RECORD = REPORTS / "inputs" / "dataset.json", REPORTS / "inputs" / "weights.json"
 
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import irra
 from components import tracking
 from components.gate import Decision, check_registry, decide, read_candidate
-from components.layout import EVALUATION, INDEX, MODEL, REGISTRATION
+from components.layout import EVALUATION, INDEX, MODEL, MODEL_RUN, REGISTRATION
 from components.stage import main
+from components.tracking.notes import noted_run
 from components.tracking.registry import Candidate, Champion, Logged, Registry, explain_failure
 from irra.checkpoint import model_fingerprint
 from irra.config import RegistryConfig
@@ -53,11 +54,12 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Inputs:
-    """A trained model, the index it encoded, and the report of its evaluation."""
+    """A trained model, the index it encoded, the report of its evaluation, and a note of its MLflow run."""
 
     model: Path = MODEL
     index: Path = INDEX
     report: Path = EVALUATION
+    model_run: Path = MODEL_RUN
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,9 @@ def register(
     """
     if version := registry.find_version(candidate.model_fingerprint):
         return finish(config, registry, candidate, version)
-    logged = registry.add_model(LOGGED_NAME, candidate.model_fingerprint)
+    logged = registry.add_model(
+        LOGGED_NAME, candidate.model_fingerprint, noted_run(inputs.model_run, candidate.model_fingerprint)
+    )
     champion: Champion | None = None
     try:
         upload(inputs, registry, logged)

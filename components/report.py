@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from components.figures import RetrievalRow, cmc_curve, loss_curves, retrieval_sheet, validation_curves
 from components.figures.dataset import draw_dataset_sheet
 from components.figures.page import heading, metrics_table, picture, values_table, write_page
-from components.layout import CURVES, EVALUATION, PICTURES, PREPARED, RANKINGS
+from components.layout import CURVES, EVALUATION, MODEL_RUN, PICTURES, PREPARED, RANKINGS
 from components.results import CMC, EVALUATE_AGAIN, RESULTS, check_written_with, read_results
 from components.results import RANKINGS as RANKINGS_KEY
 from components.stage import main
+from components.tracking.notes import noted_run
 from components.tracking.run import open_run
 from irra.config import ReportConfig
 from irra.data.store import PreparedStore
@@ -34,12 +35,13 @@ TRAIN_AGAIN = "train the model again (dvc repro --force --single-item train)"
 
 @dataclass(frozen=True)
 class Inputs:
-    """The prepared store, the curves of the training, and the metrics and rankings of its model."""
+    """The prepared store, the curves of the training, the metrics and rankings of its model, and its MLflow run."""
 
     prepared: Path = PREPARED
     train: Path = CURVES
     evaluate: Path = EVALUATION
     rankings: Path = RANKINGS
+    model_run: Path = MODEL_RUN
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def run(inputs: Inputs, outputs: Outputs, config: ReportConfig) -> dict[str, Any
     ]
     blocks = [block for chapter in chapters for block in (heading(chapter.title), *chapter.blocks())]
     write_page(folder / PAGE, f"{model['train']['loss_names']} on {model['dataset']}", blocks)
-    log(chapters, model["fingerprint"], folder / PAGE)
+    log(chapters, model["fingerprint"], noted_run(inputs.model_run, model["fingerprint"]), folder / PAGE)
     return {"pictures": [path.name for chapter in chapters for path in chapter.pictures]}
 
 
@@ -221,9 +223,12 @@ def write_chapter(path: Path, chapter: Chapter) -> None:
     write_page(path, chapter.title, chapter.blocks())
 
 
-def log(chapters: Sequence[Chapter], model_fingerprint: str, page: Path | None = None) -> None:
-    """Log pictures and page to the MLflow run that trained the model; pictures go to the folder of their stage."""
-    with open_run("report", model_fingerprint=model_fingerprint) as tracker:
+def log(chapters: Sequence[Chapter], model_fingerprint: str, run_id: str | None, page: Path | None = None) -> None:
+    """Log pictures and page to the MLflow run that trained the model; pictures go to the folder of their stage.
+
+    It is the run `run_id`, or if that is unknown, the latest with these weights.
+    """
+    with open_run("report", run_id=run_id, model_fingerprint=model_fingerprint) as tracker:
         for chapter in chapters:
             for path in chapter.pictures:
                 tracker.log_artifact(path, chapter.stage)

@@ -50,9 +50,12 @@ class Stage:
 ROWS = (
     Stage("inputs", None, (), (DATASET_RECORD, WEIGHTS_RECORD), on_kubeflow=False),  # for DVC, which runs it each time
     Stage("prepare", "prepare", (), (PREPARED,)),  # reads the dataset that the parameters name
+    # not for DVC, whose stage train does the same; never cached, since it takes seconds
+    Stage("check", None, (PREPARED,), (), in_dvc=False, cached=False),
+    # for schedules; never cached: the champion may have changed
+    Stage("outdated", None, (PREPARED,), (), in_dvc=False, cached=False),
     Stage("tokenize", "tokenize", (PREPARED,), (TOKENS,)),
-    # never cached: whoever submits a training again wants a new one, with an MLflow run of its own
-    Stage("train", "train", (PREPARED, TOKENS), (MODEL, CURVES), cached=False),
+    Stage("train", "train", (PREPARED, TOKENS), (MODEL, CURVES)),
     Stage("evaluate", "evaluate", (PREPARED, TOKENS, MODEL), (EVALUATION, RANKINGS)),
     # not a task: on Kubeflow, each task draws its own report
     Stage("report", "report", (PREPARED, CURVES, EVALUATION, RANKINGS), (PICTURES,), on_kubeflow=False),

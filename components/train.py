@@ -11,15 +11,16 @@ from typing import Any
 
 import torch
 
-from components.layout import CURVES, MODEL, PREPARED, TOKENS, outside
+from components import check
+from components.layout import CURVES, MODEL, MODEL_RUN, PREPARED, TOKENS, outside
 from components.s3.checkpoints import open_state
 from components.stage import main
+from components.tracking.notes import note_run, noted_run
 from components.tracking.run import open_run
 from components.tracking.store import MODEL_FINGERPRINT_TAG
 from components.tracking.tracker import Tracker
 from irra.checkpoint import StateFolder, model_fingerprint
-from irra.config import IndexConfig, Params, RegistryConfig, TrainConfig
-from irra.data.splits import check_store, needed_splits
+from irra.config import Params, TrainConfig
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
 from irra.distributed import joined
@@ -27,9 +28,7 @@ from irra.layout import WEIGHTS
 from irra.model.clip import find_weights
 from irra.trainer import Trainer
 from irra.training import EpochLines, Silent, best_metrics, build_trainer, fingerprint, save_best, write_curves
-from irra.utils.errors import UserError
 from irra.utils.files import check_replaceable
-from irra.utils.records import read_record, write_record
 
 RUN = "run.json"  # in the folder of the state: the MLflow run
 
@@ -46,22 +45,15 @@ class Inputs:
 class Outputs:
     """The best model, the tables of its curves, and the state of an unfinished training, removed when it ends.
 
-    `checkpoints_uri` (s3://bucket/folder; empty: none) keeps a copy of that state, from which another machine can
-    resume. A Kubeflow task leaves its last state there.
+    `model_run` notes which MLflow run made the model. `checkpoints_uri` (s3://bucket/folder; empty: none) keeps a copy
+    of that state, from which another machine can resume. A Kubeflow task leaves its last state there.
     """
 
     model: Path = MODEL
     report: Path = CURVES
     checkpoints: Path = Path("checkpoints")
     checkpoints_uri: str = ""
-
-
-@dataclass(frozen=True)
-class RunNote:
-    """The contents of run.json: which training the run belongs to."""
-
-    fingerprint: dict[str, Any]
-    run_id: str
+    model_run: Path = MODEL_RUN
 
 
 def run(inputs: Inputs, outputs: Outputs, config: TrainConfig) -> dict[str, Any]:
@@ -83,10 +75,11 @@ def run(inputs: Inputs, outputs: Outputs, config: TrainConfig) -> dict[str, Any]
         same = fingerprint(config, store, tokens, weights)
         with open_state(outputs.checkpoints, same, outputs.checkpoints_uri) as states:
             trainer = build_trainer(store, tokens, config, weights, states, world)
-            run_id = trainer.state.run_id or read_run_id(states)
+            run_id = trainer.state.run_id or noted_run(states.folder / RUN, states.fingerprint)
             with open_run("train", run_id=run_id, run_name=config.loss_names, system_metrics=True) as tracker:
                 trainer.state.run_id = tracker.run_id or run_id
-                write_run_id(states, trainer.state.run_id)
+                # at once, because the first state comes much later
+                note_run(states.folder / RUN, states.fingerprint, trainer.state.run_id)
                 describe(tracker, trainer)
                 trainer.fit(Report(tracker, config.select_on))
                 result = publish(tracker, outputs, trainer)
@@ -94,33 +87,9 @@ def run(inputs: Inputs, outputs: Outputs, config: TrainConfig) -> dict[str, Any]
             return result
 
 
-def check_splits(inputs: Inputs, train: TrainConfig, index: IndexConfig, registry: RegistryConfig) -> None:
-    """Check that the data has the splits on which this model will be searched and judged, hours from now.
-
-    Raises:
-        UserError: It has not.
-    """
-    check_store(PreparedStore.open(inputs.prepared), needed_splits(train, index, registry))
-
-
-def check(inputs: Inputs, params: Params) -> None:
+def check_splits(inputs: Inputs, params: Params) -> None:
     """Check the splits that all of the parameter file names, also where DVC tracks them for later stages only."""
-    check_splits(inputs, params.train, params.index, params.registry)
-
-
-def read_run_id(states: StateFolder) -> str | None:
-    """Return the run of a training with the same fingerprint that was killed before its first state."""
-    try:
-        saved = read_record(states.folder / RUN, RunNote, missing="", cure="")
-    except (OSError, UserError):  # a damaged file costs no more than a new run
-        return None
-    return saved.run_id if saved.fingerprint == states.fingerprint else None
-
-
-def write_run_id(states: StateFolder, run_id: str | None) -> None:
-    """Note the run at once, because the first state comes much later."""
-    if run_id:
-        write_record(states.folder / RUN, {"fingerprint": states.fingerprint, "run_id": run_id})
+    check.run(inputs.prepared, params.train, params.index, params.registry)
 
 
 def describe(tracker: Tracker, trainer: Trainer) -> None:
@@ -157,6 +126,7 @@ def publish(tracker: Tracker, outputs: Outputs, trainer: Trainer) -> dict[str, A
     """Write the model and its curves, and log them."""
     save_best(trainer, outputs.model, write_curves(trainer, outputs.report))
     weights = model_fingerprint(outputs.model)
+    note_run(outputs.model_run, weights, tracker.run_id)
     tracker.set_tags({MODEL_FINGERPRINT_TAG: weights})
     tracker.log_metrics({"best_epoch": trainer.state.best_epoch}, trainer.state.best_epoch)
     tracker.log_folder(outputs.report, "train")
@@ -172,4 +142,4 @@ def forget(states: StateFolder) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main("train", run, Inputs, Outputs, check=check, parallel=True))
+    raise SystemExit(main("train", run, Inputs, Outputs, check=check_splits, parallel=True))

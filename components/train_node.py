@@ -43,7 +43,7 @@ def train(uri: str, checkpoints: str, config: TrainConfig, folder: Path) -> None
     """
     process = this_process()
     inputs = fetch(Exchange(uri), folder, process)
-    outputs = Outputs(folder / "model", folder / "report", folder / "checkpoints", checkpoints)
+    outputs = Outputs(folder / "model", folder / "report", folder / "checkpoints", checkpoints, folder / "run.json")
     result = run(inputs, outputs, config)
     if process.rank == 0:
         Exchange(uri).send_model(outputs.model, outputs.report, result)

@@ -1,130 +1,166 @@
-"""The graph: what each task gets from the others, and the two pipelines built from the tasks."""
+"""The graph: what each task gets from the others, and the pipelines built from the tasks."""
 
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kfp import compiler, dsl
+from kfp import compiler, dsl, kubernetes
 
+from components.kubeflow import as_parameter
 from components.stages import SECTIONS, STAGES
-from irra.config import ConfigSection, Params, change
+from irra.config import Params, change
 from pipeline import tasks, train_on_nodes
 from pipeline.cluster import Cluster, place
 from pipeline.nodes import nodes_of
 
-SHARED = ("prepare", "tokenize", "evaluate", "report")  # by all trainings of an ablation
+SHARED = ("prepare", "tokenize", "train", "evaluate", "report")  # by all trainings of an ablation
 NO_IMAGE = "irra-python-pipeline:none"  # for subprocesses; kfp warns unless it has "python" and a tag
+RUN_LABEL = "metadata.labels['pipeline/runid']"
 Pipeline = Any  # kfp's GraphComponent; kfp has no types
+Values = dict[str, Any]
 
 
-def as_json(section: ConfigSection) -> str:
-    """Serialize a section of params.yaml, as it is passed to a task."""
-    return json.dumps(section.model_dump())
-
-
-def arguments(params: Params) -> dict[str, str]:
+def arguments(params: Params) -> Values:
     """Return the values of the pipeline's parameters for `params`."""
-    return {name: as_json(getattr(params, name)) for name in SECTIONS}
+    return {name: as_parameter(getattr(params, name)) for name in SECTIONS}
 
 
-def ablation_arguments(params: Params, losses: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
-    """Return the values of the ablation pipeline's parameters: one training for every set of losses and every seed."""
-    trainings = [
-        change(params, [f"train.loss_names={names}", f"train.seed={seed}"]).train for names in losses for seed in seeds
-    ]
-    shared = {name: text for name, text in arguments(params).items() if name in SHARED}
-    return {**shared, "trainings": [as_json(training) for training in trainings]}
+def ablation_arguments(params: Params, losses: Sequence[str], seeds: Sequence[int]) -> Values:
+    """Return the values of the ablation pipeline's parameters: one training for every set of losses and every seed.
+
+    A training's item in the list holds only what is its own, since Kubernetes limits the length of arguments.
+
+    Raises:
+        UserError: A set of losses or a seed is invalid.
+    """
+    for names in losses:
+        for seed in seeds:
+            change(params, [f"train.loss_names={names}", f"train.seed={seed}"])
+    shared = {name: values for name, values in arguments(params).items() if name in SHARED}
+    return {**shared, "trainings": [{"loss_names": names, "seed": str(seed)} for names in losses for seed in seeds]}
 
 
-def irra_pipeline(params: Params, image: str, cluster: Cluster | None = None) -> Pipeline:
-    """Build the pipeline from data to champion: train, evaluate and index one model; register it if it passes the gate.
+@dataclass(frozen=True)
+class Builder:
+    """Adds tasks to a graph, each with the image and with what `cluster` says of it.
 
     `cluster` is None for runs on this machine: kfp's local runners do not support its settings.
     """
-    default = arguments(params)
 
-    def run(name: str, task: dsl.PipelineTask) -> dsl.PipelineTask:
-        return _place(task, name, image, cluster)
+    image: str
+    cluster: Cluster | None
+
+    def add(self, name: str, task: dsl.PipelineTask) -> dsl.PipelineTask:
+        """Set where and how the task of the stage `name` runs."""
+        task.set_container_image(self.image)
+        if not STAGES[name].cached:
+            task.set_caching_options(False)
+        if self.image != NO_IMAGE:
+            task.set_env_variable("IRRA_IMAGE", self.image)
+        if self.cluster is None:
+            return task
+        # As a parameter, it would make every run another for the cache.
+        kubernetes.use_field_path_as_env(task, "KFP_RUN_ID", RUN_LABEL)
+        return place(task, name, self.cluster)
+
+    def train(self, **given: Any) -> dsl.PipelineTask:
+        """Add the training, in its own pod or on several nodes."""
+        if self.cluster and self.cluster.resources_of("train").num_nodes > 1:
+            return self.add("train", train_on_nodes.train(nodes=as_parameter(nodes_of(self.cluster)), **given))
+        return self.add("train", tasks.train(**given))
+
+    def data_to_champion(self, sections: Mapping[str, Any], checkpoints: Any, prepared: Any) -> None:
+        """Add all tasks behind `prepare`: train, evaluate and index one model; register it if it passes the gate."""
+        splits = {name: sections[name] for name in ("train", "index", "registry")}
+        check = self.add("check", tasks.check(prepared=prepared, **splits))
+        tokenized = self.add("tokenize", tasks.tokenize(config=sections["tokenize"], prepared=prepared))
+        data = {"prepared": prepared, "tokens": tokenized.outputs["tokens"]}
+        training = self.train(config=sections["train"], checkpoints=checkpoints, **data).after(check)
+        model = training.outputs["model"]
+        evaluation = {"config": sections["evaluate"], "report": sections["report"]}
+        results = self.add("evaluate", tasks.evaluate(**evaluation, **data, model=model)).outputs["results"]
+        indexed = self.add("index", tasks.index(config=sections["index"], prepared=prepared, model=model))
+        gate = self.add("gate", tasks.gate(config=sections["registry"], results=results))
+        with dsl.If(gate.outputs["Output"] == "pass", name="passed"):
+            made = {"model": model, "results": results, "gallery": indexed.outputs["gallery"]}
+            self.add("register", tasks.register(config=sections["registry"], **made))
+
+
+def irra_pipeline(params: Params, image: str, cluster: Cluster | None = None) -> Pipeline:
+    """Build the pipeline from data to champion."""
+    default, build = arguments(params), Builder(image, cluster)
 
     @dsl.pipeline(name="irra", description="Text-to-image person retrieval: data to champion")
     def irra(
-        prepare: str = default["prepare"],
-        tokenize: str = default["tokenize"],
-        train: str = default["train"],
-        evaluate: str = default["evaluate"],
-        report: str = default["report"],
-        index: str = default["index"],
-        registry: str = default["registry"],
+        prepare: dict = default["prepare"],
+        tokenize: dict = default["tokenize"],
+        train: dict = default["train"],
+        evaluate: dict = default["evaluate"],
+        report: dict = default["report"],
+        index: dict = default["index"],
+        registry: dict = default["registry"],
         train_checkpoints: str = "",
     ) -> None:
-        prepared = run("prepare", tasks.prepare(config=prepare)).outputs["prepared"]
-        tokens = run("tokenize", tasks.tokenize(config=tokenize, prepared=prepared)).outputs["tokens"]
-        # never cached, so it may see sections of later tasks: a change of theirs computes nothing else again
-        later = {"index_config": index, "registry_config": registry}
-        training = _train(cluster, train, train_checkpoints, prepared, tokens, **later)
-        model = run("train", training).outputs["model"]
-        evaluated = run("evaluate", _evaluate(evaluate, report, prepared, tokens, model))
-        results = evaluated.outputs["results"]
-        gallery = run("index", tasks.index(config=index, prepared=prepared, model=model)).outputs["gallery"]
-        gate = run("gate", tasks.gate(config=registry, results=results))
-        with dsl.If(gate.outputs["Output"] == "pass", name="passed"):
-            registered = tasks.register(config=registry, model=model, results=results, gallery=gallery)
-            run("register", registered)
+        prepared = build.add("prepare", tasks.prepare(config=prepare)).outputs["prepared"]
+        sections = {"tokenize": tokenize, "train": train, "evaluate": evaluate, "report": report}
+        build.data_to_champion({**sections, "index": index, "registry": registry}, train_checkpoints, prepared)
 
     return irra
+
+
+def scheduled_pipeline(params: Params, image: str, cluster: Cluster | None = None) -> Pipeline:
+    """Build the pipeline for a schedule: it reads the data anew each time, and trains if the champion is outdated."""
+    default, build = arguments(params), Builder(image, cluster)
+
+    @dsl.pipeline(name="irra-scheduled", description="Text-to-image person retrieval: a new champion for new data")
+    def scheduled(
+        prepare: dict = default["prepare"],
+        tokenize: dict = default["tokenize"],
+        train: dict = default["train"],
+        evaluate: dict = default["evaluate"],
+        report: dict = default["report"],
+        index: dict = default["index"],
+        registry: dict = default["registry"],
+        train_checkpoints: str = "",
+    ) -> None:
+        reading = build.add("prepare", tasks.prepare(config=prepare)).set_caching_options(False)
+        prepared = reading.outputs["prepared"]
+        compared = {"tokenize": tokenize, "train": train, "registry": registry}
+        outdated = build.add("outdated", tasks.outdated(**compared, prepared=prepared))
+        sections = {**compared, "evaluate": evaluate, "report": report, "index": index}
+        with dsl.If(outdated.outputs["Output"] == "yes", name="outdated"):
+            build.data_to_champion(sections, train_checkpoints, prepared)
+
+    return scheduled
 
 
 def ablation_pipeline(
     params: Params, image: str, cluster: Cluster | None, losses: Sequence[str], seeds: Sequence[int]
 ) -> Pipeline:
     """Build the paper's study: train every set of losses with every seed on the same data, and tabulate the results."""
-    default = ablation_arguments(params, losses, seeds)
-
-    def run(name: str, task: dsl.PipelineTask) -> dsl.PipelineTask:
-        return _place(task, name, image, cluster)
+    default, build = ablation_arguments(params, losses, seeds), Builder(image, cluster)
 
     @dsl.pipeline(name="irra-ablation", description="Text-to-image person retrieval: which loss contributes what")
     def ablation(
-        prepare: str = default["prepare"],
-        tokenize: str = default["tokenize"],
-        evaluate: str = default["evaluate"],
-        report: str = default["report"],
-        trainings: list[str] = default["trainings"],
+        prepare: dict = default["prepare"],
+        tokenize: dict = default["tokenize"],
+        train: dict = default["train"],
+        evaluate: dict = default["evaluate"],
+        report: dict = default["report"],
+        trainings: list = default["trainings"],
         train_checkpoints: str = "",
     ) -> None:
-        prepared = run("prepare", tasks.prepare(config=prepare)).outputs["prepared"]
-        tokens = run("tokenize", tasks.tokenize(config=tokenize, prepared=prepared)).outputs["tokens"]
-        with dsl.ParallelFor(trainings, name="trainings") as training:
-            model = run("train", _train(cluster, training, train_checkpoints, prepared, tokens)).outputs["model"]
-            evaluated = run("evaluate", _evaluate(evaluate, report, prepared, tokens, model))
-        collected = dsl.Collected(evaluated.outputs["results"])
-        run("compare", tasks.compare(results=collected, kfp_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER))
+        prepared = build.add("prepare", tasks.prepare(config=prepare)).outputs["prepared"]
+        tokens = build.add("tokenize", tasks.tokenize(config=tokenize, prepared=prepared)).outputs["tokens"]
+        data = {"prepared": prepared, "tokens": tokens}
+        with dsl.ParallelFor(trainings, name="trainings") as own:
+            changed = {"loss_names": own.loss_names, "seed": own.seed}
+            model = build.train(config=train, checkpoints=train_checkpoints, **data, **changed).outputs["model"]
+            evaluated = build.add("evaluate", tasks.evaluate(config=evaluate, report=report, **data, model=model))
+        build.add("compare", tasks.compare(results=dsl.Collected(evaluated.outputs["results"])))
 
     return ablation
-
-
-def _place(task: dsl.PipelineTask, name: str, image: str, cluster: Cluster | None) -> dsl.PipelineTask:
-    task.set_container_image(image)
-    if not STAGES[name].cached:
-        task.set_caching_options(False)
-    if image != NO_IMAGE:
-        task.set_env_variable("IRRA_IMAGE", image)
-    return place(task, name, cluster) if cluster else task
-
-
-def _train(
-    cluster: Cluster | None, config: Any, checkpoints: Any, prepared: Any, tokens: Any, **later: Any
-) -> dsl.PipelineTask:
-    run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
-    given = {"config": config, "checkpoints": checkpoints, "kfp_run": run, "prepared": prepared, "tokens": tokens}
-    if cluster and cluster.resources_of("train").num_nodes > 1:
-        return train_on_nodes.train(nodes=as_json(nodes_of(cluster)), **given, **later)
-    return tasks.train(**given, **later)
-
-
-def _evaluate(config: Any, report_config: Any, prepared: Any, tokens: Any, model: Any) -> dsl.PipelineTask:
-    return tasks.evaluate(config=config, report_config=report_config, prepared=prepared, tokens=tokens, model=model)
 
 
 def compile_pipeline(pipeline: Pipeline, path: Path, values: Mapping[str, Any] | None = None) -> None:

@@ -23,15 +23,38 @@ RESULT = "executor_output.json"  # every successful task leaves it in its folder
 CONDITION = re.compile(r"'pipelinechannel--(?P<task>[\w-]+)-Output'\] == '(?P<value>.*)'$")
 
 
-def disable_caching(spec: Mapping[str, Any]) -> None:
-    """Disable caching in every graph of `spec`, also inside loops and branches.
+def disable_caching(spec: Mapping[str, Any], first: str | None = None) -> None:
+    """Disable caching for the task `first` and all that follow from it, or for every task; also in loops and branches.
 
     kfp's own option `enable_caching` reaches only the outermost graph, because `_override_caching_options` in
     kfp/client/client.py looks only at `root`. Tasks in loops and branches would still come from the cache.
     """
-    for component in (spec["root"], *spec.get("components", {}).values()):
-        for task in component.get("dag", {}).get("tasks", {}).values():
-            task["cachingOptions"] = {}  # no enableCache means false
+    _disable_caching(spec, spec["root"], first)
+
+
+def _disable_caching(spec: Mapping[str, Any], graph: Mapping[str, Any], first: str | None) -> None:
+    tasks = graph["dag"]["tasks"]
+    inner = {name: spec["components"][task["componentRef"]["name"]] for name, task in tasks.items()}
+    begin = {name for name in tasks if first in (None, name)}
+    around = {name for name in tasks.keys() - begin if _contains(spec, inner[name], first)}
+    for name in _with_followers(tasks, begin | around):
+        tasks[name]["cachingOptions"] = {}  # no enableCache means false
+        if "dag" in inner[name]:
+            _disable_caching(spec, inner[name], first if name in around else None)
+
+
+def _contains(spec: Mapping[str, Any], component: Mapping[str, Any], task: str | None) -> bool:
+    """Whether a graph has the `task`, at any depth; a task's own container has none."""
+    tasks = component.get("dag", {}).get("tasks", {})
+    return task in tasks or any(
+        _contains(spec, spec["components"][one["componentRef"]["name"]], task) for one in tasks.values()
+    )
+
+
+def _with_followers(tasks: Mapping[str, Any], names: set[str]) -> set[str]:
+    """Return the tasks `names` of a graph, and all that wait for them."""
+    follow = {name for name, task in tasks.items() if names & {*task.get("dependentTasks", ())}}
+    return names if follow <= names else _with_followers(tasks, names | follow)
 
 
 class QuietClient(kfp_client.Client):  # type: ignore[misc]

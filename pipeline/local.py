@@ -24,6 +24,7 @@ from pipeline.kfp_quirks import quote_interpreter, run_here
 # variables that users set for the stages; containers do not inherit them
 PASSED_ON = ("AWS_", "MLFLOW_", "OMP_NUM_THREADS")
 SERVER_SECONDS = 60.0
+RUN_ID = "KFP_RUN_ID"  # on a cluster, a label of the pod
 
 
 def run_in_subprocesses(pipeline: Pipeline, root: Path, values: Mapping[str, Any]) -> Path:
@@ -35,7 +36,8 @@ def run_in_subprocesses(pipeline: Pipeline, root: Path, values: Mapping[str, Any
     quote_interpreter()
     own = _folder_of_its_own(root)
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(own))
-    return run_here(pipeline, own, values)
+    with _variable(RUN_ID, own.name):
+        return run_here(pipeline, own, values)
 
 
 def run_in_containers(
@@ -60,6 +62,7 @@ def run_in_containers(
             environment={
                 **_environment(),
                 "MLFLOW_TRACKING_URI": uri,
+                RUN_ID: own.name,
                 "no_proxy": "127.0.0.1",
                 "NO_PROXY": "127.0.0.1",
             },
@@ -124,6 +127,17 @@ def _pull(client: Any, image: str) -> None:
 
 def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
+
+
+@contextlib.contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    """Set an environment variable for the subprocesses that start in the block."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name) if before is None else os.environ.update({name: before})
 
 
 def _folder_of_its_own(root: Path) -> Path:

@@ -3,7 +3,7 @@
 import difflib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,17 @@ def _typed(package: Path, name: str, value: Any, kind: str) -> Any:
         raise wrong from error
     if not isinstance(value, TYPES.get(kind, object)) or (isinstance(value, bool) and kind != "BOOLEAN"):
         raise wrong
-    if isinstance(value, int) and abs(value) > EXACT:
-        raise UserError(f"{package}: parameter {name!r} is {value}, but KFP keeps integers exactly only up to {EXACT}")
+    if inexact := [number for number in _integers(value) if abs(number) > EXACT]:
+        held = f"is {value}" if value == inexact[0] else f"holds {inexact[0]}"
+        raise UserError(f"{package}: parameter {name!r} {held}, but KFP keeps integers exactly only up to {EXACT}")
     return value
+
+
+def _integers(value: Any) -> Iterator[int]:
+    """Yield all integers in a value, also those in lists and dictionaries."""
+    match value:
+        case dict() | list():
+            for item in value.values() if isinstance(value, dict) else value:
+                yield from _integers(item)
+        case int():
+            yield value

@@ -1,6 +1,7 @@
 """The stages as Kubeflow components: each function turns artifacts into paths and calls the stage's `run`.
 
 kfp ships only the source of a function's body, so every function has its own imports. `pipeline.graph` sets the image.
+Outputs have names of their own across all tasks, because Kubeflow's page lists them without the task.
 """
 
 from kfp import dsl
@@ -9,111 +10,142 @@ IMAGE = "python:3.11"
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def prepare(config: str, prepared: dsl.Output[dsl.Dataset], report: dsl.Output[dsl.HTML]) -> None:
+def prepare(config: dict, prepared: dsl.Output[dsl.Dataset], dataset_report: dsl.Output[dsl.HTML]) -> None:
     """Read a dataset, decode and resize its images once, and store them with their captions."""
     from pathlib import Path
 
     from components import prepare as stage
-    from components.kubeflow import reporting_folder, running_stage
+    from components.kubeflow import reporting_folder, running_stage, section
     from components.report import draw_dataset, write_chapter
-    from irra.config import PrepareConfig, parse_section
+    from irra.config import PrepareConfig
 
     with running_stage(), reporting_folder() as folder:
         outputs = stage.Outputs(prepared=Path(prepared.path), downloads=folder / "downloads")
-        stats = stage.run(stage.Inputs(), outputs, parse_section(PrepareConfig, config))
-        write_chapter(Path(report.path), draw_dataset(outputs.prepared, folder))
+        stats = stage.run(stage.Inputs(), outputs, section(PrepareConfig, config))
+        write_chapter(Path(dataset_report.path), draw_dataset(outputs.prepared, folder))
     prepared.metadata.update({name: stats[name] for name in ("dataset_name", "fingerprint", "splits")})
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def tokenize(config: str, prepared: dsl.Input[dsl.Dataset], tokens: dsl.Output[dsl.Dataset]) -> None:
+def outdated(
+    tokenize: dict,
+    train: dict,
+    registry: dict,
+    prepared: dsl.Input[dsl.Dataset],
+    champion_comparison: dsl.Output[dsl.Markdown],
+) -> str:
+    """Return `yes` unless the champion was trained on the same data with the same parameters."""
+    from pathlib import Path
+
+    from components import outdated as stage
+    from components.kubeflow import running_stage, section
+    from irra.config import RegistryConfig, TokenizeConfig, TrainConfig
+
+    with running_stage():
+        sections = section(TokenizeConfig, tokenize), section(TrainConfig, train), section(RegistryConfig, registry)
+        found = stage.run(Path(prepared.path), *sections)
+    Path(champion_comparison.path).write_text(found.reason + "\n", encoding="utf-8")
+    return "yes" if found.yes else "no"
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def check(train: dict, index: dict, registry: dict, prepared: dsl.Input[dsl.Dataset]) -> None:
+    """Fail if the data lack a split that a later task needs."""
+    from pathlib import Path
+
+    from components import check as stage
+    from components.kubeflow import running_stage, section
+    from irra.config import IndexConfig, RegistryConfig, TrainConfig
+
+    with running_stage():
+        sections = section(TrainConfig, train), section(IndexConfig, index), section(RegistryConfig, registry)
+        stage.run(Path(prepared.path), *sections)
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def tokenize(config: dict, prepared: dsl.Input[dsl.Dataset], tokens: dsl.Output[dsl.Dataset]) -> None:
     """Turn captions into token ids, and draw the masking cache for MLM."""
     from pathlib import Path
 
     from components import tokenize as stage
-    from components.kubeflow import running_stage
-    from irra.config import TokenizeConfig, parse_section
+    from components.kubeflow import running_stage, section
+    from irra.config import TokenizeConfig
 
     with running_stage():
         inputs, outputs = stage.Inputs(Path(prepared.path)), stage.Outputs(Path(tokens.path))
-        info = stage.run(inputs, outputs, parse_section(TokenizeConfig, config))
+        info = stage.run(inputs, outputs, section(TokenizeConfig, config))
     facts = ("captions", "longest_caption", "cut_captions", "mask_draws", "fingerprint", "data_fingerprint")
     tokens.metadata.update({name: info[name] for name in facts})
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def train(
-    config: str,
+    config: dict,
     checkpoints: str,
-    kfp_run: str,
     prepared: dsl.Input[dsl.Dataset],
     tokens: dsl.Input[dsl.Dataset],
     model: dsl.Output[dsl.Model],
-    metrics: dsl.Output[dsl.Metrics],
-    report: dsl.Output[dsl.HTML],
-    index_config: str = "",
-    registry_config: str = "",
+    training_metrics: dsl.Output[dsl.Metrics],
+    training_report: dsl.Output[dsl.HTML],
+    loss_names: str = "",
+    seed: str = "",
 ) -> None:
     """Train IRRA, validate after every epoch and keep the best weights."""
     from pathlib import Path
 
     from components import train as stage
     from components.kubeflow import reporting_folder, running_stage
-    from components.report import draw_dataset, draw_training, log, write_chapter
-    from irra.checkpoint import read_model_metadata
-    from irra.config import IndexConfig, RegistryConfig, TrainConfig, parse_section
+    from components.training_task import publish, training_section
 
-    with running_stage(kfp_run), reporting_folder() as folder:
-        inputs, section = stage.Inputs(Path(prepared.path), Path(tokens.path)), parse_section(TrainConfig, config)
-        if index_config and registry_config:  # an ablation has neither
-            later = parse_section(IndexConfig, index_config), parse_section(RegistryConfig, registry_config)
-            stage.check_splits(inputs, section, *later)
-        outputs = stage.Outputs(Path(model.path), folder, Path(model.path + ".checkpoints"), checkpoints)
-        result = stage.run(inputs, outputs, section)
-        training = draw_training(folder, read_model_metadata(outputs.model), folder)
-        write_chapter(Path(report.path), training)
-        log([draw_dataset(inputs.prepared, folder), training], result["model_fingerprint"])
-    facts = {name: result[name] for name in ("model_fingerprint", "run_id")}
-    model.metadata.update({name: fact for name, fact in facts.items() if fact is not None})  # KFP fails on null
-    metrics.metadata.update(result["selected"])
+    with running_stage(own_run=True), reporting_folder() as folder:
+        inputs = stage.Inputs(Path(prepared.path), Path(tokens.path))
+        states = Path(model.path + ".checkpoints")
+        outputs = stage.Outputs(Path(model.path), folder, states, checkpoints, folder / "model-run.json")
+        result = stage.run(inputs, outputs, training_section(config, loss_names, seed))
+        facts = publish(inputs, outputs, result, Path(training_report.path))
+    model.metadata.update(facts)
+    training_metrics.metadata.update({**result["selected"], "loss_names": facts["loss_names"], "seed": facts["seed"]})
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def evaluate(
-    config: str,
-    report_config: str,
+    config: dict,
+    report: dict,
     prepared: dsl.Input[dsl.Dataset],
     tokens: dsl.Input[dsl.Dataset],
     model: dsl.Input[dsl.Model],
     results: dsl.Output[dsl.Artifact],
-    metrics: dsl.Output[dsl.Metrics],
-    report: dsl.Output[dsl.HTML],
+    retrieval_metrics: dsl.Output[dsl.Metrics],
+    retrieval_report: dsl.Output[dsl.HTML],
 ) -> None:
     """Measure a model on val and test, both ways, and show what it retrieves."""
     from pathlib import Path
 
     from components import evaluate as stage
-    from components.kubeflow import reporting_folder, running_stage
+    from components.kubeflow import noted, reporting_folder, running_stage, section
     from components.report import draw_evaluation, log, write_chapter
-    from irra.config import EvaluateConfig, ReportConfig, parse_section
+    from irra.config import EvaluateConfig, ReportConfig
     from irra.utils.nested import flatten
 
     found = Path(results.path)
     with running_stage(), reporting_folder() as folder:
-        inputs = stage.Inputs(Path(prepared.path), Path(tokens.path), Path(model.path))
+        run = noted(model.metadata, folder)
+        inputs = stage.Inputs(Path(prepared.path), Path(tokens.path), Path(model.path), run)
         outputs = stage.Outputs(report=found, rankings=found / "rankings.parquet")
-        shown = parse_section(ReportConfig, report_config)
-        measured = stage.run(inputs, outputs, parse_section(EvaluateConfig, config))
-        evaluation = draw_evaluation(found, outputs.rankings, inputs.prepared, shown, folder)
-        write_chapter(Path(report.path), evaluation)
-        log([evaluation], measured["model"]["fingerprint"])
-    metrics.metadata.update(flatten(measured["metrics"], "/"))
-    results.metadata.update({name: measured["model"][name] for name in ("fingerprint", "dataset", "data_fingerprint")})
+        measured = stage.run(inputs, outputs, section(EvaluateConfig, config))
+        drawn = section(ReportConfig, report)
+        evaluation = draw_evaluation(found, outputs.rankings, inputs.prepared, drawn, folder)
+        write_chapter(Path(retrieval_report.path), evaluation)
+        log([evaluation], measured["model"]["fingerprint"], model.metadata.get("mlflow_run_id"))
+    training = {name: measured["model"]["train"][name] for name in ("loss_names", "seed")}
+    retrieval_metrics.metadata.update({**flatten(measured["metrics"], "/"), **training})
+    facts = {name: measured["model"][name] for name in ("fingerprint", "dataset", "data_fingerprint")}
+    results.metadata.update({**facts, **training})
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def index(
-    config: str,
+    config: dict,
     prepared: dsl.Input[dsl.Dataset],
     model: dsl.Input[dsl.Model],
     gallery: dsl.Output[dsl.Dataset],
@@ -122,34 +154,34 @@ def index(
     from pathlib import Path
 
     from components import index as stage
-    from components.kubeflow import running_stage
-    from irra.config import IndexConfig, parse_section
+    from components.kubeflow import running_stage, section
+    from irra.config import IndexConfig
 
     with running_stage():
         inputs, outputs = stage.Inputs(Path(prepared.path), Path(model.path)), stage.Outputs(Path(gallery.path))
-        facts = stage.run(inputs, outputs, parse_section(IndexConfig, config))
+        facts = stage.run(inputs, outputs, section(IndexConfig, config))
     gallery.metadata.update(facts)
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def gate(config: str, results: dsl.Input[dsl.Artifact], reason: dsl.Output[dsl.Markdown]) -> str:
+def gate(config: dict, results: dsl.Input[dsl.Artifact], decision: dsl.Output[dsl.Markdown]) -> str:
     """Return `pass` if a model is good enough, and better than the champion on the same data."""
     from pathlib import Path
 
     from components import gate as stage
-    from components.kubeflow import reporting_folder, running_stage
-    from irra.config import RegistryConfig, parse_section
+    from components.kubeflow import reporting_folder, running_stage, section
+    from irra.config import RegistryConfig
 
     with running_stage(), reporting_folder() as folder:
         inputs, outputs = stage.Inputs(Path(results.path)), stage.Outputs(folder / "decision.json")
-        decision = stage.run(inputs, outputs, parse_section(RegistryConfig, config))
-    Path(reason.path).write_text(decision["reason"] + "\n", encoding="utf-8")
-    return str(decision["verdict"])
+        decided = stage.run(inputs, outputs, section(RegistryConfig, config))
+    Path(decision.path).write_text(decided["reason"] + "\n", encoding="utf-8")
+    return str(decided["verdict"])
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def register(
-    config: str,
+    config: dict,
     model: dsl.Input[dsl.Model],
     results: dsl.Input[dsl.Artifact],
     gallery: dsl.Input[dsl.Dataset],
@@ -159,21 +191,22 @@ def register(
     from pathlib import Path
 
     from components import register as stage
-    from components.kubeflow import running_stage
-    from irra.config import RegistryConfig, parse_section
+    from components.kubeflow import noted, reporting_folder, running_stage, section
+    from irra.config import RegistryConfig
 
-    with running_stage():
-        inputs = stage.Inputs(model=Path(model.path), index=Path(gallery.path), report=Path(results.path))
-        done = stage.run(inputs, stage.Outputs(Path(registration.path)), parse_section(RegistryConfig, config))
-    registration.metadata.update(done)
+    with running_stage(), reporting_folder() as folder:
+        run = noted(model.metadata, folder)
+        inputs = stage.Inputs(Path(model.path), Path(gallery.path), Path(results.path), run)
+        done = stage.run(inputs, stage.Outputs(Path(registration.path)), section(RegistryConfig, config))
+    run_id = done.pop("run_id", None)  # a key that Kubeflow's page takes for its own
+    registration.metadata.update({**done, **({"mlflow_run_id": run_id} if run_id else {})})
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def compare(
     results: dsl.Input[list[dsl.Artifact]],
-    kfp_run: str,
-    table: dsl.Output[dsl.Markdown],
-    report: dsl.Output[dsl.HTML],
+    comparison_table: dsl.Output[dsl.Markdown],
+    comparison_report: dsl.Output[dsl.HTML],
 ) -> None:
     """Collect the results of several trainings in one table and one plot."""
     from pathlib import Path
@@ -181,7 +214,7 @@ def compare(
     from components import compare as ablation
     from components.kubeflow import reporting_folder, running_stage
 
-    with running_stage(kfp_run), reporting_folder() as folder:
+    with running_stage(own_run=True), reporting_folder() as folder:
         ablation.run([Path(result.path) for result in results], folder)
-        Path(table.path).write_text((folder / "ablation.md").read_text(encoding="utf-8"), encoding="utf-8")
-        Path(report.path).write_text((folder / "ablation.html").read_text(encoding="utf-8"), encoding="utf-8")
+        for artifact, name in ((comparison_table, "ablation.md"), (comparison_report, "ablation.html")):
+            Path(artifact.path).write_text((folder / name).read_text(encoding="utf-8"), encoding="utf-8")

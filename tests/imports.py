@@ -12,6 +12,7 @@ PACKAGES = ("irra", "components", "app")
 # Modules and whole packages that need not be dependencies in dvc.yaml, because they cannot change what a stage writes.
 # The same holds for modules that only these import.
 CANNOT_CHANGE_AN_OUTPUT = {
+    "components.check": "refuses parameters whose split the data lack",
     "components.layout": "paths, which dvc.yaml names too or parameters name",
     "components.stage": "the command line; DVC tracks the parameters and files that it passes on",
     "components.tracking": "what is logged to MLflow",

@@ -152,7 +152,7 @@ def test_the_stages_run_on_the_gpu(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     on_gpu = {"device": "cuda", "precision": precision}
     model, report = tmp_path / "model", tmp_path / "report"
-    outputs = train_stage.Outputs(model, tmp_path / "train", tmp_path / "checkpoints")
+    outputs = train_stage.Outputs(model, tmp_path / "train", tmp_path / "checkpoints", model_run=tmp_path / "run.json")
     train_stage.run(train_stage.Inputs(store.root, tokens.root), outputs, config.model_copy(update=on_gpu))
     scored = evaluate.Outputs(report, tmp_path / "rankings.parquet")
     evaluate.run(

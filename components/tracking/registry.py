@@ -15,6 +15,7 @@ from components.tracking.owner import OWNER_TAG, is_gone, this_process
 from components.tracking.store import (
     MODEL_FINGERPRINT_TAG,
     connect,
+    existing_run,
     experiment_id,
     find_run,
     origin_tags,
@@ -163,6 +164,13 @@ class Registry:
         version = self.client.get_model_version(self.model_name, aliases[CHAMPION])
         return Champion(str(version.version), Candidate.from_tags(version.tags))
 
+    @mlflow_call("looking for the champion's parameters")
+    def parameters_of(self, champion: Champion) -> dict[str, str]:
+        """Return the parameters logged by the run that trained the champion; none if that run is gone."""
+        version = self.client.get_model_version(self.model_name, champion.version)
+        run = existing_run(self.client, version.run_id)
+        return dict(run.data.params) if run else {}
+
     @mlflow_call("looking for versions")
     def find_version(self, model_fingerprint: str) -> str | None:
         """Find the number of a version with these weights, if there is one."""
@@ -170,12 +178,13 @@ class Registry:
         return found[0] if found else None
 
     @mlflow_call("logging the model")
-    def add_model(self, name: str, model_fingerprint: str) -> Logged:
+    def add_model(self, name: str, model_fingerprint: str, run_id: str | None = None) -> Logged:
         """Create the logged model `name`, without its files.
 
-        It belongs to the run in MLFLOW_RUN_ID, or else to the latest run with these weights, or else to a new run.
+        It belongs to the run in MLFLOW_RUN_ID, or else to `run_id`, or else to the latest run with these weights, or
+        else to a new run.
         """
-        run = find_run(self.client, tracking_uri(), None, model_fingerprint) or self._make_run(model_fingerprint)
+        run = find_run(self.client, tracking_uri(), run_id, model_fingerprint) or self._make_run(model_fingerprint)
         run_id, params = run.info.run_id, run.data.params
         self._remove_orphans(run.info.experiment_id, name)
         tags = {OWNER_TAG: this_process()}

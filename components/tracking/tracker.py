@@ -63,8 +63,7 @@ class Tracker:
         MLflow does not let a run's parameter change: a different value from a later stage goes to the tag
         `changed.train.lr`.
         """
-        for name, given in flatten(params, ".").items():
-            value = (given if isinstance(given, str) else json.dumps(given, default=str))[:PARAM_CHARACTERS]
+        for name, value in as_params(params).items():
             known = self._params.setdefault(name, value)
             self._append({"param": [name, value]} if known == value else {"tag": [f"changed.{name}", value]})
 
@@ -252,6 +251,15 @@ class Tracker:
             first, self._lost = not self._lost and not self._files_failed, True
         if first:
             warn(action, error)
+
+
+def as_params(params: Mapping[str, object]) -> dict[str, str]:
+    """Convert nested parameters to MLflow's: `{"train": {"lr": 1e-5}}` to `{"train.lr": "1e-05"}`."""
+    texts = {
+        name: value if isinstance(value, str) else json.dumps(value, default=str)
+        for name, value in flatten(params, ".").items()
+    }
+    return {name: text[:PARAM_CHARACTERS] for name, text in texts.items()}
 
 
 def warn(

@@ -17,6 +17,7 @@ from mlflow.entities import Run
 
 from components.tracking import tracker as tracker_module
 from components.tracking import waiting
+from components.tracking.notes import note_run, noted_run
 from components.tracking.run import open_run
 from components.tracking.spool import send_entries
 from components.tracking.store import MODEL_FINGERPRINT_TAG, tracking_uri
@@ -293,6 +294,13 @@ def test_evaluate_finds_the_latest_run_of_the_model(project: Path) -> None:
     late = ValueError("after the model was written")  # runs of any status are found
     trained = [make_run(tags={MODEL_FINGERPRINT_TAG: model}, stop=late) for model in ("aaa", "bbb", "bbb", "ccc")]
     assert make_run("evaluate", model_fingerprint="bbb") == trained[2]
+
+
+def test_evaluate_finds_the_run_that_made_this_model_among_those_with_equal_weights(project: Path) -> None:
+    first, _ = (make_run(tags={MODEL_FINGERPRINT_TAG: "twins"}) for _ in range(2))
+    note_run(project / "note.json", "twins", first)
+    noted = noted_run(project / "note.json", "twins")
+    assert make_run("evaluate", run_id=noted, model_fingerprint="twins") == first
 
 
 def test_a_model_without_a_run_gets_one_that_is_found_again(project: Path) -> None:

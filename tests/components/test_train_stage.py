@@ -18,6 +18,7 @@ import yaml
 
 from components import evaluate, train
 from components.results import read_results
+from components.tracking.notes import note_run, noted_run
 from components.tracking.tracker import Tracker
 from irra.checkpoint import STATE, StateFolder, TrainState, load_model, model_fingerprint, read_model_metadata
 from irra.config import EvaluateConfig, Params, TokenizeConfig, TrainConfig
@@ -52,7 +53,8 @@ def evaluate_config(params: Params) -> EvaluateConfig:
 
 
 def outputs_in(folder: Path) -> train.Outputs:
-    return train.Outputs(folder / "model", folder / "report", folder / "checkpoints")
+    paths = (folder / "model", folder / "report", folder / "checkpoints")
+    return train.Outputs(*paths, model_run=folder / "model-run.json")
 
 
 @pytest.fixture(scope="module")
@@ -391,19 +393,18 @@ def test_the_table_that_dvc_compares_is_a_row_of_text_to_image(evaluated: evalua
 
 
 def test_a_training_killed_before_its_first_state_goes_on_in_its_run(tmp_path: Path) -> None:
-    states = StateFolder(tmp_path, {"lr": 1.0})
-    train.write_run_id(states, "abc")
-    assert train.read_run_id(states) == "abc"
+    note_run(tmp_path / "run.json", {"lr": 1.0}, "abc")
+    assert noted_run(tmp_path / "run.json", {"lr": 1.0}) == "abc"
 
 
 def test_another_training_does_not_take_over_the_run_of_one_that_was_killed(tmp_path: Path) -> None:
-    train.write_run_id(StateFolder(tmp_path, {"lr": 1.0}), "abc")
-    assert train.read_run_id(StateFolder(tmp_path, {"lr": 2.0})) is None
+    note_run(tmp_path / "run.json", {"lr": 1.0}, "abc")
+    assert noted_run(tmp_path / "run.json", {"lr": 2.0}) is None
 
 
-def test_a_damaged_file_of_the_run_costs_only_the_run(tmp_path: Path) -> None:
-    (tmp_path / train.RUN).write_text("[1]")
-    assert train.read_run_id(StateFolder(tmp_path, {})) is None
+def test_a_damaged_note_of_the_run_costs_only_the_run(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("[1]")
+    assert noted_run(tmp_path / "run.json", {}) is None
 
 
 def test_the_run_is_noted_before_the_first_state(

@@ -9,7 +9,7 @@ import yaml
 
 from irra.config import Params, load_params
 from pipeline.cluster import Cluster, load_cluster
-from pipeline.graph import Pipeline, ablation_pipeline, compile_pipeline, irra_pipeline
+from pipeline.graph import Pipeline, ablation_pipeline, compile_pipeline, irra_pipeline, scheduled_pipeline
 from tests.imports import ROOT
 
 IMAGE = "registry.example/irra-python-pipeline:0123456789ab"
@@ -35,6 +35,11 @@ def compiled(pipeline: Pipeline) -> tuple[dict[str, Any], dict[str, Any]]:
 @cache
 def irra_package() -> tuple[dict[str, Any], dict[str, Any]]:
     return compiled(irra_pipeline(tiny(), IMAGE, cluster()))
+
+
+@cache
+def scheduled_package() -> tuple[dict[str, Any], dict[str, Any]]:
+    return compiled(scheduled_pipeline(tiny(), IMAGE, cluster()))
 
 
 @cache

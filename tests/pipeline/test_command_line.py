@@ -1,6 +1,5 @@
 """`python -m pipeline`, called in this process."""
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -44,7 +43,7 @@ def test_a_changed_value_reaches_the_compiled_pipeline(tmp_path: Path, monkeypat
     path = tmp_path / "pipeline.yaml"
     run(monkeypatch, "compile", *PARAMS, "--image", IMAGE, "--output", str(path), "--set", "train.lr=3e-5")
     spec, _ = yaml.safe_load_all(path.read_text())
-    assert json.loads(spec["root"]["inputDefinitions"]["parameters"]["train"]["defaultValue"])["lr"] == 3e-5
+    assert spec["root"]["inputDefinitions"]["parameters"]["train"]["defaultValue"]["lr"] == 3e-5
 
 
 @pytest.mark.parametrize(
@@ -91,7 +90,7 @@ def test_submit_sends_the_pipeline_with_its_parameters(monkeypatch: pytest.Monke
     with kfp_api() as api:
         assert run(monkeypatch, "submit", *PARAMS, "--host", api.host, *options, "--set", "train.lr=3e-5") == 0
         (sent,) = api.runs
-    assert json.loads(sent.parameters["train"])["lr"] == 3e-5
+    assert sent.parameters["train"]["lr"] == 3e-5
     assert sent.parameters["train_checkpoints"] == "s3://bucket/states"
     assert {"prepare", "tokenize", "train", "evaluate", "index", "gate"} <= set(sent.tasks)
 
@@ -101,7 +100,7 @@ def test_submit_sends_the_ablation(monkeypatch: pytest.MonkeyPatch) -> None:
     with kfp_api() as api:
         assert run(monkeypatch, "submit", *PARAMS, "--host", api.host, *options) == 0
         (sent,) = api.runs
-    assert [json.loads(text)["loss_names"] for text in sent.parameters["trainings"]] == ["itc", "sdm"]
+    assert [own["loss_names"] for own in sent.parameters["trainings"]] == ["itc", "sdm"]
 
 
 def settings_with_mlflow(path: Path) -> Path:
@@ -180,7 +179,7 @@ def test_submit_sends_a_training_on_several_nodes(monkeypatch: pytest.MonkeyPatc
         assert run(monkeypatch, "submit", *PARAMS, "--host", api.host, *options, *checkpoints) == 0
         (sent,) = api.runs
     parameters = sent.pipeline["root"]["dag"]["tasks"]["train"]["inputs"]["parameters"]
-    assert json.loads(parameters["nodes"]["runtimeValue"]["constant"])["num_nodes"] == 2
+    assert parameters["nodes"]["runtimeValue"]["constant"]["num_nodes"] == 2
 
 
 def test_what_a_namespace_needs_is_printed_for_kubectl(
@@ -197,7 +196,7 @@ def test_data_that_a_cluster_can_see_is_submitted(monkeypatch: pytest.MonkeyPatc
     with kfp_api() as api:
         assert run(monkeypatch, "submit", "--host", api.host, *options) == 0
         (sent,) = api.runs
-    assert json.loads(sent.parameters["prepare"])["root_dir"] == root
+    assert sent.parameters["prepare"]["root_dir"] == root
 
 
 def test_an_image_without_a_tag_is_not_compiled(

@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
+from components.kubeflow import section
 from components.kubeflow_trainer import Nodes
-from irra.config import parse_section
 from pipeline.cluster import Cluster
 from pipeline.graph import ablation_pipeline, irra_pipeline
 from pipeline.nodes import SERVICE_ACCOUNT, TEMPLATE, manifests, nodes_of, training_runtime
@@ -76,7 +76,7 @@ def test_trainings_of_an_ablation_take_the_nodes_too() -> None:
 
 def test_the_task_knows_its_nodes() -> None:
     given = package(2)[0]["root"]["dag"]["tasks"]["train"]["inputs"]["parameters"]["nodes"]["runtimeValue"]["constant"]
-    assert parse_section(Nodes, given) == nodes_of(several_nodes(2))
+    assert section(Nodes, given) == nodes_of(several_nodes(2))
 
 
 def test_a_node_has_a_process_for_each_accelerator() -> None:

@@ -72,8 +72,9 @@ def test_a_model_that_passes_the_gate_becomes_the_champion(project: Project, fir
 
 
 def test_reports_are_self_contained_pages(first_run: Path) -> None:
-    for task, picture in (("prepare", "contact sheet"), ("train", "losses"), ("evaluate", "retrieval best")):
-        page = (first_run / task / "report").read_text()
+    reports = ("prepare/dataset_report", "train/training_report", "evaluate/retrieval_report")
+    for report, picture in zip(reports, ("contact sheet", "losses", "retrieval best"), strict=True):
+        page = (first_run / report).read_text()
         assert f'alt="{picture}" src="data:image/png;base64,' in page
         assert "http" not in page
 
@@ -84,7 +85,7 @@ def test_artifacts_carry_what_the_user_interface_shows(first_run: Path) -> None:
         return output["artifacts"][artifact]["artifacts"][0]["metadata"]
 
     assert metadata("prepare", "prepared")["splits"]["train"]["identities"] == 12
-    assert metadata("evaluate", "metrics")["test/t2i/R1"] == metrics(first_run / "evaluate/results")["test"]["R1"]
+    assert metadata("evaluate", "retrieval_metrics")["test/t2i/R1"] == metrics(first_run / "evaluate/results")["test"]["R1"]
     assert metadata("tokenize", "tokens")["data_fingerprint"] == metadata("prepare", "prepared")["fingerprint"]
     for task, artifact, name in (("evaluate", "results", "fingerprint"), ("index", "gallery", "model_fingerprint")):
         assert metadata(task, artifact)[name] == model_fingerprint(first_run / "train" / "model")
@@ -94,15 +95,24 @@ def test_artifacts_carry_what_the_user_interface_shows(first_run: Path) -> None:
 def test_a_model_that_fails_the_gate_is_not_registered(project: Project, first_run: Path) -> None:
     second = run_local(project, "--set", "train.seed=1", "--set", "registry.threshold=100")
     assert not (second / "register").exists()
-    assert "below registry.threshold" in (second / "gate" / "reason").read_text()
+    assert "below registry.threshold" in (second / "gate" / "decision").read_text()
     assert len(client(project).search_model_versions("name='irra'")) == 1
 
 
 def test_an_ablation_puts_all_trainings_into_one_table(project: Project) -> None:
     folder = run_local(project, "--ablation", "--losses", "itc", "sdm+id", "--seeds", "0", "1")
-    table = (folder / "compare" / "table").read_text().splitlines()
+    table = (folder / "compare" / "comparison_table").read_text().splitlines()
     assert [line.split(" | ")[:2] for line in table[2:]] == [["| itc", "2"], ["| sdm+id", "2"]]
-    assert "data:image/png" in (folder / "compare" / "report").read_text()
+    assert "data:image/png" in (folder / "compare" / "comparison_report").read_text()
+
+
+def test_of_two_trainings_with_equal_weights_each_has_its_own_evaluation(project: Project) -> None:
+    for _ in range(2):
+        run_local(project, "--set", "train.seed=7")
+    twins = [run for run in runs_of_kubeflow(project) if run.data.params.get("train.seed") == "7"]
+    assert len({run.data.tags["irra.model_fingerprint"] for run in twins}) == 1
+    logged = [client(project).get_metric_history(run.info.run_id, "final/test/t2i/R1") for run in twins]
+    assert [len(history) for history in logged] == [1, 1]
 
 
 def test_a_failed_task_fails_the_run_and_shows_its_log(project: Project) -> None:
