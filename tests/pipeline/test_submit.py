@@ -4,7 +4,6 @@ import datetime
 import ipaddress
 import json
 import socket
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,8 @@ from kfp import compiler, dsl, kubernetes
 
 from irra.utils.errors import UserError
 from pipeline import server as server_module
-from pipeline import submit as module
 from pipeline.package import check_image, has_registry
-from pipeline.server import Server, Submission
+from pipeline.server import Client, Server, Submission
 from pipeline.submit import submit
 from tests.pipeline.kfp_api import Answer, KfpApi, Refused, check_model, kfp_api
 
@@ -70,8 +68,7 @@ def api() -> Iterator[KfpApi]:
 @pytest.fixture(autouse=True)
 def quick_and_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Poll without waiting, and ignore the environment of the user who runs the tests."""
-    monkeypatch.setattr(module, "POLL_SECONDS", 0.0)
-    monkeypatch.setattr(module, "LOST_POLLS", 3)
+    monkeypatch.setattr("pipeline.follow.POLL_SECONDS", 0.0)
     for name in ("TOKEN", "COOKIE", "ENDPOINT", "UI_ENDPOINT"):
         monkeypatch.delenv(f"KF_PIPELINES_{name}", raising=False)
 
@@ -281,7 +278,7 @@ def test_a_token_comes_from_the_environment_and_is_never_shown(
 def test_a_token_file_is_read_again_for_every_request(package: Path, api: KfpApi, tmp_path: Path) -> None:
     file, api.token = tmp_path / "token", "first"
     file.write_text("first\n")
-    client = module.Client(Server(api.host, token_file=file))
+    client = Client(Server(api.host, token_file=file))
     client.check_api()
     file.write_text("second\n")
     api.token = "second"
@@ -344,53 +341,8 @@ def test_no_file_of_the_user_is_read_or_written(
     assert context.read_text() == before
 
 
-def test_following_a_run_prints_every_change_once(
-    package: Path, api: KfpApi, capsys: pytest.CaptureFixture[str]
-) -> None:
-    api.states = ("PENDING", "PENDING", "RUNNING", "SUCCEEDED")
-    submission = send(package, api, wait=True)
-    lines = [line.split(" ", 1)[1] for line in capsys.readouterr().out.splitlines()[1:]]
-    assert [line for line in lines if line.startswith("run")] == ["run PENDING", "run RUNNING", "run SUCCEEDED"]
-    assert [line for line in lines if "double" in line] == [f"task double {s}" for s in api.states[1:]]
-    assert not [line for line in lines if "driver" in line or "executor" in line or "x7k2p" in line]
-    assert (submission.state, submission.failure) == ("SUCCEEDED", None)
-
-
-@pytest.mark.parametrize(("message", "expected"), [(None, "task double failed"), ("OOM", "task double failed: OOM")])
-def test_a_failed_run_names_the_failed_task(package: Path, api: KfpApi, message: str | None, expected: str) -> None:
-    api.states, api.failing_task, api.failure = ("RUNNING", "FAILED"), "double", message
-    submission = send(package, api, wait=True)
-    assert (submission.state, submission.failure) == ("FAILED", expected)
-
-
-def test_a_cancelled_run_ends_the_wait(package: Path, api: KfpApi) -> None:
-    api.states = ("RUNNING", "CANCELING", "CANCELED")
-    assert send(package, api, wait=True).failure == "the run is CANCELED"
-
-
-def test_a_server_that_is_away_for_a_moment_is_asked_again(
-    package: Path, api: KfpApi, capsys: pytest.CaptureFixture[str]
-) -> None:
-    submission = send(package, api)
-    path = f"GET /runs/{submission.run_id}"
-    api.misbehave[path] = Answer(503)
-    polls = module._polls(module.Client(Server(api.host)), submission)
-
-    def come_back(*_: object) -> None:
-        api.misbehave.clear()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(time, "sleep", come_back)
-        assert next(polls).run_id == submission.run_id
-    assert "503 Service Unavailable; asking again" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("status", [401, 404, 500])
-def test_a_wait_that_ends_early_says_that_the_run_continues(package: Path, api: KfpApi, status: int) -> None:
-    submission = send(package, api)
-    api.misbehave[f"GET /runs/{submission.run_id}"] = Answer(status)
-    with pytest.raises(UserError, match=f"{status} .*; the run continues: {api.host}"):
-        module.follow(module.Client(Server(api.host)), submission)
+def test_a_run_is_followed_to_its_end(package: Path, api: KfpApi) -> None:
+    assert (send(package, api).state, send(package, api, wait=True).state) == (None, "SUCCEEDED")
 
 
 @pytest.mark.parametrize("image", ["a/b:1.0", "localhost:5000/irra:1a2b3c4", "irra@sha256:" + "0" * 64, "a.b/c/d-e:v1"])
@@ -447,7 +399,7 @@ def test_the_test_server_refuses_what_the_gateway_refuses(change: Mapping[str, A
 
 @pytest.mark.parametrize("parameters", [{}, {"number": "3"}, {"number": 3, "other": 1}])
 def test_the_test_server_checks_parameters_itself(package: Path, api: KfpApi, parameters: Mapping[str, Any]) -> None:
-    client = module.Client(Server(api.host))
+    client = Client(Server(api.host))
     spec, platform = yaml.safe_load_all(package.read_text())
     body = kfp_server_api.V2beta1Run(
         display_name="r",
