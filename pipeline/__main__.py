@@ -12,7 +12,6 @@ Each command shows all its options: python -m pipeline submit --help
 """
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from components.stage import guarded
 from irra.config import Params, change, load_params
 from irra.utils.errors import UserError
 from pipeline import status
-from pipeline.options import add_cluster, add_command, add_server, chosen_server
+from pipeline.command_line import add_cluster, add_command, add_server, chosen_server, warn
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,10 @@ def _add_submission(command: argparse.ArgumentParser) -> None:
     add_server(command)
     command.add_argument("--experiment", default="irra", help="(default: %(default)s)")
     command.add_argument("--run-name", help="(default: pipeline and time)")
-    command.add_argument("--pipeline-root", help="where artifacts go, s3://bucket/folder (default: the server's)")
+    command.add_argument(
+        "--pipeline-root",
+        help="where artifacts go, s3://bucket/folder (default: the server's); see docs/kubeflow.md first",
+    )
     command.add_argument("--no-cache", action="store_true", help="run every task again")
     command.add_argument("--wait", action="store_true", help="follow the run, and fail if it fails")
 
@@ -163,10 +165,10 @@ def submit_(options: argparse.Namespace) -> None:
     check_reachable(params)
     chosen, cluster = choose(options, params), load_cluster(options.cluster)
     if not has_registry(options.image):
-        _warn(f"image {options.image} names no registry, so the cluster looks for it at docker.io")
+        warn(f"image {options.image} names no registry, so the cluster looks for it at docker.io")
     if not cluster.knows_mlflow():
         lost = "logged metrics and registered models are lost when the pods end"
-        _warn(f"{options.cluster}: environment has no MLFLOW_TRACKING_URI, so {lost}")
+        warn(f"{options.cluster}: environment has no MLFLOW_TRACKING_URI, so {lost}")
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder, "pipeline.yaml")
         compile_pipeline(chosen.pipeline, package)
@@ -215,10 +217,6 @@ def run_docker(options: argparse.Namespace) -> None:
     check_dataset(options, params)
     chosen = choose(options, params)
     _say_where(run_in_containers(chosen.pipeline, options.runs, chosen.values, options.image, mounts))
-
-
-def _warn(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr)
 
 
 def _say_where(folder: Path) -> None:

@@ -71,6 +71,11 @@ class Client(QuietClient):
             **_credentials(server),
         )
 
+    @property
+    def host(self) -> str:
+        """The server's address."""
+        return str(self._existing_config.host)
+
     def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
         """Ask the server once about itself. kfp calls this method too, and would try five times."""
         try:
@@ -87,7 +92,7 @@ class Client(QuietClient):
             NotFound: The server does not have what was requested.
             UserError: The server refused the request, or is not Kubeflow Pipelines.
         """
-        host = self._existing_config.host
+        host = self.host
         try:
             answer = method(*arguments, _request_timeout=(CONNECT_SECONDS, ANSWER_SECONDS), **keywords)
         except kfp_server_api.ApiException as error:
@@ -101,17 +106,22 @@ class Client(QuietClient):
             raise UserError(f"{host} answers with a web page: is it a login page, or another service?")
         return answer
 
-    def check_api(self) -> None:
+    def check_api(self) -> str:
         """Check that the server runs KFP 2 and that the namespace is known.
+
+        Returns:
+            The server's version, such as "2.17.0"; a build of one's own may say anything.
 
         Raises:
             UserError: It does not, or the namespace is missing.
         """
-        host, several_users = self._existing_config.host, self.get_kfp_healthz().multi_user
+        host, several_users = self.host, self.get_kfp_healthz().multi_user
         if several_users is None:
             raise UserError(f"{host} does not answer like Kubeflow Pipelines; is it another service?")
         if several_users and not self.get_user_namespace():
             raise UserError(f"{host} has several users: give the namespace of your profile")
+        answer = json.loads(self._run_api.api_client.last_response.data)  # of which kfp drops what is not in its model
+        return str(answer.get("tag_name", ""))
 
     def experiment_id(self, name: str) -> str:
         """Return the id of the experiment `name`, and create it if there is none."""
@@ -158,7 +168,7 @@ class Client(QuietClient):
         except NotFound as error:
             if run_id not in str(error):  # then it is not the run that is missing, but KFP at this address
                 raise
-            raise NoRun(f"{self._existing_config.host} has no run {run_id}") from error
+            raise NoRun(f"{self.host} has no run {run_id}") from error
 
     def get_log(self, run_id: str, node: str) -> str:
         """Return the log of a pod, given the id of its node in the workflow.

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from irra.utils.errors import UserError
-from pipeline.options import add_command, add_server, chosen_server
+from pipeline.command_line import add_command, add_server, chosen_server
 from pipeline.task_details import Task, describe, tasks_of
 
 if TYPE_CHECKING:  # kfp takes a second, and `--help` should not

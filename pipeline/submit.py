@@ -3,6 +3,7 @@
 Everything that can be checked locally is checked before the first request. The last request creates the run.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -11,10 +12,19 @@ from typing import Any
 import kfp_server_api
 
 from irra.utils.errors import UserError
+from pipeline.command_line import warn
 from pipeline.follow import follow
-from pipeline.kfp_quirks import disable_caching
+from pipeline.kfp_quirks import disable_caching, separate_cache
 from pipeline.package import read_package, typed_arguments
 from pipeline.server import Client, Server, Submission
+
+# `optional` of a Secret's variables, which cluster.yaml uses, needs a server of 2.15; `dsl.Collected` in graph.py 2.14.
+LOWEST, TESTED = (2, 15), (2, 17)
+OWN_ROOT = (
+    "pipeline root {root}: unless the ConfigMap kfp-launcher in the run's namespace names its endpoint, region and "
+    "credentials, tasks fail at their end with `Invalid region` (docs/kubeflow.md has the text); only results that "
+    "were stored under this root come from the cache"
+)
 
 
 def submit(
@@ -42,10 +52,13 @@ def submit(
     values = typed_arguments(package, spec, arguments or {})
     if pipeline_root is not None and "://" not in pipeline_root:
         raise UserError(f"pipeline root {pipeline_root!r} is not an address such as s3://bucket/folder")
+    if pipeline_root is not None:
+        separate_cache(spec, pipeline_root)
+        warn(OWN_ROOT.format(root=pipeline_root))
     if not enable_caching:
         disable_caching(spec)
     client = Client(server)
-    client.check_api()
+    check_version(client.host, client.check_api())
     body = kfp_server_api.V2beta1Run(
         experiment_id=client.experiment_id(experiment),
         display_name=run_name or f"{spec['pipelineInfo']['name']} {datetime.now():%Y-%m-%d %H:%M:%S}",
@@ -56,3 +69,20 @@ def submit(
     submission = client.create_run(body)
     print(f"run {submission.run_id}: {submission.address}", flush=True)
     return follow(client, submission) if wait else submission
+
+
+def check_version(host: str, version: str) -> None:
+    """Warn of a server that was not tested.
+
+    Raises:
+        UserError: It is too old for what the pipeline is compiled to.
+    """
+    needed, tested = (".".join(map(str, numbers)) for numbers in (LOWEST, TESTED))
+    match = re.match(r"v?(\d+)\.(\d+)", version)
+    if not match:
+        return warn(f"{host} does not say which version of Kubeflow Pipelines it runs: {needed} or later is needed")
+    found = int(match[1]), int(match[2])
+    if found < LOWEST:
+        raise UserError(f"{host} runs Kubeflow Pipelines {version}: {needed} or later is needed")
+    if found > TESTED:
+        warn(f"{host} runs Kubeflow Pipelines {version}: this was tested up to {tested}")

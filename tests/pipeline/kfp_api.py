@@ -112,6 +112,7 @@ class KfpApi:
     """
 
     host: str = ""
+    version: str = "2.17.0"
     multi_user: bool = False
     token: str | None = None
     cookie: str | None = None
@@ -133,7 +134,8 @@ class KfpApi:
             case "GET", ["apis", "v1alpha1", "runs", run_id, "nodes", node, "log"]:
                 return self.get_log(run_id, node)
             case "GET", ["healthz"]:
-                return {"multi_user": self.multi_user, "pipeline_store": "database"}
+                store = {"multi_user": self.multi_user, "pipeline_store": "database"}
+                return {"commit_sha": "unknown", "tag_name": self.version, **store}
             case "GET", ["experiments"]:
                 return self.list_experiments(query)
             case "POST", ["experiments"]:

@@ -16,13 +16,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from kfp import client as kfp_client
 from kfp import compiler, dsl, kubernetes
+from kfp.dsl.executor_main import executor_main
 
 from irra.utils.errors import UserError
 from pipeline import server as server_module
 from pipeline.package import check_image, has_registry
 from pipeline.server import Client, Server, Submission
 from pipeline.submit import submit
-from tests.pipeline.kfp_api import Answer, KfpApi, Refused, check_model, kfp_api
+from tests.pipeline.kfp_api import Answer, KfpApi, Refused, Run, check_model, kfp_api
 
 pytestmark = pytest.mark.xdist_group("submit")
 
@@ -134,6 +135,67 @@ def test_caching_is_switched_off_inside_branches_too(package: Path, api: KfpApi)
     send(package, api, enable_caching=False)
     cached, not_cached = [json.dumps(run.pipeline).count('"enableCache": true') for run in api.runs]
     assert (cached, not_cached) == (2, 0)
+
+
+def arguments_of(run: Run) -> list[str]:
+    arguments: list[str] = run.pipeline["deploymentSpec"]["executors"]["exec-double"]["container"]["args"]
+    return arguments
+
+
+def test_results_under_another_root_have_a_cache_of_their_own(
+    package: Path, api: KfpApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for root in (None, "s3://a/b", "s3://a/c", "s3://a/b"):
+        send(package, api, pipeline_root=root)
+    default, first, second, again = (arguments_of(run) for run in api.runs)
+    assert default != first != second != default
+    assert first == again
+    warning = "warning: pipeline root s3://a/b: unless the ConfigMap kfp-launcher in the run's namespace"
+    assert capsys.readouterr().err.count(warning) == 2
+
+
+def test_a_task_runs_whatever_its_root(
+    package: Path, api: KfpApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The root reaches kfp's executor as an argument that it does not know."""
+    send(package, api, pipeline_root="s3://a/b")
+    (tmp_path / "component.py").write_text(
+        "from kfp.dsl import *\ndef double(number: int) -> int:\n    return 2 * number\n"
+    )
+    outputs = {"parameters": {"Output": {"outputFile": str(tmp_path / "2")}}, "outputFile": str(tmp_path / "out.json")}
+    given = json.dumps({"inputs": {"parameterValues": {"number": 3}}, "outputs": outputs})
+    arguments = [argument.replace("{{$}}", given) for argument in arguments_of(api.runs[0])]
+    monkeypatch.setattr("sys.argv", ["kfp", "--component_module_path", str(tmp_path / "component.py"), *arguments])
+    monkeypatch.setattr("kfp.dsl.executor_main._setup_logging", lambda: None)  # it would change this process's logging
+    executor_main()
+    assert json.loads((tmp_path / "out.json").read_text()) == {"parameterValues": {"Output": 6}}
+
+
+@pytest.mark.parametrize(
+    ("version", "warning"),
+    [
+        ("2.15.0", ""),
+        ("v2.17.3", ""),
+        ("2.18.0-rc.1", "runs Kubeflow Pipelines 2.18.0-rc.1: this was tested up to 2.17"),
+        ("3.0.0", "runs Kubeflow Pipelines 3.0.0: this was tested up to 2.17"),
+        ("unknown", "does not say which version of Kubeflow Pipelines it runs: 2.15 or later is needed"),
+        ("", "does not say which version"),
+    ],
+)
+def test_an_untested_server_is_warned_of(
+    package: Path, api: KfpApi, capsys: pytest.CaptureFixture[str], version: str, warning: str
+) -> None:
+    api.version = version
+    send(package, api)
+    shown = capsys.readouterr().err
+    assert f"warning: {api.host} {warning}" in shown if warning else not shown
+
+
+@pytest.mark.parametrize("version", ["2.14.9", "2.5.0", "1.8.22"])
+def test_a_server_that_is_too_old_is_refused_by_name(package: Path, api: KfpApi, version: str) -> None:
+    api.version = version
+    message = f"{api.host} runs Kubeflow Pipelines {version}: 2.15 or later is needed"
+    assert refused(package, api) == message
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
-"""Options that several commands share. Nothing here imports kfp, which takes a second; `--help` should not."""
+"""What several commands share. Nothing here imports kfp, which takes a second: `--help` should not."""
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,3 +42,8 @@ def chosen_server(options: argparse.Namespace) -> "Server":
     from pipeline.server import Server
 
     return Server(options.host, options.namespace, options.token_file, options.ca_certificate)
+
+
+def warn(message: str) -> None:
+    """Print a warning."""
+    print(f"warning: {message}", file=sys.stderr, flush=True)
