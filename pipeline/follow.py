@@ -1,10 +1,12 @@
 """Follow a run on a Kubeflow Pipelines server: a line for each change of our tasks, and at the end what went wrong."""
 
 import re
+import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from time import monotonic
 from typing import Any
 
 from irra.utils.errors import UserError
@@ -16,7 +18,7 @@ LOST_POLLS = 60  # five minutes without an answer
 START_SECONDS = 180.0  # a pod needs longer only if its image is large, or if it cannot start
 SHOWN_FAILURES, SHOWN_LINES = 3, 20
 ENDED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
-KILLED = 137  # the exit status of a process that the kernel, or a person, ended by SIGKILL
+KILLED = 137  # the exit status after SIGKILL, with which the kernel ends what needs too much memory
 LAUNCHER_LINE = re.compile(r"([IWEF])\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ \S+:\d+\] (.*)")
 KFP_LINE = re.compile(r"\[KFP Executor [^]]* INFO\]: ")
 
@@ -58,9 +60,9 @@ def _polls(client: Client, submission: Submission) -> Iterator[Any]:
             yield client.get_run(submission.run_id)
             lost, seen = 0, True
         except NoRun as error:
-            raise UserError(
-                f"{error} any more: it was deleted while it was followed" if seen else str(error)
-            ) from error
+            if not seen:
+                raise
+            raise UserError(f"{error} any more: it was deleted while it was followed") from error
         except UserError as error:
             lost += 1
             if lost > LOST_POLLS or not isinstance(error, NoAnswer):
@@ -84,7 +86,7 @@ class _Starts:
         for task in tasks:
             if task.state != "RUNNING" or task.node is None or task.node in self.known:
                 continue
-            if time.monotonic() - self.since.setdefault(task.node, time.monotonic()) < START_SECONDS:
+            if monotonic() - self.since.setdefault(task.node, monotonic()) < START_SECONDS:
                 continue
             self.known.add(task.node)
             try:
@@ -94,9 +96,8 @@ class _Starts:
 
     def advice(self, node: str) -> str:
         """Say what keeps a pod from starting, and how to look. Its name ends like that of its node."""
-        look = (
-            f"kubectl -n {self.client.get_user_namespace() or 'kubeflow'} describe pod -l pipeline/runid={self.run_id}"
-        )
+        namespace = self.client.get_user_namespace() or "kubeflow"
+        look = f"kubectl -n {namespace} describe pod -l pipeline/runid={self.run_id}"
         causes = "its image cannot be pulled, or no node has the resources that it asks for"
         return f"its pod has not started: {causes}; look at the one that ends in {node.rpartition('-')[2]}: {look}"
 
@@ -119,7 +120,9 @@ def _reason(client: Client, run: Any, task: Task) -> str:
         return f"its log cannot be read ({error})"
     lines = own_lines(log)
     for line in lines[-SHOWN_LINES:]:
-        print(f"  {task.title} | {line}", flush=True)
+        print(f"  {task.title} | {line}")
+    whole = f"python -m pipeline logs {run.run_id} {shlex.quote(task.title)} --host {client.host}"
+    print(f"  all of it: {whole}", flush=True)
     return out_of_memory(run, task) if exit_status(log) == KILLED else last_words(log, lines)
 
 
@@ -129,7 +132,9 @@ def out_of_memory(run: Any, task: Task) -> str:
     cure = f"raise tasks.{task.name}.memory in the cluster settings"
     if task.name == "train":
         cure += ", or let the training need less: train.micro_batch, train.recompute, train.precision"
-    ran_out = f"its memory ran out{f' (the limit is {limit})' if limit else ''}, unless somebody killed it"
+    ran_out = (
+        f"its memory ran out{f' (the limit is {limit})' if limit else ''}, unless it was killed for another reason"
+    )
     return f"exit status {KILLED}: {ran_out}; {cure}"
 
 

@@ -87,9 +87,7 @@ class Nodes:
         self.before = {(entry.display_name, child.pod_name): entry for entry in entries for child in _children(entry)}
         self.ids = {child for _, child in self.before}
         displayed = {entry.display_name for entry in entries}
-        # The workflow is called what all ids begin with. It may also be the name of a task, so the longest counts.
-        prefixes = {id_.rpartition("-")[0] for id_ in self.ids}
-        self.workflow = max(displayed & prefixes, key=len, default="")
+        self.workflow = next(iter(displayed & {id_.rpartition("-")[0] for id_ in self.ids}), "")
         self.iterations = {name: int(match[1]) for name in displayed if (match := ITERATION.fullmatch(name))}
         self.names = sorted({ATTEMPT.sub("", name) for name in displayed} - set(self.iterations))
 

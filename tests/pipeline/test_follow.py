@@ -135,6 +135,14 @@ def test_our_tasks_are_found_among_the_nodes_of_a_failed_run() -> None:
     assert summary(recording("user_error")[-1]) == ["prepare FAILED after 0:00:58", *later]
 
 
+def test_a_cached_task_may_end_in_the_next_second() -> None:
+    answer = recording("followed")[-1]
+    for entry in answer["run_details"]["task_details"]:
+        if entry.get("display_name") == "prepare":
+            entry["end_time"] = entry["start_time"].replace("00:15:54", "00:15:55")
+    assert summary(answer)[0] == "prepare SUCCEEDED, from the cache"
+
+
 def test_a_loops_tasks_are_told_apart() -> None:
     assert summary(recording("ablation")[-1]) == [
         "prepare SUCCEEDED after 0:00:20",
@@ -210,16 +218,21 @@ def test_a_failed_task_ends_with_its_own_message(api: KfpApi, capsys: pytest.Cap
     api.logs["irra-8rs6d-2264538643"] = recorded_log("user_error")
     lines, ended = followed(capsys, *replay(api, "user_error"))
     message = "s3://datasets/nothing/CUHK-PEDES: nothing is there"
-    assert lines == ["prepare FAILED after 0:00:58", "run FAILED", f"  prepare | error: {message}"]
+    assert lines == [
+        "prepare FAILED after 0:00:58",
+        "run FAILED",
+        f"  prepare | error: {message}",
+        f"  all of it: python -m pipeline logs {ended.run_id} prepare --host {api.host}",
+    ]
     assert ended.failure == f"task prepare failed: {message}"
 
 
 def test_a_task_without_memory_says_so(api: KfpApi, capsys: pytest.CaptureFixture[str]) -> None:
     api.logs["irra-58gbr-3056482347"] = recorded_log("out_of_memory")
     lines, ended = followed(capsys, *replay(api, "out_of_memory"))
-    assert lines[-1] == "  train | Killed"
+    assert lines[-2] == "  train | Killed"
     assert ended.failure == (
-        "task train failed: exit status 137: its memory ran out, unless somebody killed it; "
+        "task train failed: exit status 137: its memory ran out, unless it was killed for another reason; "
         "raise tasks.train.memory in the cluster settings, "
         "or let the training need less: train.micro_batch, train.recompute, train.precision"
     )
@@ -229,7 +242,7 @@ def test_the_limit_of_a_task_without_memory_is_named(api: KfpApi) -> None:
     api.states, api.failing_task, api.logs = ("FAILED",), "index", {"index": recorded_log("out_of_memory")}
     failure = follow(*start(api, pipeline(MAIN))).failure
     assert failure == (
-        "task index failed: exit status 137: its memory ran out (the limit is 24Gi), unless somebody killed it; "
+        "task index failed: exit status 137: its memory ran out (the limit is 24Gi), unless it was killed for another reason; "
         "raise tasks.index.memory in the cluster settings"
     )
 
@@ -237,7 +250,7 @@ def test_the_limit_of_a_task_without_memory_is_named(api: KfpApi) -> None:
 def test_the_log_of_the_last_attempt_is_shown(api: KfpApi, capsys: pytest.CaptureFixture[str]) -> None:
     api.logs = {"irra-nlv2k-2143776946": "first\n", "irra-nlv2k-2613403183": "second\n"}
     lines, ended = followed(capsys, *replay(api, "pod_deleted_then_killed"))
-    assert lines[-1] == "  train | second"
+    assert lines[-2] == "  train | second"
     assert ended.failure == "task train failed: second"
 
 
@@ -323,7 +336,7 @@ def test_a_pod_that_does_not_start_is_told_once(
 ) -> None:
     client, submission = start(api, pipeline(MAIN))
     api.states, api.pending, api.logs = (*["RUNNING"] * 8, "SUCCEEDED"), pending, logs
-    monkeypatch.setattr(module.time, "monotonic", iter(range(0, 100_000, 60)).__next__)
+    monkeypatch.setattr("pipeline.follow.monotonic", iter(range(0, 100_000, 60)).__next__)  # a minute at every look
     lines, _ = followed(capsys, client, submission)
     told = [line for line in lines if "has not started" in line]
     assert len(told) == expected
