@@ -4,6 +4,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -242,8 +243,8 @@ def test_the_limit_of_a_task_without_memory_is_named(api: KfpApi) -> None:
     api.states, api.failing_task, api.logs = ("FAILED",), "index", {"index": recorded_log("out_of_memory")}
     failure = follow(*start(api, pipeline(MAIN))).failure
     assert failure == (
-        "task index failed: exit status 137: its memory ran out (the limit is 24Gi), unless it was killed for another reason; "
-        "raise tasks.index.memory in the cluster settings"
+        "task index failed: exit status 137: its memory ran out (the limit is 24Gi), "
+        "unless it was killed for another reason; raise tasks.index.memory in the cluster settings"
     )
 
 
@@ -335,7 +336,7 @@ def test_a_pod_that_does_not_start_is_told_once(
     expected: int,
 ) -> None:
     client, submission = start(api, pipeline(MAIN))
-    api.states, api.pending, api.logs = (*["RUNNING"] * 8, "SUCCEEDED"), pending, logs
+    api.states, api.pending, api.logs = (*["RUNNING"] * 5, "SUCCEEDED"), pending, logs
     monkeypatch.setattr("pipeline.follow.monotonic", iter(range(0, 100_000, 60)).__next__)  # a minute at every look
     lines, _ = followed(capsys, client, submission)
     told = [line for line in lines if "has not started" in line]
@@ -390,6 +391,7 @@ def test_a_run_that_never_was_is_told(api: KfpApi) -> None:
         follow(client, client.submission("123"))
 
 
+@cache
 def ablation_tasks() -> list[Task]:
     return tasks_of(read(recording("ablation")[-1]))
 
