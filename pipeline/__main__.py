@@ -15,6 +15,7 @@ import argparse
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from irra.config import Params, change, load_params
 from irra.utils.errors import UserError
 from pipeline import status
 from pipeline.command_line import add_cluster, add_command, add_server, chosen_server, warn
+from pipeline.labels import description, run_name
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,14 @@ def _command(commands: Any, name: str, run: Callable[..., None], what: str) -> a
 def _add_submission(command: argparse.ArgumentParser) -> None:
     add_server(command)
     command.add_argument("--experiment", default="irra", help="(default: %(default)s)")
-    command.add_argument("--run-name", help="(default: pipeline and time)")
+    command.add_argument("--run-name", help="(default: dataset, losses, seed and time)")
     command.add_argument(
         "--pipeline-root",
         help="where artifacts go, s3://bucket/folder (default: the server's); see docs/kubeflow.md first",
     )
-    command.add_argument("--no-cache", action="store_true", help="run every task again")
+    again = command.add_mutually_exclusive_group()
+    again.add_argument("--no-cache", action="store_true", help="run every task again")
+    again.add_argument("--retrain", action="store_true", help="run train again, and what follows from it")
     command.add_argument("--wait", action="store_true", help="follow the run, and fail if it fails")
 
 
@@ -156,7 +160,7 @@ def submit_(options: argparse.Namespace) -> None:
     from pipeline.cluster import check_reachable, load_cluster
     from pipeline.graph import compile_pipeline
     from pipeline.package import check_committed, check_image, has_registry
-    from pipeline.submit import submit
+    from pipeline.submit import ALL, submit
 
     check_image(options.image)
     if not options.no_cache:
@@ -164,6 +168,7 @@ def submit_(options: argparse.Namespace) -> None:
     params = read_params(options)
     check_reachable(params)
     chosen, cluster = choose(options, params), load_cluster(options.cluster)
+    losses = options.losses if options.ablation else ()
     if not has_registry(options.image):
         warn(f"image {options.image} names no registry, so the cluster looks for it at docker.io")
     if not cluster.knows_mlflow():
@@ -176,11 +181,12 @@ def submit_(options: argparse.Namespace) -> None:
             package,
             chosen_server(options),
             experiment=options.experiment,
-            run_name=options.run_name,
+            run_name=options.run_name or run_name(params, datetime.now(), losses),
+            description=description(params, options.image, options.set, losses, options.seeds),
             arguments=chosen.values,
             pipeline_root=options.pipeline_root,
             service_account=cluster.service_account,
-            enable_caching=not options.no_cache,
+            again=ALL if options.no_cache else "train" if options.retrain else None,
             wait=options.wait,
         )
     if submission.failure:

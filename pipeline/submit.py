@@ -19,6 +19,7 @@ from pipeline.package import read_package, typed_arguments
 from pipeline.server import Client, Server, Submission
 
 # `optional` of a Secret's variables, which cluster.yaml uses, needs a server of 2.15; `dsl.Collected` in graph.py 2.14.
+ALL = "all tasks"  # run again
 LOWEST, TESTED = (2, 15), (2, 17)
 OWN_ROOT = (
     "pipeline root {root}: unless the ConfigMap kfp-launcher in the run's namespace names its endpoint, region and "
@@ -33,17 +34,18 @@ def submit(
     *,
     experiment: str,
     run_name: str | None = None,
+    description: str | None = None,
     arguments: Mapping[str, Any] | None = None,
     pipeline_root: str | None = None,
     service_account: str | None = None,
-    enable_caching: bool = True,
+    again: str | None = None,
     wait: bool = False,
 ) -> Submission:
     """Create a run of `package`, print its address, and with `wait` follow it to its end.
 
-    `arguments` may be typed, or text from a command line. `enable_caching=False` runs every task again, also inside
-    loops and branches; otherwise the settings of the compiled pipeline apply. If the run itself fails, `failure` of
-    the returned `Submission` says why.
+    `arguments` may be typed, or text from a command line. `again` is the first task that shall not come from the cache,
+    nor what follows from it, or ALL; otherwise the settings of the compiled pipeline apply. If the run itself fails,
+    `failure` of the returned `Submission` says why.
 
     Raises:
         UserError: The run could not be created or followed.
@@ -55,13 +57,14 @@ def submit(
     if pipeline_root is not None:
         separate_cache(spec, pipeline_root)
         warn(OWN_ROOT.format(root=pipeline_root))
-    if not enable_caching:
-        disable_caching(spec)
+    if again:
+        disable_caching(spec, None if again == ALL else again)
     client = Client(server)
     check_version(client.host, client.check_api())
     body = kfp_server_api.V2beta1Run(
         experiment_id=client.experiment_id(experiment),
         display_name=run_name or f"{spec['pipelineInfo']['name']} {datetime.now():%Y-%m-%d %H:%M:%S}",
+        description=description,
         pipeline_spec={"pipeline_spec": spec, "platform_spec": platform} if platform else spec,
         runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters=values, pipeline_root=pipeline_root),
         service_account=service_account,

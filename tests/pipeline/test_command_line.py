@@ -98,6 +98,23 @@ def test_submit_sends_the_pipeline_with_its_parameters(monkeypatch: pytest.Monke
     assert {"prepare", "tokenize", "train", "evaluate", "index", "gate"} <= set(sent.tasks)
 
 
+def test_a_run_says_what_it_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    with kfp_api() as api:
+        run(monkeypatch, "submit", *PARAMS, "--host", api.host, "--image", IMAGE, "--set", "train.lr=3e-5")
+        (sent,) = api.runs
+    assert sent.body["display_name"].startswith("synthetic sdm+mlm+id seed 0 ")
+    assert sent.body["description"].endswith(f"2 epochs, image {IMAGE}, train.lr=3e-5")
+
+
+def test_retrain_takes_no_training_from_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    with kfp_api() as api:
+        run(monkeypatch, "submit", *PARAMS, "--host", api.host, "--image", IMAGE, "--retrain")
+        (sent,) = api.runs
+    tasks = sent.pipeline["root"]["dag"]["tasks"]
+    cached = {name for name, task in tasks.items() if task.get("cachingOptions", {}).get("enableCache")}
+    assert cached == {"prepare", "tokenize"}
+
+
 def test_submit_sends_the_ablation(monkeypatch: pytest.MonkeyPatch) -> None:
     options = ["--image", IMAGE, "--ablation", "--losses", "itc", "sdm", "--seeds", "5"]
     with kfp_api() as api:

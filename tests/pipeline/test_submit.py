@@ -22,7 +22,7 @@ from irra.utils.errors import UserError
 from pipeline import server as server_module
 from pipeline.package import check_image, has_registry
 from pipeline.server import Client, Server, Submission
-from pipeline.submit import submit
+from pipeline.submit import ALL, submit
 from tests.pipeline.kfp_api import Answer, KfpApi, Refused, Run, check_model, kfp_api
 
 pytestmark = pytest.mark.xdist_group("submit")
@@ -132,7 +132,7 @@ def test_an_experiment_is_created_once(package: Path, api: KfpApi) -> None:
 
 def test_caching_is_switched_off_inside_branches_too(package: Path, api: KfpApi) -> None:
     send(package, api)
-    send(package, api, enable_caching=False)
+    send(package, api, again=ALL)
     cached, not_cached = [json.dumps(run.pipeline).count('"enableCache": true') for run in api.runs]
     assert (cached, not_cached) == (2, 0)
 
