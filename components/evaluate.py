@@ -62,8 +62,17 @@ def run(inputs: Inputs, outputs: Outputs, config: EvaluateConfig) -> dict[str, A
 
 def publish(inputs: Inputs, outputs: Outputs, config: EvaluateConfig, evaluation: Evaluation) -> dict[str, Any]:
     """Write the results, and log them."""
+    results = write_results(inputs.model, inputs.prepared, outputs, config, evaluation)
+    track(outputs, config, results, noted_run(inputs.model_run, results["model"]["fingerprint"]))
+    return results
+
+
+def write_results(
+    model: Path, prepared: Path, outputs: Outputs, config: EvaluateConfig, evaluation: Evaluation
+) -> dict[str, Any]:
+    """Write the evaluation of a model on prepared data, and return the content of results.json."""
     results = {
-        "model": describe_model(inputs.model, PreparedStore.open(inputs.prepared)),
+        "model": describe_model(model, PreparedStore.open(prepared)),
         "metrics": evaluation.metrics(),
         "intervals": evaluation.intervals(config.bootstrap_samples, config.seed),
     }
@@ -74,7 +83,6 @@ def publish(inputs: Inputs, outputs: Outputs, config: EvaluateConfig, evaluation
         write_rankings(rankings, evaluation)
         results["sha256"] = {METRICS: hash_file(table), CMC: hash_file(curves), RANKINGS_KEY: hash_file(rankings)}
         write_record(whole, results)
-    track(outputs, config, results, noted_run(inputs.model_run, results["model"]["fingerprint"]))
     return results
 
 

@@ -3,14 +3,15 @@
 python -m components.gate               # prints the verdict and the reason; exits with 0 in both cases
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from components.layout import DECISION, EVALUATION
+from components.layout import CHAMPION, DECISION, EVALUATION
 from components.results import EVALUATE_AGAIN, RESULTS, read_results
 from components.stage import main
-from components.tracking.registry import CHAMPION, Candidate, Champion, Registry
+from components.tracking.registry import CHAMPION as ALIAS
+from components.tracking.registry import Candidate, Champion, Registry
 from irra.config import RegistryConfig
 from irra.utils.errors import UserError
 from irra.utils.files import write_json
@@ -19,9 +20,13 @@ from irra.utils.nested import flatten
 
 @dataclass(frozen=True)
 class Inputs:
-    """The report of the evaluate stage: the metrics, and the model they belong to."""
+    """The report of the evaluate stage: the metrics, and the model they belong to; perhaps also the champion's.
+
+    Without it, the champion has only the metrics on the data with which it was registered.
+    """
 
     report: Path = EVALUATION
+    champion: Path = CHAMPION
 
 
 @dataclass(frozen=True)
@@ -46,24 +51,44 @@ def run(inputs: Inputs, outputs: Outputs, config: RegistryConfig) -> dict[str, A
         `verdict`, which is "pass" or "fail", and `reason`.
     """
     candidate = read_candidate(inputs.report, config.metric)
-    decision = check_registry(Registry(config.model_name), candidate, config)
+    again = read_evaluated_champion(inputs.champion, config.metric)
+    decision = check_registry(Registry(config.model_name), candidate, config, again)
     result = {"verdict": "pass" if decision.passed else "fail", "reason": decision.reason}
     write_json(outputs.decision, result)
     print(f"{result['verdict']}: {decision.reason}")
     return result
 
 
-def check_registry(registry: Registry, candidate: Candidate, config: RegistryConfig) -> Decision:
+def check_registry(
+    registry: Registry, candidate: Candidate, config: RegistryConfig, again: Candidate | None = None
+) -> Decision:
     """Decide on a model against the registry's champion; a model that is the champion already fails.
 
     A version of this model without the alias does not count: it lost against another champion, or the process that
-    registered it was killed before it could move the alias.
+    registered it was killed before it could move the alias. `again` is a later evaluation of the champion.
     """
     champion = registry.champion()
     if champion and champion.model.model_fingerprint == candidate.model_fingerprint:
         registered = f"version {champion.version} of {config.model_name}"
         return Decision(False, f"this model is already {registered}; delete that version to register it again")
-    return decide(candidate, champion, config)
+    return decide(candidate, on_same_data(champion, again, candidate), config)
+
+
+def on_same_data(champion: Champion | None, again: Candidate | None, candidate: Candidate) -> Champion | None:
+    """Return the champion with its metrics on the candidate's data, if `again` is its evaluation on them."""
+    if champion is None or again is None:
+        return champion
+    fits = again.model_fingerprint == champion.model.model_fingerprint
+    return replace(champion, model=again) if fits and again.data_fingerprint == candidate.data_fingerprint else champion
+
+
+def read_evaluated_champion(report: Path, metric: str) -> Candidate | None:
+    """Read the champion's evaluation, if there is one.
+
+    Raises:
+        UserError: It is not usable, or `metric` is not in it.
+    """
+    return read_candidate(report, metric) if (report / RESULTS).exists() else None
 
 
 def decide(candidate: Candidate, champion: Champion | None, config: RegistryConfig) -> Decision:
@@ -75,7 +100,8 @@ def decide(candidate: Candidate, champion: Champion | None, config: RegistryConf
         return Decision(True, f"{metric} {value:g} reaches {config.threshold:g}, and {name} has no champion yet")
     rival = f"the champion of {name} (version {champion.version})"
     if difference := _incomparable(candidate, champion.model, metric):
-        remedy = f"set registry.model_name to another name for this data, or delete the alias {CHAMPION} of {name}"
+        remedy = "evaluate the champion on these data (python -m components.champion), "
+        remedy += f"set registry.model_name to another name for this data, or delete the alias {ALIAS} of {name}"
         return Decision(False, f"{rival} cannot be compared: {difference}; {remedy}")
     best = champion.model.metrics[metric]
     if value <= best:

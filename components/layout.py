@@ -9,6 +9,7 @@ MODEL, INDEX = Path("model"), Path("data/index")
 RANKINGS = Path("data/rankings.parquet")
 REPORTS = Path("reports")
 CURVES, EVALUATION, PICTURES = REPORTS / "train", REPORTS / "evaluate", REPORTS / "report"
+CHAMPION = REPORTS / "champion"
 DECISION, REGISTRATION = REPORTS / "gate" / "decision.json", REPORTS / "register" / "registration.json"
 ABLATION = REPORTS / "ablation"
 MODEL_RUN = Path("data/model-run.json")  # names the MLflow run that trained the model; changes no result

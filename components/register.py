@@ -14,8 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import irra
 from components import tracking
-from components.gate import Decision, check_registry, decide, read_candidate
-from components.layout import EVALUATION, INDEX, MODEL, MODEL_RUN, REGISTRATION
+from components.gate import (
+    Decision,
+    check_registry,
+    decide,
+    on_same_data,
+    read_candidate,
+    read_evaluated_champion,
+)
+from components.layout import CHAMPION, EVALUATION, INDEX, MODEL, MODEL_RUN, REGISTRATION
 from components.stage import main
 from components.tracking.notes import noted_run
 from components.tracking.registry import Candidate, Champion, Logged, Registry, explain_failure
@@ -54,11 +61,12 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Inputs:
-    """A trained model, the index it encoded, the report of its evaluation, and a note of its MLflow run."""
+    """A trained model, its index and its evaluation, perhaps the champion's, and a note of the model's MLflow run."""
 
     model: Path = MODEL
     index: Path = INDEX
     report: Path = EVALUATION
+    champion: Path = CHAMPION
     model_run: Path = MODEL_RUN
 
 
@@ -81,10 +89,11 @@ def run(inputs: Inputs, outputs: Outputs, config: RegistryConfig) -> dict[str, A
     candidate = read_candidate(inputs.report, config.metric)
     check_inputs(inputs, candidate)
     registry = Registry(config.model_name)
-    decision = check_registry(registry, candidate, config)
+    again = read_evaluated_champion(inputs.champion, config.metric)
+    decision = check_registry(registry, candidate, config, again)
     location: dict[str, str] = {}
     if decision.passed:
-        decision, location = register(inputs, config, registry, candidate)
+        decision, location = register(inputs, config, registry, candidate, again)
     result = {"verdict": "pass" if decision.passed else "fail", "reason": decision.reason, **location}
     write_json(outputs.registration, result)
     outcome = f"registered: {location['model_uri']} is the champion" if decision.passed else "not registered"
@@ -111,7 +120,7 @@ def check_inputs(inputs: Inputs, candidate: Candidate) -> None:
 
 
 def register(
-    inputs: Inputs, config: RegistryConfig, registry: Registry, candidate: Candidate
+    inputs: Inputs, config: RegistryConfig, registry: Registry, candidate: Candidate, again: Candidate | None
 ) -> tuple[Decision, dict[str, str]]:
     """Log the model, create a version of it and move the alias; undo all of it if any step fails.
 
@@ -127,7 +136,7 @@ def register(
         upload(inputs, registry, logged)
         version = registry.add_version(logged, candidate.as_tags())
         champion = registry.champion()  # asked again, since the upload may have taken long
-        decision = decide(candidate, champion, config)
+        decision = decide(candidate, on_same_data(champion, again, candidate), config)
         if decision.passed:
             registry.set_champion(version)
     except BaseException:

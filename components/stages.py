@@ -10,6 +10,7 @@ from pathlib import Path
 
 from components.layout import (
     ABLATION,
+    CHAMPION,
     CURVES,
     DATASET_RECORD,
     DECISION,
@@ -61,8 +62,9 @@ ROWS = (
     Stage("report", "report", (PREPARED, CURVES, EVALUATION, RANKINGS), (PICTURES,), on_kubeflow=False),
     Stage("index", "index", (PREPARED, MODEL), (INDEX,)),
     # never cached: the champion may have changed
-    Stage("gate", "registry", (EVALUATION,), (DECISION,), in_dvc=False, cached=False),
-    Stage("register", "registry", (MODEL, INDEX, EVALUATION), (REGISTRATION,), in_dvc=False, cached=False),
+    Stage("champion", None, (PREPARED, TOKENS), (CHAMPION,), in_dvc=False, cached=False),
+    Stage("gate", "registry", (EVALUATION, CHAMPION), (DECISION,), in_dvc=False, cached=False),
+    Stage("register", "registry", (MODEL, INDEX, EVALUATION, CHAMPION), (REGISTRATION,), in_dvc=False, cached=False),
     Stage("compare", None, (EVALUATION,), (ABLATION,), in_dvc=False),  # reads one evaluation per training
 )
 STAGES = {stage.name: stage for stage in ROWS}

@@ -70,8 +70,13 @@ class Builder:
             return self.add("train", train_on_nodes.train(nodes=as_parameter(nodes_of(self.cluster)), **given))
         return self.add("train", tasks.train(**given))
 
-    def data_to_champion(self, sections: Mapping[str, Any], checkpoints: Any, prepared: Any) -> None:
-        """Add all tasks behind `prepare`: train, evaluate and index one model; register it if it passes the gate."""
+    def data_to_champion(
+        self, sections: Mapping[str, Any], checkpoints: Any, prepared: Any, *, new_data: bool = False
+    ) -> None:
+        """Add all tasks behind `prepare`: train, evaluate and index one model; register it if it passes the gate.
+
+        With `new_data`, the champion is evaluated on the same data, since the one that it was registered with is past.
+        """
         splits = {name: sections[name] for name in ("train", "index", "registry")}
         check = self.add("check", tasks.check(prepared=prepared, **splits))
         tokenized = self.add("tokenize", tasks.tokenize(config=sections["tokenize"], prepared=prepared))
@@ -81,10 +86,14 @@ class Builder:
         evaluation = {"config": sections["evaluate"], "report": sections["report"]}
         results = self.add("evaluate", tasks.evaluate(**evaluation, **data, model=model)).outputs["results"]
         indexed = self.add("index", tasks.index(config=sections["index"], prepared=prepared, model=model))
-        gate = self.add("gate", tasks.gate(config=sections["registry"], results=results))
+        rival = {}
+        if new_data:
+            judged = {name: sections[name] for name in ("evaluate", "registry")}
+            rival = {"champion_results": self.add("champion", tasks.champion(**judged, **data)).output}
+        gate = self.add("gate", tasks.gate(config=sections["registry"], results=results, **rival))
         with dsl.If(gate.outputs["Output"] == "pass", name="passed"):
             made = {"model": model, "results": results, "gallery": indexed.outputs["gallery"]}
-            self.add("register", tasks.register(config=sections["registry"], **made))
+            self.add("register", tasks.register(config=sections["registry"], **made, **rival))
 
 
 def irra_pipeline(params: Params, image: str, cluster: Cluster | None = None) -> Pipeline:
@@ -130,7 +139,7 @@ def scheduled_pipeline(params: Params, image: str, cluster: Cluster | None = Non
         outdated = build.add("outdated", tasks.outdated(**compared, prepared=prepared))
         sections = {**compared, "evaluate": evaluate, "report": report, "index": index}
         with dsl.If(outdated.outputs["Output"] == "yes", name="outdated"):
-            build.data_to_champion(sections, train_checkpoints, prepared)
+            build.data_to_champion(sections, train_checkpoints, prepared, new_data=True)
 
     return scheduled
 

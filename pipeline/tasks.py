@@ -164,7 +164,33 @@ def index(
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def gate(config: dict, results: dsl.Input[dsl.Artifact], decision: dsl.Output[dsl.Markdown]) -> str:
+def champion(
+    evaluate: dict,
+    registry: dict,
+    prepared: dsl.Input[dsl.Dataset],
+    tokens: dsl.Input[dsl.Dataset],
+    champion_results: dsl.Output[dsl.Artifact],
+) -> None:
+    """Measure the champion on the data of today."""
+    from pathlib import Path
+
+    from components import champion as stage
+    from components.kubeflow import running_stage, section
+    from irra.config import EvaluateConfig, RegistryConfig
+
+    with running_stage():
+        inputs = stage.Inputs(Path(prepared.path), Path(tokens.path))
+        outputs = stage.Outputs(Path(champion_results.path))
+        print(stage.run(inputs, outputs, section(EvaluateConfig, evaluate), section(RegistryConfig, registry)))
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def gate(
+    config: dict,
+    results: dsl.Input[dsl.Artifact],
+    decision: dsl.Output[dsl.Markdown],
+    champion_results: dsl.Input[dsl.Artifact] = None,
+) -> str:
     """Return `pass` if a model is good enough, and better than the champion on the same data."""
     from pathlib import Path
 
@@ -173,7 +199,8 @@ def gate(config: dict, results: dsl.Input[dsl.Artifact], decision: dsl.Output[ds
     from irra.config import RegistryConfig
 
     with running_stage(), reporting_folder() as folder:
-        inputs, outputs = stage.Inputs(Path(results.path)), stage.Outputs(folder / "decision.json")
+        rival = Path(champion_results.path) if champion_results else folder / "none"  # only a schedule has one
+        inputs, outputs = stage.Inputs(Path(results.path), rival), stage.Outputs(folder / "decision.json")
         decided = stage.run(inputs, outputs, section(RegistryConfig, config))
     Path(decision.path).write_text(decided["reason"] + "\n", encoding="utf-8")
     return str(decided["verdict"])
@@ -186,6 +213,7 @@ def register(
     results: dsl.Input[dsl.Artifact],
     gallery: dsl.Input[dsl.Dataset],
     registration: dsl.Output[dsl.Artifact],
+    champion_results: dsl.Input[dsl.Artifact] = None,
 ) -> None:
     """Put a model into MLflow's registry and make it the champion."""
     from pathlib import Path
@@ -196,7 +224,8 @@ def register(
 
     with running_stage(), reporting_folder() as folder:
         run = noted(model.metadata, folder)
-        inputs = stage.Inputs(Path(model.path), Path(gallery.path), Path(results.path), run)
+        rival = Path(champion_results.path) if champion_results else folder / "none"  # only a schedule has one
+        inputs = stage.Inputs(Path(model.path), Path(gallery.path), Path(results.path), rival, run)
         done = stage.run(inputs, stage.Outputs(Path(registration.path)), section(RegistryConfig, config))
     run_id = done.pop("run_id", None)  # a key that Kubeflow's page takes for its own
     registration.metadata.update({**done, **({"mlflow_run_id": run_id} if run_id else {})})

@@ -171,6 +171,15 @@ class Registry:
         run = existing_run(self.client, version.run_id)
         return dict(run.data.params) if run else {}
 
+    @mlflow_call("looking for earlier trainings")
+    def find_training(self, data_fingerprint: str, params: Mapping[str, str], metric: str) -> str | None:
+        """Find a run that was trained and evaluated on these data with these parameters, if there is one."""
+        found = self.client.search_runs(
+            [experiment_id(self.client, tracking_uri())], f"tags.`{DATA_FINGERPRINT_TAG}` = '{data_fingerprint}'"
+        )
+        same = (run for run in found if params.items() <= run.data.params.items())
+        return next((str(run.info.run_id) for run in same if f"final/{metric}" in run.data.metrics), None)
+
     @mlflow_call("looking for versions")
     def find_version(self, model_fingerprint: str) -> str | None:
         """Find the number of a version with these weights, if there is one."""

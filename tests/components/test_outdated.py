@@ -8,6 +8,7 @@ from mlflow import MlflowClient
 from components import outdated
 from components.tracking.run import open_run
 from components.tracking.store import tracking_uri
+from components.tracking.tracker import DATA_FINGERPRINT_TAG
 from irra.config import Params, RegistryConfig
 from irra.data.store import PreparedStore
 from tests.components.test_registry import add_champion, candidate, project  # noqa: F401
@@ -68,6 +69,23 @@ def test_a_champion_of_other_data_is_outdated(
     add_champion(other.model_name, candidate(50.0, data=data))
     found = ask(store, params, other)
     assert (found.yes, reason in found.reason) == (True, True)
+
+
+def test_what_was_trained_on_these_data_and_lost_is_not_trained_again(
+    store: PreparedStore, params: Params, registry: RegistryConfig
+) -> None:
+    other = registry.model_copy(update={"model_name": "irra-of-old-data"})
+    add_champion(other.model_name, candidate(50.0, data="e" * 64))
+    lost = params.train.model_copy(update={"seed": 17})
+    for evaluated in (False, True):
+        assert ask(store, params, other, seed=17).yes
+        with open_run("train") as tracker:
+            tracker.set_tags({DATA_FINGERPRINT_TAG: store.fingerprint})
+            tracker.log_params({"tokenize": params.tokenize.model_dump(), "train": lost.model_dump()})
+            if evaluated:
+                tracker.log_metrics({f"final/{other.metric}": 10.0}, 1)
+    assert str(tracker.run_id) in ask(store, params, other, seed=17).reason
+    assert ask(store, params, other, seed=18).yes
 
 
 def test_a_champion_whose_run_is_gone_is_outdated(

@@ -16,15 +16,16 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from components import gate, register
+from components import champion, gate, register
 from components.stage import main
 from components.tracking import waiting
 from components.tracking.registry import Candidate, Champion, Registry
 from components.tracking.run import open_run
 from components.tracking.store import MODEL_FINGERPRINT_TAG, tracking_uri
 from irra.checkpoint import model_fingerprint, save_model, save_weights
-from irra.config import RegistryConfig
+from irra.config import Params, RegistryConfig
 from irra.data.store import PreparedStore
+from irra.data.tokens import TokenStore
 from irra.search.build import index_split
 from irra.search.encoder import Encoder
 from irra.utils.errors import UserError
@@ -152,6 +153,45 @@ def test_a_champion_of_other_data_is_not_compared_and_the_reason_says_what_to_do
         "delete the alias",
     ):
         assert part in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("again", "better"),
+    [
+        (candidate(40.0, "old"), False),
+        (candidate(30.0, "old"), True),
+        (candidate(30.0, "former"), None),  # of another champion
+        (candidate(30.0, "old", data="f" * 64), None),  # on yet other data
+        (None, None),
+    ],
+)
+def test_a_champion_of_other_data_is_compared_once_it_was_evaluated_on_these(
+    again: Candidate | None, better: bool | None
+) -> None:
+    champion = Champion("3", candidate(90.0, "old", data="e" * 64))
+    decision = gate.decide(candidate(35.0), gate.on_same_data(champion, again, candidate(35.0)), config())
+    assert decision.passed == (better is True)
+    assert ("cannot be compared" in decision.reason) == (better is None)
+
+
+def test_the_champion_is_evaluated_on_the_data_of_today(
+    irra: register.Inputs, store: PreparedStore, tokens: TokenStore, params: Params, tmp_path: Path
+) -> None:
+    outputs = champion.Outputs(tmp_path / "champion")
+    champion.run(champion.Inputs(store.root, tokens.root), outputs, params.evaluate, config())
+    found = gate.read_evaluated_champion(outputs.report, METRIC)
+    assert found is not None
+    assert found.model_fingerprint == model_fingerprint(irra.model)
+    assert (found.data_fingerprint, set(found.metrics) >= {METRIC}) == (store.fingerprint, True)
+
+
+def test_without_a_champion_there_is_no_evaluation_of_one(
+    project: Path, store: PreparedStore, tokens: TokenStore, params: Params, tmp_path: Path
+) -> None:
+    outputs = champion.Outputs(tmp_path / "champion")
+    done = champion.run(champion.Inputs(store.root, tokens.root), outputs, params.evaluate, config("irra-nobody-yet"))
+    assert done == "irra-nobody-yet has no champion yet"
+    assert gate.read_evaluated_champion(outputs.report, METRIC) is None
 
 
 def test_a_champion_registered_by_hand_is_not_compared() -> None:
@@ -282,7 +322,9 @@ def test_a_worse_model_is_not_registered_and_that_is_no_error(
     inputs = make_inputs(tmp_path, store, seed=2, r1=25.0)
     (tmp_path / "params.yaml").write_text(preset_text("tiny"))
     paths = {"params": tmp_path / "params.yaml", "registration": tmp_path / "registration.json", **vars(inputs)}
-    monkeypatch.setattr(sys, "argv", ["register", *(f"--{name}={path}" for name, path in paths.items())])
+    monkeypatch.setattr(
+        sys, "argv", ["register", *(f"--{name.replace('_', '-')}={path}" for name, path in paths.items())]
+    )
     capsys.readouterr()
     assert main("register", register.run, register.Inputs, register.Outputs, section="registry") == 0
     assert capsys.readouterr().out.startswith("not registered: val/t2i/R1 25 is not better than")
