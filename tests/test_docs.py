@@ -1,4 +1,4 @@
-"""README.md and docs/: links, names and numbers that must stay true. `make docs` checks more when it builds the site."""
+"""README.md and docs/: links, names and numbers that must stay true. `make docs` checks more when it builds them."""
 
 import re
 from pathlib import Path
