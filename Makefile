@@ -145,7 +145,7 @@ bench: setup ## measure speed and memory on this machine (ONLY=training,search; 
 	@$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(DEVICE),--device $(DEVICE))
 
 docs: setup ## build the documentation site into build/site; a warning is an error
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 docs-serve: setup ## show the site at http://127.0.0.1:8000 while editing docs/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --strict
