@@ -1,25 +1,28 @@
 # One image for every stage. `make image` builds it; Kubeflow runs each task in it, on this machine or on a cluster.
-# The base: any Debian or Ubuntu with Python 3.11 or newer and its venv module.
+# The base: any Debian or Ubuntu with Python 3.11 or newer and its venv module; a digest fixes it (docs/supply-chain.md).
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 FROM ${BASE_IMAGE}
 
-ARG UV_VERSION=0.13.9
 # The torch build: empty for the default of the package index, or a value of uv's --torch-backend: cpu, cu126, cu128 ...
 ARG TORCH_BACKEND=
 
-# The dependencies, several GB: this layer is rebuilt only if one of these two files changes. Bytecode is compiled here
-# because the user below cannot write it; otherwise every task would compile torch, open_clip and mlflow when it starts.
-# kfp is installed without dependencies: a task needs only its executor, which imports no other package. The rest of the
-# extra `pipeline` is for compiling and submitting.
+# The dependencies, several GB: this layer is rebuilt only if one of these two files changes. Only files whose hash is in
+# requirements.txt are installed, uv itself included; with TORCH_BACKEND, torch, torchvision and triton come from another
+# index and go unchecked. Bytecode is compiled here because the user below cannot write it; otherwise every task would
+# compile torch, open_clip and mlflow when it starts. kfp is installed without dependencies: a task needs only its
+# executor, which imports no other package. The rest of the extra `pipeline` is for compiling and submitting.
 WORKDIR /app
 COPY requirements.txt pyproject.toml ./
 RUN python3 -m venv /opt/venv \
     && python3 -m venv /tmp/uv \
-    && /tmp/uv/bin/pip install --quiet --no-cache-dir uv==${UV_VERSION} \
-    && export VIRTUAL_ENV=/opt/venv UV_CONSTRAINT=requirements.txt UV_COMPILE_BYTECODE=1 UV_NO_CACHE=1 \
+    && sed -n '/^uv==/,/[^\\]$/p' requirements.txt > /tmp/uv.txt \
+    && /tmp/uv/bin/pip install --quiet --no-cache-dir --require-hashes --requirement /tmp/uv.txt \
+    && export VIRTUAL_ENV=/opt/venv UV_CONSTRAINT=/tmp/uv-lock.txt UV_COMPILE_BYTECODE=1 UV_NO_CACHE=1 \
+    && if [ -z "${TORCH_BACKEND}" ]; then export UV_REQUIRE_HASHES=1 && cp requirements.txt /tmp/uv-lock.txt; \
+        else sed -E '/^(torch|torchvision|triton)==/,/[^\\]$/{s/ *\\$//; /^ /d}' requirements.txt > /tmp/uv-lock.txt; fi \
     && /tmp/uv/bin/uv pip install ${TORCH_BACKEND:+--torch-backend=${TORCH_BACKEND}} \
         --requirements pyproject.toml --extra stages --extra kubeflow --extra search \
-    && /tmp/uv/bin/uv pip install --no-deps kfp \
+    && /tmp/uv/bin/uv pip install --no-deps $(grep --only-matching '^kfp==[^ ]*' requirements.txt) \
     && rm -rf /tmp/uv* /opt/venv/.lock
 
 # Any user id can run the image, because some clusters choose a random one: no id needs an entry in /etc/passwd, and

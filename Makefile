@@ -2,7 +2,6 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
-UV_VERSION := 0.13.9
 # The torch build: empty for the default of the package index, or a value of uv's --torch-backend: cpu, cu126, auto ...
 TORCH_BACKEND ?=
 PORT ?= 5000
@@ -26,30 +25,43 @@ DEVICE ?=
 INSTALLED := $(VENV)/.installed$(addprefix -,$(TORCH_BACKEND))
 # uv counts the same version from another index as installed, so a change of the torch build reinstalls these packages.
 OTHER_TORCH = $(if $(filter-out $(INSTALLED),$(wildcard $(VENV)/.installed*)),--reinstall-package torch --reinstall-package torchvision)
+# The lock holds the hashes of what the package index has; nothing else is installed. Other builds of torch have hashes of
+# their own: with TORCH_BACKEND, these three packages go unchecked, as does what only they need and the lock does not name.
+LOCK := $(if $(TORCH_BACKEND),$(VENV)/requirements.txt,requirements.txt)
 # Compile bytecode now: where Python cannot write it later, every process would compile it again.
-UV_INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(addprefix --torch-backend=,$(TORCH_BACKEND))
+UV_INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python
+INSTALL = $(UV_INSTALL) --compile-bytecode $(if $(TORCH_BACKEND),--torch-backend=$(TORCH_BACKEND),--require-hashes) \
+	--constraint $(LOCK) --requirements pyproject.toml --all-extras
+# Nothing is downloaded for it: setuptools is in the lock. uv builds it each time, so it is not part of every `make setup`.
+INSTALL_PROJECT = $(UV_INSTALL) --no-deps --no-build-isolation --editable .
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup preset params repro mlflow mlflow-sync experiments ablation index demo register \
-	run-local image run-docker push pipeline submit test test-system test-hostile lint format bench lock clean
+	run-local image run-docker push pipeline submit test test-system test-hostile lint format bench \
+	docs docs-serve lock sbom licences audit clean
 
 help: ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-# Files of a package may get lost later. If none did, this takes a third of a second and no network.
+# Files of a package may get lost later. If none did, this takes half a second and no network: --offline asks no index.
 setup: $(INSTALLED) ## install the pinned requirements into .venv (TORCH_BACKEND=cpu: without CUDA)
 	@lost="$$($(BIN)/python tools/check_environment.py)" || exit; \
 	test -z "$$lost" || echo "repairing $(VENV): $$lost"; \
-	$(UV_INSTALL) $$lost --requirements requirements.txt
+	{ test -z "$$lost" && $(INSTALL) --offline 2>/dev/null; } || { $(INSTALL) $$lost && $(INSTALL_PROJECT); }
 
-$(INSTALLED): requirements.txt pyproject.toml | $(BIN)/uv
-	$(UV_INSTALL) $(OTHER_TORCH) --constraint requirements.txt --editable '.[stages,pipeline,kubeflow,search,dev]'
+$(INSTALLED): $(LOCK) pyproject.toml | $(BIN)/uv
+	$(INSTALL) $(OTHER_TORCH)
+	@$(INSTALL_PROJECT)
 	@rm -f $(VENV)/.installed* && touch $@
+
+$(VENV)/requirements.txt: requirements.txt | $(BIN)/python
+	@sed -E '/^(torch|torchvision|triton)==/,/[^\\]$$/{s/ *\\$$//; /^ /d}' $< > $@
 
 # --force-reinstall: pip counts uv as installed even if its program is gone.
 $(BIN)/uv: | $(BIN)/python
-	@$(BIN)/python -m pip install --quiet --force-reinstall uv==$(UV_VERSION)
+	@sed -n '/^uv==/,/[^\\]$$/p' requirements.txt | \
+		$(BIN)/python -m pip install --quiet --force-reinstall --require-hashes --requirement /dev/stdin
 
 $(BIN)/python:
 	@sh tools/check_python.sh "$(PYTHON)"
@@ -124,6 +136,7 @@ test-hostile: setup ## kill, damage, starve and mislead the pipeline on purpose,
 
 lint: setup ## check style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 format: setup ## fix the style where possible
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
@@ -131,9 +144,28 @@ format: setup ## fix the style where possible
 bench: setup ## measure speed and memory on this machine (ONLY=training,search; DEVICE=cuda)
 	@$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(DEVICE),--device $(DEVICE))
 
-lock: setup ## pin the newest versions that fit in requirements.txt
-	$(BIN)/uv pip compile --quiet --upgrade --universal --all-extras --no-header --no-annotate --no-emit-index-url pyproject.toml \
-		--output-file requirements.txt
+docs: setup ## build the documentation site into build/site; a warning is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-serve: setup ## show the site at http://127.0.0.1:8000 while editing docs/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --strict
+
+lock: setup ## pin the newest versions that fit, with their hashes, in requirements.txt
+	$(BIN)/uv pip compile --quiet --upgrade --universal --all-extras --generate-hashes --no-header --no-annotate --no-emit-index-url \
+		pyproject.toml --output-file requirements.txt
+
+sbom: setup ## list the installed packages in CycloneDX's form: build/sbom.json (a minute)
+	@mkdir -p build && $(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible \
+		--output-file build/sbom.json
+	@echo build/sbom.json
+
+licences: setup ## list the licences of the installed packages in build/licences.md, and print those that set conditions
+	@mkdir -p build && $(BIN)/pip-licenses --from mixed --with-urls --order license --format markdown --output-file build/licences.md
+	@awk -F '|' 'NR <= 2 || tolower($$4) ~ /gpl|gnu|mpl|mozilla|epl|nvidia|proprietary|commercial|unknown/' build/licences.md
+
+# --strict: a package of which no advisory can be looked up is a failure.
+audit: setup ## look up known vulnerabilities of the pinned packages (needs PyPI's JSON API)
+	@$(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off --requirement requirements.txt
 
 clean: ## remove the environment and everything that runs made, except MLflow's store
 	rm -rf $(VENV) build data/downloads data/prepared data/prepared.partial.tmp data/tokens data/index data/rankings.parquet model checkpoints .mypy_cache .ruff_cache .pytest_cache

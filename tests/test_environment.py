@@ -1,9 +1,15 @@
-"""The check in `make setup`, on a small made-up environment."""
+"""What `make setup` installs, and its check of what is installed, on a small made-up environment."""
 
+import re
+import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
+from tests.imports import ROOT
 from tools.check_environment import repairs
 
 PYPROJECT = '[project]\nname = "own-project"\n'
@@ -45,12 +51,45 @@ def test_bytecode_may_be_missing(site: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["../../bin/own", "own.pth", "own_project-1.0.dist-info/RECORD"])
-def test_the_project_itself_is_installed_from_its_folder(site: Path, tmp_path: Path, file: str) -> None:
+def test_the_project_itself_is_repaired_even_without_a_record(site: Path, tmp_path: Path, file: str) -> None:
     (site / file).unlink()
-    assert repairs(site, tmp_path) == [f"--editable={tmp_path}"]
+    assert repairs(site, tmp_path) == ["--reinstall-package=own-project"]
 
 
 def test_a_package_that_vanished_completely_is_left_to_uv(site: Path, tmp_path: Path) -> None:
     (site / "other.py").unlink()
     (site / "other-1.0.dist-info" / "RECORD").unlink()
     assert repairs(site, tmp_path) == []
+
+
+# ---- the lock ----
+
+LOCK = (ROOT / "requirements.txt").read_text()
+ENTRIES = re.findall(r"^(\S+?)==(\S+)(.*(?:\n .*)*)", LOCK, re.MULTILINE)
+
+
+def test_every_line_of_the_lock_is_a_version_or_a_hash() -> None:
+    assert len(ENTRIES) > 200
+    assert [name for name, _, rest in ENTRIES if not re.search(r" --hash=sha256:[0-9a-f]{64}", rest)] == []
+    line_of_lock = re.compile(r"    --hash=sha256:[0-9a-f]{64}( \\)?$|\S+==\S+ ")
+    assert [line for line in LOCK.splitlines() if not line_of_lock.match(line)] == []
+
+
+def test_the_lock_pins_versions_that_fit_all_that_the_project_asks_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    pinned = {name: version for name, version, _ in ENTRIES}
+    asked = [Requirement(text) for group in groups for text in group]
+    assert {canonicalize_name(one.name) for one in asked} <= set(pinned)
+    assert [str(one) for one in asked if not one.specifier.contains(pinned[canonicalize_name(one.name)])] == []
+
+
+def test_only_builds_of_torch_from_another_index_go_unchecked() -> None:
+    rule = r"sed -E '(.+torch.+?)'"
+    (made,) = re.findall(rule, (ROOT / "Makefile").read_text().replace("$$", "$"))
+    (built,) = re.findall(rule, (ROOT / "Dockerfile").read_text())
+    assert made == built
+    lock = subprocess.run(["sed", "-E", made], input=LOCK, capture_output=True, text=True, check=True).stdout
+    unchecked = re.findall(r"^(\S+?)==.*[^\\]$(?!\n )", lock, re.MULTILINE)
+    assert unchecked == ["torch", "torchvision", "triton"]
+    assert lock.count("==") == LOCK.count("==")

@@ -2,9 +2,9 @@
 
 python tools/check_environment.py      # with the environment's Python, as `make setup` does
 
-Prints nothing if no files are missing. uv itself finds missing packages, but it counts a package as installed as long
-as its record is left, and the requirements do not list the project itself. This script uses only the standard library,
-which cannot get lost with the environment.
+Prints nothing if no files are missing. uv itself finds missing packages, except the project, which the requirements do
+not list, and it counts a package as installed as long as its record is left. This script uses only the standard
+library, which cannot get lost with the environment.
 """
 
 import csv
@@ -21,11 +21,9 @@ def repairs(site: Path, project: Path) -> list[str]:
     """Return options for `uv pip install` that repair the packages in `site`, where `project` should be too."""
     own = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
     records = {_name(record.parent): record for record in sorted(site.glob("*.dist-info/RECORD"))}
-    broken = [name for name, record in records.items() if name != own and _has_lost_files(record)]
-    mends = [f"--reinstall-package={name}" for name in broken]
-    if own not in records or _has_lost_files(records[own]):
-        mends.append(f"--editable={project}")
-    return mends
+    broken = [name for name, record in records.items() if _has_lost_files(record)]
+    missing = [] if own in records else [own]
+    return [f"--reinstall-package={name}" for name in broken + missing]
 
 
 def _name(folder: Path) -> str:

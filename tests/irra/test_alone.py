@@ -1,4 +1,4 @@
-"""irra without the tools of the pipeline: the script of the README, where only the core dependencies are installed."""
+"""irra without the tools of the pipeline: the script of docs/library.md, with only the core dependencies installed."""
 
 import os
 import re
@@ -16,7 +16,7 @@ LINES = 15
 
 
 def script() -> str:
-    (found,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (found,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "library.md").read_text(), re.DOTALL)
     return found
 
 
