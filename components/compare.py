@@ -90,7 +90,17 @@ def read_experiment(data: Mapping[str, Any]) -> Result:
 
 
 def compare(results: Sequence[Result], report: Path) -> None:
-    """Write the table as Markdown, JSON and HTML, draw the plot, and log all of it to an MLflow run."""
+    """Write the comparison to the folder `report`, and log it to an MLflow run."""
+    means = write_comparison(results, report)
+    with open_run("ablation", run_name="ablation") as tracker:
+        for losses, values in means.items():
+            name = losses.replace("+", "-")  # MLflow does not allow plus signs
+            tracker.log_metrics({f"{name}/{metric}": value["mean"] for metric, value in values.items()}, 0)
+        tracker.log_folder(report, "ablation")
+
+
+def write_comparison(results: Sequence[Result], report: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Write the table as Markdown, JSON and HTML, draw the plot, and return what is in the JSON: means by losses."""
     groups = by_losses(results)
     header, rows = ["losses", "seeds", *METRIC_NAMES], [table_row(*group) for group in groups.items()]
     write_text(report / "ablation.md", markdown(header, [list(map(in_one_line, row)) for row in rows]))
@@ -101,11 +111,7 @@ def compare(results: Sequence[Result], report: Path) -> None:
     write_page(report / "ablation.html", title, [table(header, rows), charts([report / "ablation.png"])])
     means = {losses: summary(group) for losses, group in groups.items()}
     write_json(report / "ablation.json", means)
-    with open_run("ablation", run_name="ablation") as tracker:
-        for losses, values in means.items():
-            name = losses.replace("+", "-")  # MLflow does not allow plus signs
-            tracker.log_metrics({f"{name}/{metric}": value["mean"] for metric, value in values.items()}, 0)
-        tracker.log_folder(report, "ablation")
+    return means
 
 
 def named(names: Iterable[str]) -> str:

@@ -119,10 +119,8 @@ def validation_curves(
             axes.plot(best_epoch, values[best], "o", color=hex_colour(colour), markersize=7, markeredgecolor="white")
             ends.append((values[-1], f"{name}  {values[best]:.1f}", colour))
         axes.axvline(best_epoch, color=hex_colour(MUTED), linewidth=1.0, linestyle=(0, (4, 3)), zorder=0.5)
-        axes.set_title(f"Validation on the {split} split by epoch (%)")
-        offset, side = ((-6, 5), "right") if best >= len(epochs) / 2 else ((6, 5), "left")
-        note = f"best epoch: {best_epoch}, its values at the right"
-        axes.annotate(note, (best_epoch, 0.0), offset, textcoords="offset points", ha=side, color=hex_colour(MUTED))
+        best_values = f"best epoch: {best_epoch}, its values at the right"
+        name_panel(axes, f"Validation on the {split} split by epoch (%)", best_values, MUTED)
         axes.set_ylim(0.0, 105.0)
         _epoch_axis(axes, epochs)
         label_ends(axes, ends)

@@ -58,7 +58,7 @@ figcaption {{ font-size: 12px; white-space: nowrap }}
   td:first-child {{ font-weight: 600; border-top: 1px solid {hex_colour(RULE)} }}
   td:first-child::before {{ content: none }}
   td small {{ display: inline; margin-left: .5em }}
-  figure {{ width: 48px; padding: 2px }}
+  figure {{ width: 46px; padding: 2px }}
   figcaption {{ font-size: 11px }}
   .strip {{ gap: 4px }}
 }}

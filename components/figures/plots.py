@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH = 4.8  # inches; shown 280 pixels wide, the least that a page does, the smallest letters have 8 pixels
+WIDTH = 4.6  # inches; shown 270 pixels wide, the least that a page does, the smallest letters have 8 pixels
 FONT_POINTS = 10  # of the smallest letters
 LINE_POINTS = 13.0  # minimum distance between two labels
 STYLE: dict[str, Any] = {
