@@ -14,7 +14,7 @@ from typing import Any
 
 from components.ablation import NAME_PREFIX
 from components.figures.ablation import ablation_chart
-from components.figures.page import Cell, charts, table, write_page
+from components.figures.page import Cell, charts, note, table, write_page
 from components.layout import EVALUATION, PARAMS
 from components.results import read_results
 from components.stage import guarded
@@ -24,6 +24,7 @@ from irra.utils.errors import UserError
 from irra.utils.files import write_json, write_text
 
 UNFINISHED = ("queued", "running", "failed")
+SPREAD = "In percent: the mean and, given several seeds, the standard deviation over them."
 METRICS = str(EVALUATION / "metrics.json")
 
 
@@ -108,7 +109,7 @@ def write_comparison(results: Sequence[Result], report: Path) -> dict[str, dict[
     ablation_chart(report / "ablation.png", "R1", scores)
     datasets, splits = named(one.dataset for one in results), named(one.split for one in results)
     title = f"Losses compared on {datasets}: text to image, {splits}"
-    write_page(report / "ablation.html", title, [table(header, rows), charts([report / "ablation.png"])])
+    write_page(report / "ablation.html", title, [table(header, rows), note(SPREAD), charts([report / "ablation.png"])])
     means = {losses: summary(group) for losses, group in groups.items()}
     write_json(report / "ablation.json", means)
     return means
