@@ -28,7 +28,7 @@ small, .facts, .verdict, thead {{ color: {hex_colour(MUTED)} }}
 .facts {{ font-size: 13px }}
 .facts span {{ display: inline-block; margin-right: 1em }}
 table {{ border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums }}
-th, td {{ padding: .3rem .8rem .3rem 0; border-bottom: 1px solid {hex_colour(RULE)}; text-align: right;
+th, td {{ padding: .3rem .6rem .3rem 0; border-bottom: 1px solid {hex_colour(RULE)}; text-align: right;
          vertical-align: top }}
 th {{ font-weight: 600 }}
 td:not(:first-child) {{ white-space: nowrap }}
