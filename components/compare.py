@@ -14,7 +14,7 @@ from typing import Any
 
 from components.ablation import NAME_PREFIX
 from components.figures.ablation import ablation_chart
-from components.figures.page import picture, table, write_page
+from components.figures.page import Cell, charts, note, table, write_page
 from components.layout import EVALUATION, PARAMS
 from components.results import read_results
 from components.stage import guarded
@@ -24,13 +24,15 @@ from irra.utils.errors import UserError
 from irra.utils.files import write_json, write_text
 
 UNFINISHED = ("queued", "running", "failed")
+SPREAD = "In percent: the mean and, given several seeds, the standard deviation over them."
 METRICS = str(EVALUATION / "metrics.json")
 
 
 @dataclass(frozen=True)
 class Result:
-    """One training: its losses, its seed, and its text-to-image metrics in percent on a split."""
+    """One training: its dataset, losses and seed, and its text-to-image metrics in percent on a split."""
 
+    dataset: str
     loss_names: str
     seed: int
     split: str
@@ -45,9 +47,9 @@ def run(folders: Sequence[Path], report: Path) -> None:
 def read_result(folder: Path) -> Result:
     """Read one result from a report folder of the evaluate stage."""
     results = read_results(folder)
-    train = results["model"]["train"]
-    split = compared_split(results["metrics"])
-    return Result(train["loss_names"], train["seed"], split, results["metrics"][split]["t2i"])
+    model, metrics = results["model"], results["metrics"]
+    train, split = model["train"], compared_split(metrics)
+    return Result(model["dataset"], train["loss_names"], train["seed"], split, metrics[split]["t2i"])
 
 
 def compared_split(metrics: Mapping[str, Any]) -> str:
@@ -83,27 +85,39 @@ def is_finished(experiment: Mapping[str, Any]) -> bool:
 
 def read_experiment(data: Mapping[str, Any]) -> Result:
     """Read the result of a finished experiment."""
-    train, metrics = data["params"][str(PARAMS)]["data"]["train"], data["metrics"][METRICS]["data"]
-    split = compared_split(metrics)
-    return Result(train["loss_names"], train["seed"], split, metrics[split])
+    params, metrics = data["params"][str(PARAMS)]["data"], data["metrics"][METRICS]["data"]
+    train, split = params["train"], compared_split(metrics)
+    return Result(params["prepare"]["dataset_name"], train["loss_names"], train["seed"], split, metrics[split])
 
 
 def compare(results: Sequence[Result], report: Path) -> None:
-    """Write the table as Markdown, JSON and HTML, draw the plot, and log all of it to an MLflow run."""
-    groups = by_losses(results)
-    header, rows = ["losses", "seeds", *METRIC_NAMES], [table_row(*group) for group in groups.items()]
-    write_text(report / "ablation.md", markdown(header, rows))
-    scores = {losses: [result.metrics["R1"] for result in group] for losses, group in groups.items()}
-    ablation_chart(report / "ablation.png", "R1", scores)
-    title = f"Losses compared: text to image, {' and '.join(sorted({result.split for result in results}))}"
-    write_page(report / "ablation.html", title, [table(header, rows), picture(report / "ablation.png")])
-    means = {losses: summary(group) for losses, group in groups.items()}
-    write_json(report / "ablation.json", means)
+    """Write the comparison to the folder `report`, and log it to an MLflow run."""
+    means = write_comparison(results, report)
     with open_run("ablation", run_name="ablation") as tracker:
         for losses, values in means.items():
             name = losses.replace("+", "-")  # MLflow does not allow plus signs
             tracker.log_metrics({f"{name}/{metric}": value["mean"] for metric, value in values.items()}, 0)
         tracker.log_folder(report, "ablation")
+
+
+def write_comparison(results: Sequence[Result], report: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Write the table as Markdown, JSON and HTML, draw the plot, and return what is in the JSON: means by losses."""
+    groups = by_losses(results)
+    header, rows = ["losses", "seeds", *METRIC_NAMES], [table_row(*group) for group in groups.items()]
+    write_text(report / "ablation.md", markdown(header, [list(map(in_one_line, row)) for row in rows]))
+    scores = {losses: [result.metrics["R1"] for result in group] for losses, group in groups.items()}
+    ablation_chart(report / "ablation.png", "R1", scores)
+    datasets, splits = named(one.dataset for one in results), named(one.split for one in results)
+    title = f"Losses compared on {datasets}: text to image, {splits}"
+    write_page(report / "ablation.html", title, [table(header, rows), note(SPREAD), charts([report / "ablation.png"])])
+    means = {losses: summary(group) for losses, group in groups.items()}
+    write_json(report / "ablation.json", means)
+    return means
+
+
+def named(names: Iterable[str]) -> str:
+    """The different names as a phrase."""
+    return " and ".join(sorted(set(names)))
 
 
 def by_losses(results: Iterable[Result]) -> dict[str, list[Result]]:
@@ -123,13 +137,18 @@ def summary(group: Sequence[Result]) -> dict[str, dict[str, float]]:
     return means
 
 
-def table_row(losses: str, group: Sequence[Result]) -> list[str]:
-    """A row of the table: losses, number of seeds, and `mean ± standard deviation` of every metric."""
+def table_row(losses: str, group: Sequence[Result]) -> list[Cell]:
+    """A row of the table: losses, number of seeds, and every metric's mean, with its standard deviation."""
     cells = [
-        f"{value['mean']:.1f} ± {value['std']:.1f}" if "std" in value else f"{value['mean']:.1f}"
+        (f"{value['mean']:.1f}", f"± {value['std']:.1f}") if "std" in value else f"{value['mean']:.1f}"
         for value in summary(group).values()
     ]
     return [losses, str(len(group)), *cells]
+
+
+def in_one_line(cell: Cell) -> str:
+    """Join a number and its standard deviation by spaces at which a viewer cannot break the line."""
+    return cell if isinstance(cell, str) else " ".join(cell).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -5,7 +5,7 @@ python -m components.report             # what `dvc repro report` runs
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from components.figures import RetrievalRow, cmc_curve, loss_curves, retrieval_sheet, validation_curves
-from components.figures.dataset import draw_dataset_sheet
-from components.figures.page import heading, metrics_table, picture, values_table, write_page
+from components.figures import RetrievalRow, cmc_curve, contact_sheet, loss_curves, retrieval_sheet, validation_curves
+from components.figures.dataset import sheet_rows
+from components.figures.page import charts, heading, metrics_table, note, table, write_page
+from components.figures.strips import people, queries
+from components.figures.style import DIRECTIONS
 from components.layout import CURVES, EVALUATION, MODEL_RUN, PICTURES, PREPARED, RANKINGS
 from components.results import CMC, EVALUATE_AGAIN, RESULTS, check_written_with, read_results
 from components.results import RANKINGS as RANKINGS_KEY
@@ -30,6 +32,12 @@ from irra.utils.errors import UserError
 from irra.utils.records import check_files
 
 HISTORY, VALIDATION, PAGE = "history.csv", "validation.csv", "report.html"
+SELECTED_BY = "R1"  # the trainer's SELECTION_METRIC, whose import would take seconds
+MARKED = (
+    "In percent, with 95% intervals. Marked: it selected the best epoch, and the gate decides by it unless "
+    "registry.metric names another."
+)
+SHORT = 12  # characters of a fingerprint
 TRAIN_AGAIN = "train the model again (dvc repro --force --single-item train)"
 
 
@@ -53,16 +61,34 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Chapter:
-    """The part of the report about one stage: its tables as HTML, and its pictures in reading order."""
+    """The part of the report about one stage.
+
+    Attributes:
+        stage: Its stage.
+        title: Its title.
+        subject: What it is about, as a title: the data, and how the model was trained.
+        facts: What else tells it from the same chapter about another model or dataset.
+        tables: HTML.
+        charts: Pictures in reading order.
+        sheets: Pictures that a narrow page cannot show, each with the HTML that it shows instead.
+    """
 
     stage: str
     title: str
+    subject: str
+    facts: Mapping[str, str]
     tables: Sequence[str]
-    pictures: Sequence[Path]
+    charts: Sequence[Path] = ()
+    sheets: Mapping[Path, str] = field(default_factory=dict)
+
+    @property
+    def pictures(self) -> list[Path]:
+        """All pictures, in reading order."""
+        return [*self.charts, *self.sheets]
 
     def blocks(self) -> list[str]:
         """The chapter as blocks of HTML."""
-        return [*self.tables, *map(picture, self.pictures)]
+        return [*self.tables, *([charts(self.charts)] if self.charts else []), *self.sheets.values()]
 
 
 @dataclass(frozen=True)
@@ -90,8 +116,9 @@ def run(inputs: Inputs, outputs: Outputs, config: ReportConfig) -> dict[str, Any
         draw_dataset(inputs.prepared, folder),
     ]
     blocks = [block for chapter in chapters for block in (heading(chapter.title), *chapter.blocks())]
-    write_page(folder / PAGE, f"{model['train']['loss_names']} on {model['dataset']}", blocks)
-    log(chapters, model["fingerprint"], noted_run(inputs.model_run, model["fingerprint"]), folder / PAGE)
+    run_id = noted_run(inputs.model_run, model["fingerprint"])
+    write_page(folder / PAGE, subject_of(model), blocks, facts_of(model))
+    log(chapters, model["fingerprint"], run_id, folder / PAGE)
     return {"pictures": [path.name for chapter in chapters for path in chapter.pictures]}
 
 
@@ -107,16 +134,31 @@ def check_inputs(inputs: Inputs) -> None:
             raise UserError(f"{path}: missing; train and evaluate a model first (dvc repro report does)")
 
 
+def subject_of(model: Mapping[str, Any]) -> str:
+    """The title of a page about a model, from its metadata: what was trained on which data."""
+    train = model["train"]
+    return f"{train['loss_names']} on {model['dataset']}, {train['num_epoch']} epochs, seed {train['seed']}"
+
+
+def facts_of(model: Mapping[str, Any]) -> dict[str, str]:
+    """What else tells a model from others: its backbone, and the fingerprints of its weights and data, as in MLflow."""
+    weights = model.get("fingerprint") or model.get("weights_sha256", "")  # as evaluate and as train say it
+    prints = {"model": weights, "data": model["data_fingerprint"]}
+    return {"backbone": model["train"]["backbone"], **{name: sha256[:SHORT] for name, sha256 in prints.items()}}
+
+
 def draw_dataset(prepared: Path, folder: Path) -> Chapter:
     """Draw some people of every split, and tabulate the sizes of the splits."""
     sheet = folder / "contact_sheet.png"
     store = PreparedStore.open(prepared)
-    draw_dataset_sheet(store, sheet)
-    counts = {
-        **{split: vars(size) for split, size in store.stats.splits.items()},
-        "skipped images": len(store.stats.skipped),
-    }
-    return Chapter("prepare", "Dataset", [values_table(counts)], [sheet])
+    rows = sheet_rows(store)
+    contact_sheet(sheet, rows)
+    splits = store.stats.splits
+    sizes = [[split, *map(str, vars(size).values())] for split, size in splits.items()]
+    counts = table(["split", *vars(next(iter(splits.values())))], sizes)
+    skipped = note(f"Images left out: {len(store.stats.skipped)}")
+    facts = {"data": store.fingerprint[:SHORT]}
+    return Chapter("prepare", "Dataset", store.dataset_name, facts, [counts, skipped], sheets={sheet: people(rows)})
 
 
 def draw_training(curves: Path, model: Mapping[str, Any], folder: Path) -> Chapter:
@@ -130,10 +172,14 @@ def draw_training(curves: Path, model: Mapping[str, Any], folder: Path) -> Chapt
     losses, validations = folder / "losses.png", folder / "validation.png"
     epochs = history.pop("epoch")
     loss_curves(losses, {name: (epochs, values) for name, values in history.items()})
-    selected, split = model["selected"], model["train"]["select_on"]
+    best, split = model["selected"]["best_epoch"], model["train"]["select_on"]
     metrics = {name: validation[name] for name in METRIC_NAMES}
-    validation_curves(validations, list(map(int, validation["epoch"])), metrics, selected["best_epoch"], split)
-    return Chapter("train", "Training", [values_table(selected)], [validations, losses])
+    validation_curves(validations, list(map(int, validation["epoch"])), metrics, best, split)
+    values = [f"{model['selected'][split]['t2i'][name]:.2f}" for name in METRIC_NAMES]
+    row = [f"{split}, {DIRECTIONS['t2i']}", *values]
+    selected = table(["", *METRIC_NAMES], [row], (0, 1 + METRIC_NAMES.index(SELECTED_BY)))
+    tables = [selected, note(f"In percent, after epoch {best}. Marked: it selected that epoch.")]
+    return Chapter("train", "Training", subject_of(model), facts_of(model), tables, [validations, losses])
 
 
 def draw_evaluation(measured: Path, rankings: Path, prepared: Path, config: ReportConfig, folder: Path) -> Chapter:
@@ -152,8 +198,10 @@ def draw_evaluation(measured: Path, rankings: Path, prepared: Path, config: Repo
     columns = read_columns(measured / CMC, EVALUATE_AGAIN)
     cmc_curve(folder / "cmc.png", {name.replace("_", "/"): columns[name] for name in columns if name != "rank"})
     sheets = draw_sheets(store, read_rankings(rankings), config, folder)
-    table = metrics_table(results["metrics"], results["intervals"])
-    return Chapter("evaluate", "Evaluation", [table], [folder / "cmc.png", *sheets])
+    model = results["model"]
+    first = f"{model['train']['select_on']}/t2i/{SELECTED_BY}"
+    tables = [metrics_table(results["metrics"], results["intervals"], first), note(MARKED)]
+    return Chapter("evaluate", "Evaluation", subject_of(model), facts_of(model), tables, [folder / "cmc.png"], sheets)
 
 
 def read_columns(path: Path, cure: str) -> dict[str, list[float]]:
@@ -183,14 +231,15 @@ def read_rankings(path: Path) -> Rankings:
         raise UserError(f"{path}: damaged ({error}); {EVALUATE_AGAIN}") from None
 
 
-def draw_sheets(store: PreparedStore, rankings: Rankings, config: ReportConfig, folder: Path) -> list[Path]:
-    """Draw one picture each of the best, the worst and random queries with their results."""
+def draw_sheets(store: PreparedStore, rankings: Rankings, config: ReportConfig, folder: Path) -> dict[Path, str]:
+    """Draw one sheet each of the best, the worst and random queries with their results: as a picture, and as HTML."""
     pids = store.image_pids[store.caption_image_ids[rankings.caption_id]]
-    sheets = []
-    for name, queries in pick_queries(pids, rankings, config).items():
-        rows = [retrieval_row(store, rankings, int(query)) for query in queries]
-        sheets.append(folder / f"retrieval_{name}.png")
-        retrieval_sheet(sheets[-1], f"{name.capitalize()} queries", rows)
+    sheets = {}
+    for name, picked in pick_queries(pids, rankings, config).items():
+        rows = [retrieval_row(store, rankings, int(query)) for query in picked]
+        path, title = folder / f"retrieval_{name}.png", f"{name.capitalize()} queries"
+        retrieval_sheet(path, title, rows)
+        sheets[path] = queries(title, rows)
     return sheets
 
 
@@ -218,9 +267,10 @@ def retrieval_row(store: PreparedStore, rankings: Rankings, query: int) -> Retri
     return RetrievalRow(store.captions[caption_id], truth, list(results), int(rankings.first_rank[query]))
 
 
-def write_chapter(path: Path, chapter: Chapter) -> None:
-    """Write a page with one chapter: the report of a Kubeflow task."""
-    write_page(path, chapter.title, chapter.blocks())
+def write_chapter(path: Path, chapter: Chapter, mlflow_run: str | None = None) -> None:
+    """Write a page with one chapter: the report of a Kubeflow task; `mlflow_run` is the id of the model's run."""
+    facts = {**chapter.facts, **({"MLflow run": mlflow_run} if mlflow_run else {})}
+    write_page(path, f"{chapter.title}: {chapter.subject}", chapter.blocks(), facts)
 
 
 def log(chapters: Sequence[Chapter], model_fingerprint: str, run_id: str | None, page: Path | None = None) -> None:

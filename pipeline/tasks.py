@@ -129,14 +129,15 @@ def evaluate(
 
     found = Path(results.path)
     with running_stage(), reporting_folder() as folder:
-        run = noted(model.metadata, folder)
-        inputs = stage.Inputs(Path(prepared.path), Path(tokens.path), Path(model.path), run)
+        note = noted(model.metadata, folder)
+        inputs = stage.Inputs(Path(prepared.path), Path(tokens.path), Path(model.path), note)
         outputs = stage.Outputs(report=found, rankings=found / "rankings.parquet")
         measured = stage.run(inputs, outputs, section(EvaluateConfig, config))
         drawn = section(ReportConfig, report)
         evaluation = draw_evaluation(found, outputs.rankings, inputs.prepared, drawn, folder)
-        write_chapter(Path(retrieval_report.path), evaluation)
-        log([evaluation], measured["model"]["fingerprint"], model.metadata.get("mlflow_run_id"))
+        run_id = model.metadata.get("mlflow_run_id")
+        write_chapter(Path(retrieval_report.path), evaluation, run_id)
+        log([evaluation], measured["model"]["fingerprint"], run_id)
     training = {name: measured["model"]["train"][name] for name in ("loss_names", "seed")}
     retrieval_metrics.metadata.update({**flatten(measured["metrics"], "/"), **training})
     facts = {name: measured["model"][name] for name in ("fingerprint", "dataset", "data_fingerprint")}
@@ -223,9 +224,9 @@ def register(
     from irra.config import RegistryConfig
 
     with running_stage(), reporting_folder() as folder:
-        run = noted(model.metadata, folder)
+        note = noted(model.metadata, folder)
         rival = Path(champion_results.path) if champion_results else folder / "none"  # only a schedule has one
-        inputs = stage.Inputs(Path(model.path), Path(gallery.path), Path(results.path), rival, run)
+        inputs = stage.Inputs(Path(model.path), Path(gallery.path), Path(results.path), rival, note)
         done = stage.run(inputs, stage.Outputs(Path(registration.path)), section(RegistryConfig, config))
     run_id = done.pop("run_id", None)  # a key that Kubeflow's page takes for its own
     registration.metadata.update({**done, **({"mlflow_run_id": run_id} if run_id else {})})

@@ -3,15 +3,14 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from components.figures.curves import WIDTH
-from components.figures.plots import chart
-from components.figures.style import INK, SERIES, hex_colour
+from components.figures.plots import chart, name_panel
+from components.figures.style import INK, MUTED, SERIES, hex_colour
 
 
 def ablation_chart(path: Path, metric: str, values: Mapping[str, Sequence[float]]) -> None:
     """Write a chart of `metric` (percent); `values` maps each set of losses to one value per seed."""
     assert values, "no training to draw"
-    with chart(path, WIDTH, 1.2 + 0.6 * len(values)) as figure:
+    with chart(path, 1.2 + 0.6 * len(values)) as figure:
         axes = figure.add_subplot()
         axes.grid(axis="x")
         axes.grid(visible=False, axis="y")
@@ -24,4 +23,4 @@ def ablation_chart(path: Path, metric: str, values: Mapping[str, Sequence[float]
         axes.set_yticks(range(len(values)), list(values))
         axes.set_ylim(len(values) - 0.4, -0.6)  # the first on top
         axes.margins(x=0.1)
-        axes.set_title(f"{metric} by losses (%): a dot for each seed, a line at the mean")
+        name_panel(axes, f"{metric} by losses (%)", "a dot for each seed, a line at the mean", MUTED)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from components.figures.plots import chart, label_ends, labels_apart
+from components.figures.plots import chart, label_ends, labels_apart, name_panel
 from components.figures.style import DIRECTIONS, MUTED, SERIES, Colour, hex_colour
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Values = npt.NDArray[np.float64]
 Line = tuple[Sequence[float], Sequence[float]]  # x, y
 
-WIDTH = 10.0  # inches; in a picture shown 1000 pixels wide, 10 points are 14 pixels
+COLUMNS = 2  # of panels
 LEARNING_RATE = "lr/"
 MARKED_RANKS = (1, 5, 10)
 RANK_TICKS = (1, 2, 5, 10, 20, 50, 100)
@@ -38,9 +38,9 @@ def loss_curves(path: Path, history: Mapping[str, Line]) -> None:
     losses = {name: line for name, line in history.items() if not name.startswith(LEARNING_RATE)}
     assert losses, "no loss to draw"
     panels = len(losses) + bool(rates)
-    columns = min(3, panels)
+    columns = min(COLUMNS, panels)
     rows = math.ceil(panels / columns)
-    with chart(path, WIDTH, 2.7 * rows) as figure:
+    with chart(path, 2.2 * rows) as figure:
         grid = figure.add_gridspec(rows, columns)
         for index, (name, line) in enumerate(losses.items()):
             axes = figure.add_subplot(grid[index // columns, index % columns])
@@ -50,15 +50,14 @@ def loss_curves(path: Path, history: Mapping[str, Line]) -> None:
 
 
 def _loss_panel(axes: "Axes", name: str, line: Line) -> None:
-    """Draw one loss with its moving mean in front, and write the last mean above the plot, clear of the curve."""
+    """Draw one loss with its moving mean in front, and write the last mean below its name, clear of the curve."""
     x, y = np.asarray(line[0], dtype=float), np.asarray(line[1], dtype=float)
     colour = hex_colour(SERIES[0])
     mean = _moving_mean(y)
     axes.plot(x, y, color=colour, alpha=0.25, linewidth=1.2)
     axes.plot(x, mean, color=colour)
     axes.plot(x[-1:], mean[-1:], "o", color=colour, markersize=5)
-    axes.set_title(name)
-    axes.set_title(f"{mean[-1]:.3g}", loc="right", color=colour, weight="bold")
+    name_panel(axes, name, f"{mean[-1]:.3g}", SERIES[0])
     axes.set_ylim(bottom=min(0.0, float(np.nanmin(y))))
     _epoch_axis(axes, x)
 
@@ -81,7 +80,7 @@ def _rate_panel(axes: "Axes", rates: Mapping[str, Line]) -> None:
     for (y, names), colour in zip(shared.items(), colours, strict=True):
         marker = "o" if len(y) == 1 else None  # a line through one point is invisible
         axes.plot(rates[names[0]][0], y, color=hex_colour(colour), drawstyle="steps-pre", marker=marker)
-    axes.set_title(f"learning rate, \u00d7 10{str(exponent).translate(SUPERSCRIPTS)}")
+    name_panel(axes, "learning rate", f"\u00d7 10{str(exponent).translate(SUPERSCRIPTS)}", MUTED)
     axes.set_ylim(0.0, 1.18 * max(map(max, shared)) or 1.0)
     _epoch_axis(axes, np.concatenate([x for x, _ in rates.values()]))
     heights = labels_apart(axes, [max(y) for y in shared])
@@ -112,7 +111,7 @@ def validation_curves(
     for name, values in metrics.items():
         assert len(values) == len(epochs), f"{name} needs one value for each epoch"
     best = list(epochs).index(best_epoch)
-    with chart(path, WIDTH, 5.0) as figure:
+    with chart(path, 3.8) as figure:
         axes = figure.add_subplot()
         ends = []
         for (name, values), colour in zip(metrics.items(), _colours(len(metrics)), strict=True):
@@ -120,10 +119,8 @@ def validation_curves(
             axes.plot(best_epoch, values[best], "o", color=hex_colour(colour), markersize=7, markeredgecolor="white")
             ends.append((values[-1], f"{name}  {values[best]:.1f}", colour))
         axes.axvline(best_epoch, color=hex_colour(MUTED), linewidth=1.0, linestyle=(0, (4, 3)), zorder=0.5)
-        axes.set_title(f"Validation on the {split} split by epoch (%)")
-        offset, side = ((-6, 5), "right") if best >= len(epochs) / 2 else ((6, 5), "left")
-        note = f"best epoch: {best_epoch}, its values at the right"
-        axes.annotate(note, (best_epoch, 0.0), offset, textcoords="offset points", ha=side, color=hex_colour(MUTED))
+        best_values = f"best epoch: {best_epoch}, its values at the right"
+        name_panel(axes, f"Validation on the {split} split by epoch (%)", best_values, MUTED)
         axes.set_ylim(0.0, 105.0)
         _epoch_axis(axes, epochs)
         label_ends(axes, ends)
@@ -141,9 +138,9 @@ def cmc_curve(path: Path, curves: Mapping[str, Sequence[float]]) -> None:
         assert direction in DIRECTIONS, f"{name} is not named <split>/t2i or <split>/i2t"
         panels.setdefault(direction, {})[split] = recalls
     lowest = min(min(recalls) for recalls in curves.values())
-    with chart(path, WIDTH, 4.4) as figure:
-        grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)
-        for axes, (direction, lines) in zip(grid[0], panels.items(), strict=True):
+    with chart(path, 3.3 * len(panels)) as figure:
+        grid = figure.subplots(len(panels), 1, squeeze=False)
+        for axes, (direction, lines) in zip(grid[:, 0], panels.items(), strict=True):
             axes.set_ylim(max(0.0, 10.0 * math.floor(lowest / 10.0 - 0.5)), 102.0)
             axes.set_title(f"{DIRECTIONS[direction].capitalize()}: recall at rank k (%)")
             _recall_panel(axes, lines)
@@ -179,4 +176,4 @@ def _recall_panel(axes: "Axes", lines: Mapping[str, Sequence[float]]) -> None:
 def _number(axes: "Axes", rank: int, recall: float, colour: Colour, above: bool) -> None:
     offset, side = ((-4, 6), "right") if above else ((4, -14), "left")
     point, ink = (rank, recall), hex_colour(colour)
-    axes.annotate(f"{recall:.1f}", point, offset, textcoords="offset points", ha=side, color=ink, fontsize=9)
+    axes.annotate(f"{recall:.1f}", point, offset, textcoords="offset points", ha=side, color=ink)

@@ -1,19 +1,11 @@
 """The contact sheet of a prepared dataset: a few identities of every split, with images and captions."""
 
-from pathlib import Path
-
 import numpy as np
 
-from components.figures import SheetRow, contact_sheet
-from components.figures.sheets import SHEET_IMAGES
+from components.figures.sheets import SHEET_IMAGES, SheetRow
 from irra.data.store import PreparedStore
 
 SHEET_IDENTITIES = 8
-
-
-def draw_dataset_sheet(store: PreparedStore, path: Path) -> None:
-    """Write the contact sheet as a PNG."""
-    contact_sheet(path, sheet_rows(store))
 
 
 def sheet_rows(store: PreparedStore) -> list[SheetRow]:

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+WIDTH = 4.6  # inches; shown 270 pixels wide, the least that a page does, the smallest letters have 8 pixels
+FONT_POINTS = 10  # of the smallest letters
 LINE_POINTS = 13.0  # minimum distance between two labels
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
-    "font.size": 10,
+    "font.size": FONT_POINTS,
     "text.parse_math": False,
     "text.color": hex_colour(INK),
     "axes.titlesize": 11,
@@ -40,7 +42,7 @@ STYLE: dict[str, Any] = {
     "ytick.left": False,
     "lines.linewidth": 2.0,
     "lines.solid_capstyle": "round",
-    "figure.dpi": 160,
+    "figure.dpi": 200,
     "figure.constrained_layout.use": True,
     "figure.constrained_layout.w_pad": 0.1,
     "figure.constrained_layout.h_pad": 0.1,
@@ -48,15 +50,15 @@ STYLE: dict[str, Any] = {
 
 
 @contextmanager
-def chart(path: Path, width: float, height: float) -> Iterator["Figure"]:
-    """Yield a figure of `width` x `height` inches, and save it to `path` unless the block raises."""
+def chart(path: Path, height: float) -> Iterator["Figure"]:
+    """Yield a figure of WIDTH x `height` inches, and save it to `path` unless the block raises."""
     # imported here because matplotlib takes a second to load, and sheets of images do not need it
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height))
+        figure = Figure(figsize=(WIDTH, height))
         canvas = FigureCanvasAgg(figure)
         yield figure
         canvas.draw()
@@ -111,3 +113,10 @@ def label_ends(axes: "Axes", ends: Sequence[tuple[float, str, Colour]]) -> None:
             color=hex_colour(colour),
             annotation_clip=False,
         )
+
+
+def name_panel(axes: "Axes", name: str, below: str, colour: Colour) -> None:
+    """Write the name of a narrow panel above it, and a short text between the two."""
+    axes.set_title(name, pad=24)
+    ink = hex_colour(colour)
+    axes.annotate(below, (0.0, 1.0), (0, 8), xycoords="axes fraction", textcoords="offset points", color=ink)

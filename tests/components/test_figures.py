@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
 from components.figures import (
@@ -17,8 +18,9 @@ from components.figures import (
     retrieval_sheet,
     validation_curves,
 )
+from components.figures.ablation import ablation_chart
 from components.figures.canvas import FRAME, MARGIN, WIDTH
-from components.figures.plots import spread
+from components.figures.plots import FONT_POINTS, spread
 from components.figures.sheets import RESULT_STEP, RESULT_WIDTH
 from components.figures.style import RIGHT, WHITE, WRONG, save_png
 from components.figures.text import ELLIPSIS, MISSING, load_face
@@ -59,6 +61,7 @@ DRAW: dict[str, Callable[[Path], None]] = {
     "contact_sheet": lambda path: contact_sheet(path, sheet_rows()),
     "loss_curves": lambda path: loss_curves(path, HISTORY),
     "validation_curves": lambda path: validation_curves(path, [1, 2, 3], METRICS, 2),
+    "ablation_chart": lambda path: ablation_chart(path, "R1", {"itc": [50.0, 52.0], "sdm": [44.0]}),
     "cmc_curve": lambda path: cmc_curve(path, CURVES),
     "retrieval_sheet": lambda path: retrieval_sheet(path, "Queries", [retrieval_row([True, False])] * 2),
 }
@@ -88,15 +91,27 @@ def opened(path: Path) -> np.ndarray:
 
 
 @pytest.fixture(scope="module", params=DRAW)
-def drawn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("pictures") / f"{request.param}.png"
-    DRAW[request.param](path)
-    return path
+def lettered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[float]]:
+    """A picture, and the sizes of the letters that matplotlib drew in it."""
+    path, sizes, draw = tmp_path_factory.mktemp("pictures") / f"{request.param}.png", set(), Text.draw
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Text, "draw", lambda text, *rest: (sizes.add(text.get_size()), draw(text, *rest)))
+        DRAW[request.param](path)
+    return path, sizes
+
+
+@pytest.fixture
+def drawn(lettered: tuple[Path, set[float]]) -> Path:
+    return lettered[0]
+
+
+def test_no_letter_is_smaller_than_the_width_of_charts_allows(lettered: tuple[Path, set[float]]) -> None:
+    assert min(lettered[1], default=FONT_POINTS) >= FONT_POINTS
 
 
 def test_a_picture_is_a_png_of_moderate_size_on_white(drawn: Path) -> None:
     pixels = opened(drawn)
-    assert 1000 <= pixels.shape[1] <= 1600
+    assert 900 <= pixels.shape[1] <= 1600
     assert 300 <= pixels.shape[0] <= 1600
     assert (pixels == WHITE).all(axis=2).mean() > 0.3
     assert 2_000 < drawn.stat().st_size < 500_000

@@ -1,21 +1,26 @@
 import base64
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
-from components.figures.page import metrics_table, picture, table, values_table, write_page
+from components.figures import RetrievalRow, SheetRow
+from components.figures.page import metrics_table, picture, table, write_page
+from components.figures.strips import people, queries
+
+PIXELS = np.zeros((20, 10, 3), np.uint8)
 
 
-def test_metrics_are_shown_with_their_intervals_by_split_and_direction() -> None:
+def test_metrics_are_shown_with_their_intervals_and_the_metric_that_decides_comes_first() -> None:
     values = {"R1": 46.625, "R5": 70.0, "R10": 79.0, "mAP": 48.1, "mINP": 37.6}
     bounds = {name: [value - 5.0, value + 5.0] for name, value in values.items()}
-    shown = metrics_table({"test": {"t2i": values, "i2t": values}}, {"test": {"t2i": bounds, "i2t": bounds}})
-    assert "<tr><td>test, text → image</td><td>46.62 (41.6–51.6)</td><td>70.00 (65.0–75.0)</td>" in shown
-    assert "<td>test, image → text</td>" in shown
-
-
-def test_other_values_have_a_line_each() -> None:
-    assert "<td>train images</td><td>24</td>" in values_table({"train": {"images": 24}})
+    metrics = {split: dict.fromkeys(("i2t", "t2i"), values) for split in ("test", "val")}
+    intervals = {split: dict.fromkeys(("i2t", "t2i"), bounds) for split in ("test", "val")}
+    shown = metrics_table(metrics, intervals, "val/t2i/R1")
+    rows = [row.split("</td>")[0].split(">")[-2].removesuffix("</span") for row in shown.split("<tr>")[2:]]
+    assert rows == ["val, text → image", "test, text → image", "val, image → text", "test, image → text"]
+    assert shown.count("<mark>") == 1
+    assert '<td data-name="R1"><span><mark>46.62</mark> <small>41.6–51.6</small></span></td>' in shown
 
 
 def test_pictures_are_inside_the_page(tmp_path: Path) -> None:
@@ -26,7 +31,19 @@ def test_pictures_are_inside_the_page(tmp_path: Path) -> None:
 
 
 def test_markup_in_a_text_is_shown_and_not_obeyed(tmp_path: Path) -> None:
-    write_page(tmp_path / "page", "<b>", [table(["<i>"], [["<script>"]])])
+    markup = '<script>"'
+    found = RetrievalRow(markup, PIXELS, [(PIXELS, 0.5, True)], 1)
+    blocks = [table(["<i>", markup], [["<i>", markup]]), people([SheetRow([PIXELS], markup, [markup])])]
+    write_page(tmp_path / "page", "<b>", [*blocks, queries(markup, [found])], {markup: markup})
     page = (tmp_path / "page").read_text()
-    assert "<script>" not in page
-    assert "<td>&lt;script&gt;</td>" in page
+    assert "<script" not in page
+    assert "<i>" not in page
+    assert page.count("&lt;script&gt;&quot;") == 10
+
+
+def test_a_sheet_of_queries_says_which_results_are_right() -> None:
+    found = queries("Best", [RetrievalRow("in red", PIXELS, [(PIXELS, 0.75, False), (PIXELS, 0.5, True)], 2)])
+    assert [part.split('"')[0] for part in found.split('<figure class="')[1:]] == ["", "wrong", "right"]
+    assert "first right at rank 2" in found
+    assert "✗\u00a00.750" in found
+    assert "✓\u00a00.500" in found

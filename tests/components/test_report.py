@@ -1,6 +1,8 @@
 """The report stage over toy results: what it draws, which queries it picks, and where MLflow finds it."""
 
 import csv
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +14,30 @@ from PIL import Image
 
 from components import report
 from components.layout import PICTURES
-from components.report import Inputs, Outputs, Rankings, draw_evaluation, one_per_person, pick_queries, run
+from components.report import (
+    SELECTED_BY,
+    Inputs,
+    Outputs,
+    Rankings,
+    draw_evaluation,
+    draw_training,
+    one_per_person,
+    pick_queries,
+    run,
+    write_chapter,
+)
+from components.results import read_results
 from irra.config import ReportConfig
 from irra.data.store import PreparedStore
 from irra.metrics import METRIC_NAMES
+from irra.trainer import SELECTION_METRIC
 from irra.utils.errors import UserError
 from irra.utils.records import write_record
 from tests.conftest import write_store
 from tests.imports import ROOT
 
 CONFIG = ReportConfig(sheet_queries=2, seed=0)
-VALUES = dict.fromkeys(METRIC_NAMES, 50.0)
+VALUES = dict.fromkeys(METRIC_NAMES, 100.0)  # as wide as a number gets
 
 
 def write_columns(path: Path, rows: list[dict[str, float]]) -> None:
@@ -48,8 +63,12 @@ def write_rankings(path: Path, store: PreparedStore) -> None:
 
 @pytest.fixture
 def inputs(store: PreparedStore, tmp_path: Path) -> Inputs:
+    return write_results(tmp_path, store)
+
+
+def write_results(folder: Path, store: PreparedStore) -> Inputs:
     """Write what the other stages would have written."""
-    train, evaluate, rankings = tmp_path / "train", tmp_path / "evaluate", tmp_path / "rankings.parquet"
+    train, evaluate, rankings = folder / "train", folder / "evaluate", folder / "rankings.parquet"
     train.mkdir()
     evaluate.mkdir()
     write_columns(train / "history.csv", [{"epoch": 0.5, "loss/total": 2.0, "lr/new": 1e-3}])
@@ -57,59 +76,75 @@ def inputs(store: PreparedStore, tmp_path: Path) -> Inputs:
     write_columns(evaluate / "cmc.csv", [{"rank": 1, "test_t2i": 50.0, "test_i2t": 25.0}])
     model = {
         "fingerprint": "f" * 64,
-        "train": {"loss_names": "sdm+id", "select_on": "val"},
+        "train": {"loss_names": "sdm+id", "select_on": "val", "num_epoch": 3, "seed": 7, "backbone": "irra-tiny"},
         "selected": {"best_epoch": 1, "val": {"t2i": VALUES}},
         "dataset": store.dataset_name,
         "data_fingerprint": store.fingerprint,
     }
-    bounds = {name: [40.0, 60.0] for name in METRIC_NAMES}
-    results = {"model": model, "metrics": {"test": {"t2i": VALUES}}, "intervals": {"test": {"t2i": bounds}}}
+    bounds = {name: [100.0, 100.0] for name in METRIC_NAMES}
+    measured, intervals = ({split: {"t2i": each} for split in ("val", "test")} for each in (VALUES, bounds))
+    results = {"model": model, "metrics": measured, "intervals": intervals}
     write_record(evaluate / "results.json", results)
     write_rankings(rankings, store)
     return Inputs(store.root, train, evaluate, rankings)
 
 
-@pytest.fixture
-def logged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """Collect what is logged to MLflow: file names and their folder."""
-    files: list[tuple[str, str]] = []
+@dataclass
+class Drawn:
+    """What the stage returned, and what it logged to MLflow: file names and their folder."""
 
-    class Recorded:
-        def log_artifact(self, path: Path, folder: str = "") -> None:
-            files.append((path.name, folder))
+    folder: Path
+    pictures: list[str]
+    logged: set[tuple[str, str]] = field(default_factory=set)
 
-        def __enter__(self) -> "Recorded":
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-    monkeypatch.setattr(report, "open_run", lambda *_, **__: Recorded())
-    return files
+    def log_artifact(self, path: Path, folder: str = "") -> None:
+        self.logged.add((path.name, folder))
 
 
-def test_every_picture_is_drawn_and_is_in_the_page(
-    inputs: Inputs, tmp_path: Path, logged: list[tuple[str, str]]
-) -> None:
-    pictures = run(inputs, Outputs(tmp_path / "report"), CONFIG)["pictures"]
-    assert sorted(pictures) == sorted(path.name for path in (tmp_path / "report").glob("*.png"))
+@pytest.fixture(scope="module")
+def drawn(store: PreparedStore, tmp_path_factory: pytest.TempPathFactory) -> Drawn:
+    folder = tmp_path_factory.mktemp("drawn")
+    result = Drawn(folder / "report", [])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "open_run", lambda *_, **__: nullcontext(result))
+        result.pictures += run(write_results(folder, store), Outputs(result.folder), CONFIG)["pictures"]
+    return result
+
+
+def test_every_picture_is_drawn_and_is_a_plot_of_the_stage(drawn: Drawn) -> None:
+    assert sorted(drawn.pictures) == sorted(path.name for path in drawn.folder.glob("*.png"))
     stage = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["report"]
-    assert {f"{PICTURES}/{name}" for name in pictures} == {path for plot in stage["plots"] for path in plot}
-    page = (tmp_path / "report" / "report.html").read_text()
-    for name in pictures:
-        Image.open(tmp_path / "report" / name).verify()
-        assert f'<img alt="{Path(name).stem.replace("_", " ")}" src="data:image/png;base64,' in page
-    assert "<h1>sdm+id on toy</h1>" in page
-    assert "50.00 (40.0–60.0)" in page
+    assert {f"{PICTURES}/{name}" for name in drawn.pictures} == {path for plot in stage["plots"] for path in plot}
+    for name in drawn.pictures:
+        Image.open(drawn.folder / name).verify()
+
+
+def test_the_page_says_what_it_shows_and_needs_no_other_file(drawn: Drawn) -> None:
+    page = (drawn.folder / "report.html").read_text()
+    for chart in ("cmc", "validation", "losses"):
+        assert f'<img alt="{chart}" src="data:image/png;base64,' in page
+    for sheet in ("Best queries", "Worst queries", "Random queries", "test · person"):
+        assert f"<h3>{sheet}" in page
+    assert "<h1>sdm+id on toy, 3 epochs, seed 7</h1>" in page
+    assert "model <b>ffffffffffff</b>" in page
     assert "http" not in page
 
 
-def test_pictures_are_logged_beside_what_their_stage_logged(
-    inputs: Inputs, tmp_path: Path, logged: list[tuple[str, str]]
-) -> None:
-    run(inputs, Outputs(tmp_path / "report"), CONFIG)
-    assert {("contact_sheet.png", "prepare"), ("losses.png", "train"), ("cmc.png", "evaluate")} <= set(logged)
-    assert ("report.html", "") in logged
+def test_pictures_are_logged_beside_what_their_stage_logged(drawn: Drawn) -> None:
+    assert {("contact_sheet.png", "prepare"), ("losses.png", "train"), ("cmc.png", "evaluate")} <= drawn.logged
+    assert ("report.html", "") in drawn.logged
+
+
+def test_the_report_of_a_task_names_the_run(inputs: Inputs, tmp_path: Path) -> None:
+    model = read_results(inputs.evaluate)["model"]
+    write_chapter(tmp_path / "page", draw_training(inputs.train, model, tmp_path), "0a1b")
+    page = (tmp_path / "page").read_text()
+    assert "<h1>Training: sdm+id on toy, 3 epochs, seed 7</h1>" in page
+    assert "MLflow run <b>0a1b</b>" in page
+
+
+def test_the_metric_marked_is_the_one_that_selects_the_epoch() -> None:
+    assert SELECTED_BY == SELECTION_METRIC
 
 
 def test_queries_are_the_best_the_worst_and_random_ones_of_different_people() -> None:

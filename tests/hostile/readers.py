@@ -213,8 +213,8 @@ def draw_report(params: Params) -> str:
     def note(name: str) -> Callable[..., None]:
         return lambda *values, **named: drawn.append(f"{name} {digest(values, named)}")
 
-    names = ("cmc_curve", "loss_curves", "validation_curves", "retrieval_sheet", "draw_dataset_sheet", "log")
-    drawing = {**{name: note(name) for name in (*names, "write_page")}, "picture": str}
+    names = ("cmc_curve", "loss_curves", "validation_curves", "retrieval_sheet", "contact_sheet", "log")
+    drawing = {**{name: note(name) for name in (*names, "write_page")}, "charts": str}
     with patch.multiple(report, **drawing):
         report.run(report.Inputs(), report.Outputs(), params.report)
     return "\n".join(drawn)

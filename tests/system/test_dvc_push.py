@@ -32,3 +32,13 @@ def test_a_clone_pulls_every_result(project: Project, clone: Project, name: str)
 
 def test_a_clone_has_nothing_to_run(clone: Project) -> None:
     assert clone.stages_run("dvc", "repro") == set()
+
+
+def test_a_tagged_model_is_got_without_a_clone(project: Project, clone: Project, tmp_path: Path) -> None:
+    project.run("gto", "register", "irra", "--version", "v1.0.0")
+    project.run("gto", "assign", "irra", "--version", "v1.0.0", "--stage", "prod")
+    got = ("dvc", "artifacts", "get", str(project.folder), "irra")
+    project.run(*got, "--rev", "v1.0.0", "--out", str(tmp_path / "version"))
+    project.run(*got, "--stage", "prod", "--out", str(tmp_path / "stage"))
+    model = read_files(project.folder / "model")
+    assert read_files(tmp_path / "version") == read_files(tmp_path / "stage") == model

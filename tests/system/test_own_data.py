@@ -11,7 +11,9 @@ from safetensors.torch import save_file
 
 from irra.backbones import read_config
 from tests.projects import Project, commit, new_project
+from tests.s3 import BUCKET, Server, read_files
 
+pytest_plugins = ["tests.s3"]
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 SPLITS = {"train": range(8), "val": range(8, 11), "test": range(11, 14)}
@@ -64,6 +66,20 @@ def test_a_clone_without_data_and_weights_has_nothing_to_compute(clone: Project)
     assert clone.stages_run("dvc", "repro") == set()
     assert clone.run("git", "status", "--short") == ""
     assert "up to date" in clone.run("make", "--silent", "repro")
+
+
+def test_data_imported_from_s3_are_those_recorded_until_they_change(
+    project: Project, clone: Project, s3_server: Server
+) -> None:
+    clone.environment |= s3_server.environment
+    s3_server.client.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    files = read_files(project.folder / "data" / "raw" / "mine")
+    s3_server.fill({f"raw/mine/{name}": content for name, content in files.items()})
+    clone.run("dvc", "import-url", "--version-aware", f"s3://{BUCKET}/raw/mine", "data/raw/mine")
+    assert clone.stages_run("dvc", "repro") == set()
+    s3_server.fill({"raw/mine/annotations.json": files["annotations.json"].replace(b"person 0", b"somebody")})
+    clone.run("dvc", "update", "data/raw/mine.dvc")
+    assert clone.stages_run("dvc", "repro", "prepare") == {"prepare"}
 
 
 def test_an_experiment_in_a_workspace_without_data_prepares_and_trains_on_them(project: Project) -> None:
