@@ -18,6 +18,7 @@ from components.figures.page import picture, table, write_page
 from components.layout import EVALUATION, PARAMS
 from components.results import read_results
 from components.stage import guarded
+from components.tracking.ablations import NAME, tags_of_comparison
 from components.tracking.run import open_run
 from irra.metrics import METRIC_NAMES
 from irra.utils.errors import UserError
@@ -89,7 +90,7 @@ def read_experiment(data: Mapping[str, Any]) -> Result:
 
 
 def compare(results: Sequence[Result], report: Path) -> None:
-    """Write the table as Markdown, JSON and HTML, draw the plot, and log all of it to an MLflow run."""
+    """Write the table as Markdown, JSON and HTML, draw the plot, and log all to the trainings' parent in MLflow."""
     groups = by_losses(results)
     header, rows = ["losses", "seeds", *METRIC_NAMES], [table_row(*group) for group in groups.items()]
     write_text(report / "ablation.md", markdown(header, rows))
@@ -99,7 +100,7 @@ def compare(results: Sequence[Result], report: Path) -> None:
     write_page(report / "ablation.html", title, [table(header, rows), picture(report / "ablation.png")])
     means = {losses: summary(group) for losses, group in groups.items()}
     write_json(report / "ablation.json", means)
-    with open_run("ablation", run_name="ablation") as tracker:
+    with open_run("compare", run_name=NAME, tags=tags_of_comparison()) as tracker:
         for losses, values in means.items():
             name = losses.replace("+", "-")  # MLflow does not allow plus signs
             tracker.log_metrics({f"{name}/{metric}": value["mean"] for metric, value in values.items()}, 0)

@@ -72,7 +72,7 @@ def publish(inputs: Inputs, outputs: Outputs, config: EvaluateConfig, evaluation
         write_rankings(rankings, evaluation)
         results["sha256"] = {METRICS: hash_file(table), CMC: hash_file(curves), RANKINGS_KEY: hash_file(rankings)}
         write_record(whole, results)
-    track(outputs, config, results)
+    track(inputs, outputs, config, results)
     return results
 
 
@@ -113,16 +113,18 @@ def write_rankings(path: Path, evaluation: Evaluation) -> None:
     pq.write_table(table, path)
 
 
-def track(outputs: Outputs, config: EvaluateConfig, results: dict[str, Any]) -> None:
-    """Log metrics, intervals and curves to the MLflow run that trained the model."""
+def track(inputs: Inputs, outputs: Outputs, config: EvaluateConfig, results: dict[str, Any]) -> None:
+    """Log metrics, intervals and curves to the MLflow run that trained the model, and metrics to its logged model."""
     model, bounds = results["model"], flatten(results["intervals"], "/")
+    epoch, data = model["selected"]["best_epoch"], (model["dataset"], model["data_fingerprint"])
     final = {f"final/{name}": value for name, value in flatten(results["metrics"], "/").items()}
-    final |= {f"interval/{name}_low": low for name, (low, _) in bounds.items()}
-    final |= {f"interval/{name}_high": high for name, (_, high) in bounds.items()}
+    low = {f"interval/{name}_low": low for name, (low, _) in bounds.items()}
+    high = {f"interval/{name}_high": high for name, (_, high) in bounds.items()}
     with open_run("evaluate", model_fingerprint=model["fingerprint"]) as tracker:
         tracker.log_params({"evaluate": config.model_dump()})
-        tracker.log_metrics(final, model["selected"]["best_epoch"])
+        now = tracker.log_metrics(final | low | high, epoch)
         tracker.log_folder(outputs.report, "evaluate")
+        tracker.log_model(inputs.model, model["fingerprint"], epoch, data, final, now)
 
 
 if __name__ == "__main__":
