@@ -6,6 +6,7 @@ all processes choose the same, and whoever sees the others deletes them.
 """
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from components.ablation import NAME_PREFIX
@@ -39,15 +40,18 @@ def tags_of_comparison() -> dict[str, str]:
 
 def nest(client: Any, experiment: str, ablation: str) -> "Run":
     """Put all trainings of an ablation below its run, which is made if there is none; returns it."""
+    from mlflow.exceptions import MlflowException
+
     for _ in range(ROUNDS):
         parents = _search(client, experiment, ABLATION_TAG, ablation) or [_make_parent(client, experiment, ablation)]
         parent, *others = sorted(parents, key=lambda run: run.info.run_id)
         trainings = _search(client, experiment, TRAINING_TAG, ablation)
         strays = [run for run in trainings if run.data.tags.get(PARENT_TAG) != parent.info.run_id]
-        for run in strays:
-            client.set_tag(run.info.run_id, PARENT_TAG, parent.info.run_id)
-        for run in others:
-            _delete(client, run.info.run_id)
+        with suppress(MlflowException):  # another process has set a tag, or deleted a run, at the same time
+            for run in strays:
+                client.set_tag(run.info.run_id, PARENT_TAG, parent.info.run_id)
+            for run in others:
+                client.delete_run(run.info.run_id)
         if not strays and not others:
             break
     return parent
@@ -63,14 +67,3 @@ def _make_parent(client: Any, experiment: str, ablation: str) -> "Run":
 
 def _search(client: Any, experiment: str, tag: str, ablation: str) -> list["Run"]:
     return list(client.search_runs([experiment], f"tags.`{tag}` = '{ablation}'"))
-
-
-def _delete(client: Any, run_id: str) -> None:
-    """Delete a run that another process may have deleted."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.delete_run(run_id)
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
