@@ -370,8 +370,9 @@ def test_an_unusable_store_is_the_users_mistake(project: Path, monkeypatch: pyte
 class Server:
     """`mlflow server` in its own process group, which can be frozen and killed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, artifacts: str = "") -> None:
         self.folder = folder
+        self.artifacts = artifacts or f"{folder}/served"
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -382,7 +383,7 @@ class Server:
         if self.process:
             return
         store = ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
-        store += ["--artifacts-destination", f"{self.folder}/served"]
+        store += ["--artifacts-destination", self.artifacts]
         command = [sys.executable, "-m", "mlflow", "server", *store, "--port", str(self.port), "--workers", "1"]
         quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         with (self.folder / "server.log").open("ab") as log:
