@@ -18,6 +18,7 @@ from components.figures.page import Cell, charts, note, table, write_page
 from components.layout import EVALUATION, PARAMS
 from components.results import read_results
 from components.stage import guarded
+from components.tracking.ablations import NAME, tags_of_comparison
 from components.tracking.run import open_run
 from irra.metrics import METRIC_NAMES
 from irra.utils.errors import UserError
@@ -91,9 +92,9 @@ def read_experiment(data: Mapping[str, Any]) -> Result:
 
 
 def compare(results: Sequence[Result], report: Path) -> None:
-    """Write the comparison to the folder `report`, and log it to an MLflow run."""
+    """Write the comparison to the folder `report`, and log it to the trainings' parent in MLflow."""
     means = write_comparison(results, report)
-    with open_run("ablation", run_name="ablation") as tracker:
+    with open_run("compare", run_name=NAME, tags=tags_of_comparison()) as tracker:
         for losses, values in means.items():
             name = losses.replace("+", "-")  # MLflow does not allow plus signs
             tracker.log_metrics({f"{name}/{metric}": value["mean"] for metric, value in values.items()}, 0)

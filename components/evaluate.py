@@ -63,7 +63,7 @@ def run(inputs: Inputs, outputs: Outputs, config: EvaluateConfig) -> dict[str, A
 def publish(inputs: Inputs, outputs: Outputs, config: EvaluateConfig, evaluation: Evaluation) -> dict[str, Any]:
     """Write the results, and log them."""
     results = write_results(inputs.model, inputs.prepared, outputs, config, evaluation)
-    track(outputs, config, results, noted_run(inputs.model_run, results["model"]["fingerprint"]))
+    track(inputs, outputs, config, results)
     return results
 
 
@@ -123,16 +123,19 @@ def write_rankings(path: Path, evaluation: Evaluation) -> None:
     pq.write_table(table, path)
 
 
-def track(outputs: Outputs, config: EvaluateConfig, results: dict[str, Any], run_id: str | None) -> None:
-    """Log metrics, intervals and curves to the MLflow run that trained the model."""
+def track(inputs: Inputs, outputs: Outputs, config: EvaluateConfig, results: dict[str, Any]) -> None:
+    """Log metrics, intervals and curves to the MLflow run that trained the model, and metrics to its logged model."""
     model, bounds = results["model"], flatten(results["intervals"], "/")
+    epoch, data = model["selected"]["best_epoch"], (model["dataset"], model["data_fingerprint"])
     final = {f"final/{name}": value for name, value in flatten(results["metrics"], "/").items()}
-    final |= {f"interval/{name}_low": low for name, (low, _) in bounds.items()}
-    final |= {f"interval/{name}_high": high for name, (_, high) in bounds.items()}
+    low = {f"interval/{name}_low": low for name, (low, _) in bounds.items()}
+    high = {f"interval/{name}_high": high for name, (_, high) in bounds.items()}
+    run_id = noted_run(inputs.model_run, model["fingerprint"])
     with open_run("evaluate", run_id=run_id, model_fingerprint=model["fingerprint"]) as tracker:
         tracker.log_params({"evaluate": config.model_dump()})
-        tracker.log_metrics(final, model["selected"]["best_epoch"])
+        now = tracker.log_metrics(final | low | high, epoch)
         tracker.log_folder(outputs.report, "evaluate")
+        tracker.log_model(inputs.model, model["fingerprint"], epoch, data, final, now)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from components.stage import explain
+from components.tracking.ablations import ID as ABLATION
 from components.tracking.notes import note_run
 from irra.config import ConfigSection, parse_section
 
@@ -18,12 +19,15 @@ SectionT = TypeVar("SectionT", bound=ConfigSection)
 
 
 @contextmanager
-def running_stage(*, own_run: bool = False) -> Iterator[None]:
+def running_stage(*, own_run: bool = False, ablation: bool = False) -> Iterator[None]:
     """Run a stage's code in the block, and end the task with a single message if the user made a mistake.
 
     Kubeflow's MLflow plugin sets MLFLOW_RUN_ID to a separate run for every task. Only stages with a run of their own
-    use it; the others log to the run that trained their model.
+    use it; the others log to the run that trained their model. In an `ablation`, the runs of all trainings of a
+    Kubeflow run get one parent.
     """
+    if ablation:
+        os.environ[ABLATION] = os.environ.get("KFP_RUN_ID", "")
     if not own_run:
         os.environ.pop("MLFLOW_RUN_ID", None)
     try:
@@ -78,6 +82,11 @@ def _from_kfp(value: Any) -> Any:
         case float() if value.is_integer():
             return int(value)  # which a section takes for a float too
     return None if value == NULL else value
+
+
+def rounded(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Round percentages as Kubeflow's page and its comparison shall show them."""
+    return {name: round(value, 2) for name, value in metrics.items()}
 
 
 def noted(model: Mapping[str, Any], folder: Path) -> Path:

@@ -5,6 +5,7 @@ python -m components.register           # prints the outcome; exits with 0 even 
 A registered model can be searched and served: see components/tracking/served_model.py.
 """
 
+import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from components.gate import (
 )
 from components.layout import CHAMPION, EVALUATION, INDEX, MODEL, MODEL_RUN, REGISTRATION
 from components.stage import main
+from components.tracking.logged_models import FILES
 from components.tracking.notes import noted_run
 from components.tracking.registry import Candidate, Champion, Logged, Registry, explain_failure
 from irra.checkpoint import model_fingerprint
@@ -37,7 +39,6 @@ from irra.utils.files import write_json
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
-LOGGED_NAME = "search"  # `model` is the folder that training logs to the same run
 SERVED_MODEL = Path(tracking.__file__).with_name("served_model.py")
 # Needed for serving; torchvision is pinned because open_clip needs the version that matches torch.
 PACKAGES = (
@@ -122,15 +123,13 @@ def check_inputs(inputs: Inputs, candidate: Candidate) -> None:
 def register(
     inputs: Inputs, config: RegistryConfig, registry: Registry, candidate: Candidate, again: Candidate | None
 ) -> tuple[Decision, dict[str, str]]:
-    """Log the model, create a version of it and move the alias; undo all of it if any step fails.
+    """Package the logged model, create a version of it and move the alias; undo this if any step fails.
 
     If there is a version already, because a process was killed before it could move the alias, only this is done.
     """
     if version := registry.find_version(candidate.model_fingerprint):
         return finish(config, registry, candidate, version)
-    logged = registry.add_model(
-        LOGGED_NAME, candidate.model_fingerprint, noted_run(inputs.model_run, candidate.model_fingerprint)
-    )
+    logged = registry.add_model(candidate, noted_run(inputs.model_run, candidate.model_fingerprint))
     champion: Champion | None = None
     try:
         upload(inputs, registry, logged)
@@ -165,7 +164,7 @@ def locate(config: RegistryConfig, version: str, logged: Logged) -> dict[str, st
 
 
 def undo(registry: Registry, logged: Logged, champion: Champion | None) -> None:
-    """Remove a logged model and its version; if MLflow fails at this too, warn about what may remain."""
+    """Remove the version, and the logged model if it is new; if MLflow fails at this too, warn of what may remain."""
     try:
         registry.remove(logged, champion)
     except UserError as error:
@@ -176,7 +175,7 @@ def undo(registry: Registry, logged: Logged, champion: Champion | None) -> None:
 def upload(inputs: Inputs, registry: Registry, logged: Logged) -> None:
     """Package the model, check that it answers a query, and upload it."""
     with tempfile.TemporaryDirectory() as folder:
-        package = Path(folder, "model")
+        package = Path(folder, "package")
         explain_failure("packaging the model", lambda: write_package(inputs, package, logged))
         registry.upload(logged, package)
 
@@ -192,13 +191,21 @@ def write_package(inputs: Inputs, folder: Path, logged: Logged) -> None:
         folder,
         mlflow_model=Model(run_id=logged.run_id, model_id=logged.model_id),
         python_model=str(SERVED_MODEL),
-        artifacts={"model": str(inputs.model.absolute()), "index": str(inputs.index.absolute())},
+        artifacts={
+            "model": str(named(inputs.model, Path(FILES).name, folder.parent)),
+            "index": str(named(inputs.index, "index", folder.parent)),
+        },
         code_paths=[str(Path(irra.__file__).parent)],
         pip_requirements=requirements(),
         signature=signature(),
         input_example=example,
     )
     pyfunc.load_model(str(folder)).predict(example)
+
+
+def named(folder: Path, name: str, scratch: Path) -> Path:
+    """The folder, or a copy in `scratch`, under the name that it shall have in the package: MLflow keeps names."""
+    return folder.absolute() if folder.name == name else Path(shutil.copytree(folder, scratch / name))
 
 
 def requirements() -> list[str]:
@@ -209,7 +216,7 @@ def requirements() -> list[str]:
 def signature() -> "ModelSignature":
     """The input and output columns of components/tracking/served_model.py."""
     from mlflow.models import ModelSignature
-    from mlflow.types.schema import Array, ColSpec, Object, Property, Schema
+    from mlflow.types.schema import AnyType, Array, ColSpec, Object, Property, Schema
 
     hit = [
         Property("rank", "long"),
@@ -217,9 +224,10 @@ def signature() -> "ModelSignature":
         Property("path", "string"),
         Property("pid", "long", required=False),
     ]
+    # A column of type long must have a number in each row.
     return ModelSignature(
-        inputs=Schema([ColSpec("string", "text"), ColSpec("long", "top_k", required=False)]),
-        outputs=Schema([ColSpec(Array(Object(hit)), "hits")]),
+        inputs=Schema([ColSpec("string", "text"), ColSpec(AnyType(), "top_k", required=False)]),
+        outputs=Schema([ColSpec(Array(Object(hit)), "hits"), ColSpec("string", "note", required=False)]),
     )
 
 

@@ -15,6 +15,8 @@ from components import check
 from components.layout import CURVES, MODEL, MODEL_RUN, PREPARED, TOKENS, outside
 from components.s3.checkpoints import open_state
 from components.stage import main
+from components.tracking.ablations import tags_of_training
+from components.tracking.datasets import track_dataset
 from components.tracking.notes import note_run, noted_run
 from components.tracking.run import open_run
 from components.tracking.store import MODEL_FINGERPRINT_TAG
@@ -76,13 +78,15 @@ def run(inputs: Inputs, outputs: Outputs, config: TrainConfig) -> dict[str, Any]
         with open_state(outputs.checkpoints, same, outputs.checkpoints_uri) as states:
             trainer = build_trainer(store, tokens, config, weights, states, world)
             run_id = trainer.state.run_id or noted_run(states.folder / RUN, states.fingerprint)
-            with open_run("train", run_id=run_id, run_name=config.loss_names, system_metrics=True) as tracker:
+            name, tags = f"{config.loss_names}, seed {config.seed}", tags_of_training()
+            with open_run("train", run_id=run_id, run_name=name, system_metrics=True, tags=tags) as tracker:
                 trainer.state.run_id = tracker.run_id or run_id
                 # at once, because the first state comes much later
                 note_run(states.folder / RUN, states.fingerprint, trainer.state.run_id)
                 describe(tracker, trainer)
-                trainer.fit(Report(tracker, config.select_on))
-                result = publish(tracker, outputs, trainer)
+                report = Report(tracker, config.select_on)
+                trainer.fit(report)
+                result = publish(tracker, outputs, trainer, report.times)
             forget(states)  # last: who is killed before publishes again, and does not train again
             return result
 
@@ -98,7 +102,7 @@ def describe(tracker: Tracker, trainer: Trainer) -> None:
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
     tracker.log_params({"prepare": store.settings, "tokenize": tokens.settings, "train": config.model_dump()})
     tracker.log_params({"model": {"parameters": parameters, "device": device_name(trainer.device)}})
-    tracker.log_dataset(store.dataset_name, store.fingerprint, "train")
+    tracker.log_dataset(track_dataset(store), "train")
 
 
 def device_name(device: torch.device) -> str:
@@ -107,10 +111,11 @@ def device_name(device: torch.device) -> str:
 
 
 class Report(EpochLines):
-    """Sends metrics to MLflow, and prints a line per epoch."""
+    """Sends metrics to MLflow, and prints a line per epoch; `times` are those of the validations."""
 
     def __init__(self, tracker: Tracker, split: str) -> None:
         self._tracker, self._split = tracker, split
+        self.times: dict[int, int] = {}
 
     def step(self, row: Mapping[str, float], step: int) -> None:
         """Log the means over a window of training steps."""
@@ -119,19 +124,21 @@ class Report(EpochLines):
     def epoch(self, row: Mapping[str, float], epoch: int) -> None:
         """Log and print the validation on the split that selects the best epoch."""
         super().epoch(row, epoch)
-        self._tracker.log_metrics({f"{self._split}/t2i/{name}": value for name, value in row.items()}, epoch)
+        metrics = {f"{self._split}/t2i/{name}": value for name, value in row.items()}
+        self.times[epoch] = self._tracker.log_metrics(metrics, epoch)
 
 
-def publish(tracker: Tracker, outputs: Outputs, trainer: Trainer) -> dict[str, Any]:
-    """Write the model and its curves, and log them."""
+def publish(tracker: Tracker, outputs: Outputs, trainer: Trainer, times: Mapping[int, int]) -> dict[str, Any]:
+    """Write the model and its curves, and log them; `times` are those of the validations that this process logged."""
     save_best(trainer, outputs.model, write_curves(trainer, outputs.report))
-    weights = model_fingerprint(outputs.model)
+    weights, best, store = model_fingerprint(outputs.model), trainer.state.best_epoch, trainer.data.store
     note_run(outputs.model_run, weights, tracker.run_id)
-    tracker.set_tags({MODEL_FINGERPRINT_TAG: weights})
-    tracker.log_metrics({"best_epoch": trainer.state.best_epoch}, trainer.state.best_epoch)
-    tracker.log_folder(outputs.report, "train")
-    tracker.log_folder(outputs.model, "model")
     selected = {f"{trainer.config.select_on}/t2i/{name}": value for name, value in best_metrics(trainer).items()}
+    tracker.set_tags({MODEL_FINGERPRINT_TAG: weights})
+    now = tracker.log_metrics({"best_epoch": best}, best)
+    tracker.log_folder(outputs.report, "train")
+    data = (store.dataset_name, store.fingerprint)
+    tracker.log_model(outputs.model, weights, best, data, selected, times.get(best, now))
     return {"selected": selected, "model_fingerprint": weights, "run_id": tracker.run_id}
 
 

@@ -15,7 +15,14 @@ from irra.config import TrainConfig
 from irra.utils.errors import UserError
 
 # What Kubeflow's MLflow plugin sets in the task's pod is as useful in the pods that train.
-FROM_TASK = ("IRRA_IMAGE", "KFP_RUN_ID", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_TRACKING_URI")
+FROM_TASK = (
+    "IRRA_IMAGE",
+    "IRRA_ABLATION",
+    "KFP_RUN_ID",
+    "MLFLOW_RUN_ID",
+    "MLFLOW_EXPERIMENT_ID",
+    "MLFLOW_TRACKING_URI",
+)
 
 
 def run(inputs: Inputs, outputs: Outputs, config: TrainConfig, nodes: Nodes) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from components import report
-from components.kubeflow import MODEL_FINGERPRINT, RUN_ID, section
+from components.kubeflow import MODEL_FINGERPRINT, RUN_ID, rounded, section
 from components.train import Inputs, Outputs
 from irra.checkpoint import read_model_metadata
 from irra.config import TrainConfig
@@ -38,6 +38,6 @@ def publish(inputs: Inputs, outputs: Outputs, result: Mapping[str, Any], page: P
         "dataset": PreparedStore.open(inputs.prepared).dataset_name,
         **{name: trained["train"][name] for name in ("loss_names", "seed", "backbone")},
         "best_epoch": trained["selected"]["best_epoch"],
-        **{name: value for name, value in result["selected"].items() if name.endswith("/R1")},
+        **{name: value for name, value in rounded(result["selected"]).items() if name.endswith("/R1")},
     }
     return {name: fact for name, fact in facts.items() if fact is not None}  # KFP fails on null

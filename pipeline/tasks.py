@@ -94,17 +94,18 @@ def train(
     from pathlib import Path
 
     from components import train as stage
-    from components.kubeflow import reporting_folder, running_stage
+    from components.kubeflow import reporting_folder, rounded, running_stage
     from components.training_task import publish, training_section
 
-    with running_stage(own_run=True), reporting_folder() as folder:
+    with running_stage(own_run=True, ablation=loss_names != ""), reporting_folder() as folder:
         inputs = stage.Inputs(Path(prepared.path), Path(tokens.path))
         states = Path(model.path + ".checkpoints")
         outputs = stage.Outputs(Path(model.path), folder, states, checkpoints, folder / "model-run.json")
         result = stage.run(inputs, outputs, training_section(config, loss_names, seed))
         facts = publish(inputs, outputs, result, Path(training_report.path))
     model.metadata.update(facts)
-    training_metrics.metadata.update({**result["selected"], "loss_names": facts["loss_names"], "seed": facts["seed"]})
+    own = {name: facts[name] for name in ("loss_names", "seed")}
+    training_metrics.metadata.update({**rounded(result["selected"]), **own})
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -122,7 +123,7 @@ def evaluate(
     from pathlib import Path
 
     from components import evaluate as stage
-    from components.kubeflow import noted, reporting_folder, running_stage, section
+    from components.kubeflow import noted, reporting_folder, rounded, running_stage, section
     from components.report import draw_evaluation, log, write_chapter
     from irra.config import EvaluateConfig, ReportConfig
     from irra.utils.nested import flatten
@@ -139,7 +140,7 @@ def evaluate(
         write_chapter(Path(retrieval_report.path), evaluation, run_id)
         log([evaluation], measured["model"]["fingerprint"], run_id)
     training = {name: measured["model"]["train"][name] for name in ("loss_names", "seed")}
-    retrieval_metrics.metadata.update({**flatten(measured["metrics"], "/"), **training})
+    retrieval_metrics.metadata.update({**rounded(flatten(measured["metrics"], "/")), **training})
     facts = {name: measured["model"][name] for name in ("fingerprint", "dataset", "data_fingerprint")}
     results.metadata.update({**facts, **training})
 

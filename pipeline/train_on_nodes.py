@@ -23,16 +23,17 @@ def train(
     from pathlib import Path
 
     from components import train_job
-    from components.kubeflow import reporting_folder, running_stage, section
+    from components.kubeflow import reporting_folder, rounded, running_stage, section
     from components.kubeflow_trainer import Nodes
     from components.train import Inputs, Outputs
     from components.training_task import publish, training_section
 
-    with running_stage(own_run=True), reporting_folder() as folder:
+    with running_stage(own_run=True, ablation=loss_names != ""), reporting_folder() as folder:
         inputs = Inputs(Path(prepared.path), Path(tokens.path))
         outputs = Outputs(Path(model.path), folder, checkpoints_uri=checkpoints)
         configured = training_section(config, loss_names, seed), section(Nodes, nodes)
         result = train_job.run(inputs, outputs, *configured)
         facts = publish(inputs, outputs, result, Path(training_report.path))
     model.metadata.update(facts)
-    training_metrics.metadata.update({**result["selected"], "loss_names": facts["loss_names"], "seed": facts["seed"]})
+    own = {name: facts[name] for name in ("loss_names", "seed")}
+    training_metrics.metadata.update({**rounded(result["selected"]), **own})

@@ -148,7 +148,9 @@ DATABASE = """
 CREATE TABLE experiments (experiment_id, name);
 CREATE TABLE runs (run_uuid, status, experiment_id);
 CREATE TABLE metrics (run_uuid, key, step, value);
+CREATE TABLE logged_models (model_id, source_run_id, status);
 INSERT INTO experiments VALUES (1, 'case');
+INSERT INTO logged_models VALUES ('m', 'r', 2);
 INSERT INTO runs VALUES ('r', 'FINISHED', 1);
 INSERT INTO metrics VALUES ('r', 'loss/total', 1, 3.0), ('r', 'loss/total', 2, 2.0), ('r', 'other', 1, 1.0);
 """
@@ -157,7 +159,7 @@ INSERT INTO metrics VALUES ('r', 'loss/total', 1, 3.0), ('r', 'loss/total', 2, 2
 @pytest.fixture
 def server(tmp_path: Path) -> Path:
     """The folder of a server that has got all of a training."""
-    model = tmp_path / "served/1/r/artifacts/model/weights.safetensors"
+    model = tmp_path / "served/1/models/m/artifacts/artifacts/model/weights.safetensors"
     model.parent.mkdir(parents=True)
     model.touch()
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:

@@ -4,10 +4,8 @@ Each comment says what would happen without the workaround, and links to a repor
 time limits that MLflow lacks.
 """
 
-import json
 import logging
 import os
-from typing import Any
 
 # Environment variables of MLflow, set unless the user has set them.
 DEFAULTS = {
@@ -37,12 +35,3 @@ def prepare_mlflow() -> None:
     logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"].upper())
     for name in REPETITIVE_LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-def link_to_version(client: Any, model_id: str, name: str, version: str) -> None:
-    """Link a logged model to the version made from it on MLflow's page, as `mlflow.register_model` does.
-
-    The client's `create_model_version` does not: https://github.com/mlflow/mlflow/pull/13701
-    """
-    versions = json.dumps([{"name": name, "version": version}])
-    client.set_logged_model_tags(model_id, {"mlflow.modelVersions": versions})

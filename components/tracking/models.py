@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from components.tracking.logged_models import FILES, find_model
 from components.tracking.registry import connect_registry, explain_failure
 from components.tracking.store import MODEL_FINGERPRINT_TAG, default_uri, tracking_uri
 from irra.checkpoint import model_fingerprint
@@ -16,6 +17,7 @@ from irra.utils.files import replace_folder
 from irra.utils.locks import locked
 
 FINGERPRINT = re.compile("[0-9a-f]{64}")
+LOGGED_MODEL, RUN = re.compile("models:/(m-[0-9a-f]+)"), re.compile("runs:/([^/]+)/.+")
 
 
 def resolve_model(model: str) -> Path:
@@ -25,7 +27,7 @@ def resolve_model(model: str) -> Path:
     are verified against the fingerprint in MLflow's tags.
 
     Args:
-        model: A path, or an MLflow address such as models:/irra@champion or runs:/<run id>/model.
+        model: A path, or an MLflow address such as models:/irra@champion, models:/<model id> or runs:/<run id>/model.
 
     Raises:
         UserError: There is no such model, or MLflow failed.
@@ -59,7 +61,7 @@ def _download(address: str) -> Path:
     if not _holds(folder, fingerprint):
         with locked(folder, wait=True):
             if not _holds(folder, fingerprint):
-                explain_failure(f"downloading {address}", lambda: _fetch(address, fingerprint, folder))
+                explain_failure(f"downloading {address}", lambda: _fetch(client, address, fingerprint, folder))
     return folder
 
 
@@ -72,7 +74,7 @@ def _holds(folder: Path, fingerprint: str) -> bool:
 
 
 def _find_tags(client: Any, address: str) -> dict[str, str]:
-    """Return the tags of the version or run at `address`.
+    """Return the tags of the version, logged model or run at `address`.
 
     Raises:
         UserError: There is none.
@@ -84,33 +86,33 @@ def _find_tags(client: Any, address: str) -> dict[str, str]:
             return dict(client.get_model_version_by_alias(*match.groups()).tags)
         if match := re.fullmatch(r"models:/([^/@]+)/(\d+)", address):
             return dict(client.get_model_version(*match.groups()).tags)
-        if match := re.fullmatch(r"runs:/([^/]+)/.+", address):
+        if match := LOGGED_MODEL.fullmatch(address):
+            return dict(client.get_logged_model(match[1]).tags)
+        if match := RUN.fullmatch(address):
             return dict(client.get_run(match[1]).data.tags)
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
         raise UserError(f"{address}: nothing by this name at {without_password(tracking_uri())}") from None
-    raise UserError(f"{address}: expected models:/<name>@<alias>, models:/<name>/<version> or runs:/<run id>/model")
+    raise UserError(
+        f"{address}: expected models:/<name>@<alias>, models:/<name>/<version>, models:/<model id> or "
+        "runs:/<run id>/model"
+    )
 
 
 def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "irra"
 
 
-def _fetch(address: str, fingerprint: str, folder: Path) -> None:
+def _fetch(client: Any, address: str, fingerprint: str, folder: Path) -> None:
     """Download a model folder to `folder`, which appears only when complete.
-
-    In a registered model, the model folder is one of the artifacts.
 
     Raises:
         UserError: The artifacts are not a model folder, or its weights do not have the `fingerprint`.
     """
     import mlflow
 
-    source = address
-    if address.startswith("models:"):
-        artifacts = mlflow.models.get_model_info(address).flavors["python_function"]["artifacts"]
-        source = f"{address}/{artifacts['model']['path']}"
+    source = _locate(client, address, fingerprint)
     with tempfile.TemporaryDirectory() as temporary, replace_folder(folder) as target:
         downloaded = Path(mlflow.artifacts.download_artifacts(source, dst_path=temporary))
         for name in (CONFIG, WEIGHTS):
@@ -119,3 +121,19 @@ def _fetch(address: str, fingerprint: str, folder: Path) -> None:
             shutil.move(downloaded / name, target / name)
         if model_fingerprint(target) != fingerprint:
             raise UserError(f"{address}: its weights are not those that MLflow's tag names ({fingerprint[:12]})")
+
+
+def _locate(client: Any, address: str, fingerprint: str) -> str:
+    """Where the model folder is among the artifacts of a logged model, a version or a run.
+
+    Runs of earlier versions of this project have it among their own artifacts, where `address` says.
+    """
+    import mlflow
+
+    if match := LOGGED_MODEL.fullmatch(address):
+        return f"{client.get_logged_model(match[1]).artifact_location}/{FILES}"
+    if match := RUN.fullmatch(address):
+        logged = find_model(client, client.get_run(match[1]), fingerprint)
+        return f"{logged.artifact_location}/{FILES}" if logged else address
+    artifacts = mlflow.models.get_model_info(address).flavors["python_function"]["artifacts"]
+    return f"{address}/{artifacts['model']['path']}"

@@ -10,9 +10,20 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from components.tracking.mlflow_quirks import link_to_version, prepare_mlflow
-from components.tracking.owner import OWNER_TAG, is_gone, this_process
+from components.tracking.logged_models import (
+    add_output,
+    claim,
+    create_model,
+    find_model,
+    finish_model,
+    link_version,
+    remove_orphans,
+    unlink_version,
+)
+from components.tracking.mlflow_quirks import prepare_mlflow
 from components.tracking.store import (
+    DATA_FINGERPRINT_TAG,
+    DATASET_TAG,
     MODEL_FINGERPRINT_TAG,
     connect,
     existing_run,
@@ -21,7 +32,6 @@ from components.tracking.store import (
     origin_tags,
     tracking_uri,
 )
-from components.tracking.tracker import DATA_FINGERPRINT_TAG
 from irra.utils.errors import UserError, root_cause, without_password
 
 if TYPE_CHECKING:
@@ -29,7 +39,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 CHAMPION = "champion"
-DATASET_TAG = "irra.dataset"
 METRIC_TAG = "irra.metric/"  # with a value in percent: irra.metric/val/t2i/R1
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -49,12 +58,14 @@ class Candidate:
 
     def as_tags(self) -> dict[str, str]:
         """The tags of a version."""
-        metrics = {f"{METRIC_TAG}{name}": repr(value) for name, value in self.metrics.items()}
+        return self.identity_tags() | {f"{METRIC_TAG}{name}": repr(value) for name, value in self.metrics.items()}
+
+    def identity_tags(self) -> dict[str, str]:
+        """Those of the tags that say which weights and which data these are."""
         return {
             MODEL_FINGERPRINT_TAG: self.model_fingerprint,
             DATA_FINGERPRINT_TAG: self.data_fingerprint,
             DATASET_TAG: self.dataset,
-            **metrics,
         }
 
     @classmethod
@@ -78,10 +89,11 @@ class Champion:
 
 @dataclass(frozen=True)
 class Logged:
-    """A model logged to a run."""
+    """A logged model of a run; `is_new` if there was none before this registration."""
 
     model_id: str
     run_id: str
+    is_new: bool = False
 
     @property
     def source(self) -> str:
@@ -187,36 +199,29 @@ class Registry:
         return found[0] if found else None
 
     @mlflow_call("logging the model")
-    def add_model(self, name: str, model_fingerprint: str, run_id: str | None = None) -> Logged:
-        """Create the logged model `name`, without its files.
+    def add_model(self, candidate: Candidate, run_id: str | None = None) -> Logged:
+        """Find the logged model that training made, or make one if there is none, as of an imported model.
 
         It belongs to the run in MLFLOW_RUN_ID, or else to `run_id`, or else to the latest run with these weights, or
         else to a new run.
         """
-        run = find_run(self.client, tracking_uri(), run_id, model_fingerprint) or self._make_run(model_fingerprint)
-        run_id, params = run.info.run_id, run.data.params
-        self._remove_orphans(run.info.experiment_id, name)
-        tags = {OWNER_TAG: this_process()}
-        model = self.client.create_logged_model(run.info.experiment_id, name, run_id, tags, params)
-        return Logged(model.model_id, run_id)
-
-    def _remove_orphans(self, experiment: str, name: str) -> None:
-        """Delete the models `name` that a killed process left without a version."""
-        for model in self.client.search_logged_models([experiment], f"name = '{name}'"):
-            source = Logged(model.model_id, "").source
-            if is_gone(model.tags.get(OWNER_TAG, "")) and not self.client.search_model_versions(
-                f"source_path = '{source}'"
-            ):
-                self.client.delete_logged_model(model.model_id)
+        fingerprint = candidate.model_fingerprint
+        run = find_run(self.client, tracking_uri(), run_id, fingerprint) or self._make_run(fingerprint)
+        remove_orphans(self.client, run.info.experiment_id)
+        model, is_new = find_model(self.client, run, fingerprint), False
+        if model is None:
+            model, is_new = create_model(self.client, run, candidate.identity_tags(), {}), True
+        return Logged(model.model_id, run.info.run_id, is_new)
 
     def upload(self, logged: Logged, folder: Path) -> None:
-        """Upload the files of a logged model, without a time limit, and list it among the run's outputs."""
-        from mlflow.entities import LoggedModelOutput
+        """Upload the package of a logged model, without a time limit, and list it among the run's outputs."""
 
         def send() -> None:
+            model, run = self.client.get_logged_model(logged.model_id), self.client.get_run(logged.run_id)
+            claim(self.client, model)
             self.client.log_model_artifacts(logged.model_id, str(folder))
-            self.client.finalize_logged_model(logged.model_id, "READY")
-            self.client.log_outputs(logged.run_id, [LoggedModelOutput(logged.model_id, step=0)])
+            finish_model(self.client, model, "READY")
+            add_output(self.client, run, logged.model_id, step=0)
 
         explain_failure("uploading the model", send)
 
@@ -227,7 +232,7 @@ class Registry:
         version = self.client.create_model_version(
             self.model_name, logged.source, logged.run_id, dict(tags), model_id=logged.model_id
         )
-        link_to_version(self.client, logged.model_id, self.model_name, version.version)
+        link_version(self.client, logged.model_id, self.model_name, version.version)
         return str(version.version)
 
     @mlflow_call("completing the version")
@@ -239,7 +244,7 @@ class Registry:
                 self.client.set_model_version_tag(self.model_name, version, name, value)
         logged = Logged(found.model_id or found.source.removeprefix("models:/"), found.run_id)
         if found.source == logged.source:  # not a version made by hand from files elsewhere
-            link_to_version(self.client, logged.model_id, self.model_name, version)
+            link_version(self.client, logged.model_id, self.model_name, version)
         return logged
 
     @mlflow_call("moving the champion")
@@ -249,13 +254,18 @@ class Registry:
 
     @mlflow_call("removing the model")
     def remove(self, logged: Logged, champion: Champion | None) -> None:
-        """Delete a logged model and its version, and give the alias back to the former `champion` if it has moved."""
+        """Delete the version of a logged model, and give the alias back to the former `champion` if it has moved.
+
+        A logged model that training made stays, with the package, which the next registration replaces.
+        """
         for version in self._versions("source_path", logged.source):
             current = self.champion()
             if champion and current and current.version == version:
                 self.set_champion(champion.version)
             self.client.delete_model_version(self.model_name, version)
-        self.client.delete_logged_model(logged.model_id)
+            unlink_version(self.client, logged.model_id, self.model_name, version)
+        if logged.is_new:
+            self.client.delete_logged_model(logged.model_id)
 
     def _versions(self, key: str, value: str) -> list[str]:
         found = self.client.search_model_versions(f"{key} = '{value}'")

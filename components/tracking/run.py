@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,21 +30,25 @@ def open_run(
     model_fingerprint: str | None = None,
     run_name: str | None = None,
     system_metrics: bool = False,
+    tags: Mapping[str, str] | None = None,
 ) -> Iterator[Tracker]:
     """Open the MLflow run of `stage` and end it FINISHED, FAILED (an exception) or KILLED (an interrupt, an exit).
 
     It is the run in MLFLOW_RUN_ID, or else `run_id`, which an interrupted stage has saved, or else the latest run
-    tagged with `model_fingerprint`, or else a new one. What earlier runs could not send is sent first.
+    tagged with `model_fingerprint`, or else a new one, which gets `tags`. What earlier runs could not send is sent
+    first.
 
     Raises:
         UserError: MLFLOW_TRACKING_URI, MLFLOW_RUN_ID or MLFLOW_EXPERIMENT_NAME is not usable.
     """
     prepare_mlflow()
     uri = tracking_uri()
-    tags = {**origin_tags(stage), OWNER_TAG: this_process()}
+    own = {**origin_tags(stage), OWNER_TAG: this_process()}
     if model_fingerprint:
-        tags[MODEL_FINGERPRINT_TAG] = model_fingerprint
-    start = {"start": int(time.time() * 1000), "tags": tags, "name": run_name}
+        own[MODEL_FINGERPRINT_TAG] = model_fingerprint
+    if tags and not os.environ.get("MLFLOW_RUN_ID"):
+        own |= tags
+    start = {"start": int(time.time() * 1000), "tags": own, "name": run_name}
     try:
         tracker = _connect(uri, run_id, model_fingerprint, start)
     except UserError:
@@ -70,14 +74,13 @@ def _connect(uri: str, run_id: str | None, model_fingerprint: str | None, start:
     client = connect(uri)
     if not os.environ.get("MLFLOW_RUN_ID"):
         _tidy(client, uri)
-    run = find_run(client, uri, run_id, model_fingerprint)
-    if run is None:
-        return Tracker(client, create_run(client, start), start)
-    client.update_run(run.info.run_id, status="RUNNING")
+    run = find_run(client, uri, run_id, model_fingerprint) or create_run(client, start)
+    if run.info.status != "RUNNING":
+        client.update_run(run.info.run_id, status="RUNNING")
     tracker = Tracker(client, run, start)
     # Tags set by the stage that created the run are kept.
-    tags = {name: value for name, value in start["tags"].items() if name not in run.data.tags or name == OWNER_TAG}
-    tracker.set_tags(tags)
+    known = {name: value for name, value in run.data.tags.items() if name != OWNER_TAG}
+    tracker.set_tags({name: value for name, value in start["tags"].items() if name not in known})
     return tracker
 
 

@@ -1,9 +1,12 @@
 """The model that MLflow serves: sentences in, the best pictures of its gallery out.
 
-Input: one row per query, with the columns `text` (string) and, optionally, `top_k` (long; 10 if the column is missing).
-Output: one row per query, in the same order, with the column `hits`: a list of `{"rank", "score", "path", "pid"}`, best
-first. `rank` counts from 1, `score` is the cosine similarity, and `pid` is null if the person is unknown. For a table
-of one query's hits, use `pandas.DataFrame(output.hits[0])`.
+Input: one row per query, with the columns `text` (string) and, optionally, `top_k` (a whole number; 10 in rows where it
+is missing or null).
+Output: one row per query, in the same order, with the columns
+
+    hits    a list of `{"rank", "score", "path", "pid"}`, best first: `rank` counts from 1, `score` is the cosine
+            similarity, and `pid` is null if the person is unknown. `pandas.DataFrame(output.hits[0])` is a table.
+    note    says what of a sentence was not read because it is longer than the model can read; usually null
 
     model = mlflow.pyfunc.load_model("models:/irra@champion")
     model.predict(pandas.DataFrame({"text": ["a man in a red coat"], "top_k": [5]}))
@@ -12,8 +15,8 @@ of one query's hits, use `pandas.DataFrame(output.hits[0])`.
     curl http://127.0.0.1:5001/invocations --json '{"dataframe_records": [{"text": "a man in a red coat", "top_k": 5}]}'
 
 MLflow copies this file and the package `irra` into the model and runs them without the rest of the project.
-An empty query, a query that is not a string, a missing column or a `top_k` outside 1..1000 raises MlflowException,
-which is status 400 over HTTP.
+An empty query, a query that is not a string, a missing column or a `top_k` that is no whole number of 1..1000 raises
+MlflowException, which is status 400 over HTTP.
 """
 
 from pathlib import Path
@@ -23,6 +26,7 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
+from pandas.api.types import is_float, is_integer, is_scalar
 
 from irra.search.engine import MAX_RESULTS, Hit, SearchEngine, clean_query
 from irra.utils.errors import UserError
@@ -46,9 +50,10 @@ class SearchModel(PythonModel):  # type: ignore[misc]
             MlflowException: A row is invalid; the message names it, counted from 1.
         """
         texts = model_input["text"].tolist()
-        counts = model_input["top_k"].tolist() if "top_k" in model_input else [TOP_K] * len(texts)
+        wanted = model_input["top_k"].tolist() if "top_k" in model_input else [None] * len(texts)
         try:
-            queries = checked_rows(texts, counts)
+            queries = checked_texts(texts)
+            counts = [checked_count(count, row) for row, count in enumerate(wanted, 1)]
         except UserError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
         hits: list[list[dict[str, Any]]] = [[] for _ in queries]
@@ -57,23 +62,40 @@ class SearchModel(PythonModel):  # type: ignore[misc]
             rankings = self._engine.search([queries[row] for row in rows], count)
             for row, ranking in zip(rows, rankings, strict=True):
                 hits[row] = [as_dict(hit) for hit in ranking]
-        return pd.DataFrame({"hits": hits}, dtype=object)
+        notes = [note_of(self._engine.unread(query)) for query in queries]
+        return pd.DataFrame({"hits": hits, "note": notes}, dtype=object)
 
 
-def checked_rows(texts: list[Any], counts: list[Any]) -> list[str]:
-    """Check the rows and return their cleaned queries.
+def checked_texts(texts: list[Any]) -> list[str]:
+    """Check the queries and return them cleaned.
 
     Raises:
-        UserError: A query is empty, too long or not a string, or asks for too few or too many pictures.
+        UserError: A query is empty, too long or not a string.
     """
-    queries = []
-    for row, (text, count) in enumerate(zip(texts, counts, strict=True), 1):
+    for row, text in enumerate(texts, 1):
         if not isinstance(text, str):
             raise UserError(f"query {row}: expected a text, found {text!r}")
-        if not 1 <= count <= MAX_RESULTS:
-            raise UserError(f"query {row}: top_k is {count}; ask for 1 to {MAX_RESULTS} pictures")
-        queries.append(clean_query(text, f"query {row}"))
-    return queries
+    return [clean_query(text, f"query {row}") for row, text in enumerate(texts, 1)]
+
+
+def checked_count(count: Any, row: int) -> int:
+    """Check how many pictures a row asks for; pandas makes a column with missing numbers one of floats.
+
+    Raises:
+        UserError: These are too few or too many, or it is no number.
+    """
+    if is_scalar(count) and pd.isna(count):
+        return TOP_K
+    if not (is_integer(count) or is_float(count)) or not 1 <= count <= MAX_RESULTS:
+        raise UserError(f"query {row}: top_k is {count}; ask for 1 to {MAX_RESULTS} pictures")
+    if count % 1:
+        raise UserError(f"query {row}: top_k is {count}; ask for a whole number of pictures")
+    return int(count)
+
+
+def note_of(unread: str) -> str | None:
+    """What is to be said about the end of a sentence that was not read; None if all of it was."""
+    return f"longer than the model can read; not read: {unread}" if unread else None
 
 
 def as_dict(hit: Hit) -> dict[str, Any]:

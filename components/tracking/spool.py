@@ -6,9 +6,10 @@ harmless, because MLflow ignores what it already has. A record has one key:
 
     {"run": {"id": ...}}                    the run; without an id, what a new one is made from
     {"metric": [name, value, time, step]}, {"param": [name, value]}, {"tag": [name, value]}
-    {"dataset": [name, digest, source, context]}
+    {"dataset": [name, digest, source, context, type of the source, schema, profile]}
     {"file": [path, folder, sha256]}        an artifact; in `folder` of the run's artifacts
     {"folder": [path, folder, sha256]}      the contents of a folder
+    {"model": [path, description, sha256]}  a model folder that becomes a logged model; see logged_models.Description
     {"status": name}                        how the run ends
 
 After a tab, each line has a checksum of its record.
@@ -26,6 +27,7 @@ from typing import Any, TextIO
 
 from components.layout import project
 from components.tracking import waiting
+from components.tracking.logged_models import Description, send_model
 from components.tracking.store import tracking_uri
 from components.tracking.waiting import within
 from irra.utils.errors import UserError, without_password
@@ -34,7 +36,8 @@ from irra.utils.files import check_regular_file, hash_file
 Record = Mapping[str, Any]
 MAX_BYTES = 256 << 20  # of one file: some three million values
 LINES = 1000  # sent at a time: about one request
-FILES = ("file", "folder")
+FILES = ("file", "folder", "model")
+Place = str | Mapping[str, Any]  # the folder of an artifact, or the description of a model
 
 
 def spool_folder() -> Path:
@@ -170,14 +173,15 @@ def send_entries(client: Any, run_id: str, records: list[Record]) -> None:
         ]
         params = [Param(name, value) for name, value in of("param", part) if value == known.get(name, value)]
         client.log_batch(run_id, metrics, params, tags + changed)
-        for name, digest, source, context in of("dataset", part):
-            inputs = DatasetInput(Dataset(name, digest, "prepared", source), [InputTag("mlflow.data.context", context)])
-            client.log_inputs(run_id, [inputs])
+        for name, digest, source, context, *more in of("dataset", part):
+            kind, *schema_and_profile = more or ["prepared"]  # an earlier version wrote no more
+            inputs = Dataset(name, digest, kind, source, *schema_and_profile)
+            client.log_inputs(run_id, [DatasetInput(inputs, [InputTag("mlflow.data.context", context)])])
 
 
-def file_record(kind: str, path: Path, folder: str) -> Record:
+def file_record(kind: str, path: Path, place: Place) -> Record:
     """Describe an artifact that is to be sent later, with the hash of its content."""
-    return {kind: [str(path.absolute()), folder, content_hash(path)]}
+    return {kind: [str(path.absolute()), place, content_hash(path)]}
 
 
 def send_file(client: Any, run_id: str, record: Record) -> None:
@@ -186,14 +190,15 @@ def send_file(client: Any, run_id: str, record: Record) -> None:
     Raises:
         UserError: The file is gone or has another content.
     """
-    ((kind, (name, folder, digest)),) = record.items()
+    ((kind, (name, place, digest)),) = record.items()
     path = Path(name)
-    if not path.exists() or content_hash(path) != digest:
+    if path.exists() and content_hash(path) == digest:
+        upload(client, run_id, kind, path, place)
+    elif kind != "model" or not send_model(client, run_id, Description(**place), None):
         raise UserError(f"{path}: no longer what was to be uploaded")
-    upload(client, run_id, kind, path, folder)
 
 
-def upload(client: Any, run_id: str, kind: str, path: Path, folder: str) -> None:
+def upload(client: Any, run_id: str, kind: str, path: Path, place: Place) -> None:
     """Upload a file, or a folder or its contents, within a time that depends on the size.
 
     Raises:
@@ -201,8 +206,16 @@ def upload(client: Any, run_id: str, kind: str, path: Path, folder: str) -> None
     """
     size = sum(file.stat().st_size for file in _files(path))
     seconds = waiting.UPLOAD_SECONDS + size / waiting.UPLOAD_BYTES_PER_SECOND
-    send = client.log_artifacts if kind == "folder" else client.log_artifact
-    within(seconds, lambda: send(run_id, str(path), folder or None))
+    within(seconds, lambda: _upload(client, run_id, kind, path, place))
+
+
+def _upload(client: Any, run_id: str, kind: str, path: Path, place: Place) -> None:
+    if not isinstance(place, str):
+        send_model(client, run_id, Description(**place), path)
+    elif kind == "folder":
+        client.log_artifacts(run_id, str(path), place or None)
+    else:
+        client.log_artifact(run_id, str(path), place or None)
 
 
 def content_hash(path: Path) -> str:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 MODEL_FINGERPRINT_TAG = "irra.model_fingerprint"
+DATA_FINGERPRINT_TAG = "irra.data_fingerprint"
+DATASET_TAG = "irra.dataset"
 TAGS_FROM_ENVIRONMENT = {
     "dvc.exp_name": "DVC_EXP_NAME",
     "dvc.exp_baseline_rev": "DVC_EXP_BASELINE_REV",
@@ -143,13 +145,13 @@ def origin_tags(stage: str) -> dict[str, str]:
     """Return tags that say where a run comes from: code, DVC experiment, image, Kubeflow run."""
     tags = {tag: os.environ[name] for tag, name in TAGS_FROM_ENVIRONMENT.items() if os.environ.get(name)}
     tags["mlflow.source.name"] = f"components.{stage}"
-    if commit := _git("rev-parse", "HEAD"):
+    if commit := git("rev-parse", "HEAD"):
         tags["mlflow.source.git.commit"] = commit
-        tags["git.dirty"] = "true" if _git("status", "--porcelain", "--untracked-files=no") else "false"
+        tags["git.dirty"] = "true" if git("status", "--porcelain", "--untracked-files=no") else "false"
     return tags
 
 
-def _git(*arguments: str) -> str:
+def git(*arguments: str) -> str:
     """Return the output of git, or "" without git or outside a repository."""
     command = ["git", *arguments]
     try:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from components.stage import guarded
+from components.tracking.ablations import ABLATION_TAG, TRAINING_TAG, nest
+from components.tracking.logged_models import remove_orphans
 from components.tracking.mlflow_quirks import prepare_mlflow
 from components.tracking.owner import OWNER_TAG, is_gone
 from components.tracking.spool import (
@@ -46,7 +48,11 @@ def sync(client: Any) -> int:
 
 
 def end_orphans(client: Any, experiment: str) -> None:
-    """End the runs of processes that are certainly gone as KILLED, except those that still have something to send."""
+    """End the runs of processes that are certainly gone as KILLED, except those that still have something to send.
+
+    The models that such a process was making are removed.
+    """
+    remove_orphans(client, experiment)
     for run in client.search_runs([experiment], "attributes.status = 'RUNNING'"):
         if is_gone(run.data.tags.get(OWNER_TAG, "")) and not waiting_files(run.info.run_id):
             client.set_terminated(run.info.run_id, "KILLED")
@@ -61,9 +67,17 @@ def finish(client: Any, run_id: str, status: str, sent: Path | None = None) -> b
 
 
 def create_run(client: Any, start: Record) -> Any:
-    """Make the run that a record describes."""
-    experiment = experiment_id(client, tracking_uri())
-    return client.create_run(experiment, start["start"], dict(start["tags"]), start["name"])
+    """Make the run that a record describes, as part of its ablation if it belongs to one."""
+    experiment, tags = experiment_id(client, tracking_uri()), dict(start["tags"])
+    if ABLATION_TAG in tags:
+        return nest(client, experiment, tags[ABLATION_TAG])
+    run = client.create_run(experiment, start["start"], tags, start["name"])
+    if TRAINING_TAG in tags:
+        try:
+            nest(client, experiment, tags[TRAINING_TAG])
+        except Exception as error:
+            print(f"warning: MLflow shows {start['name']} outside of its ablation ({error})", file=sys.stderr)
+    return run
 
 
 def find_or_create(client: Any, start: Record) -> str:

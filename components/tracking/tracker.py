@@ -5,12 +5,14 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.tracking import waiting
-from components.tracking.spool import Record, Spool, file_record, send_entries, send_file, upload
-from components.tracking.store import connect, tracking_uri
+from components.tracking.logged_models import DIGEST_CHARACTERS, Description
+from components.tracking.spool import Place, Record, Spool, file_record, send_entries, send_file, upload
+from components.tracking.store import DATA_FINGERPRINT_TAG, connect, tracking_uri
 from components.tracking.sync import NOT_SENT_TAG, find_or_create, finish
 from components.tracking.waiting import within
 from irra.utils.errors import root_cause, without_password
@@ -19,9 +21,9 @@ from irra.utils.nested import flatten
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-DATA_FINGERPRINT_TAG = "irra.data_fingerprint"
-PARAM_CHARACTERS = 6000  # MLflow's limits
-DIGEST_CHARACTERS = 36
+    from components.tracking.datasets import TrackedDataset
+
+PARAM_CHARACTERS = 6000  # MLflow's limit
 
 CLOSE_SECONDS = 30.0  # the longest that a stage waits at its end for what is left to send
 FLUSH_SECONDS = 2.0  # interval between two sendings of buffered entries
@@ -67,16 +69,17 @@ class Tracker:
             known = self._params.setdefault(name, value)
             self._append({"param": [name, value]} if known == value else {"tag": [f"changed.{name}", value]})
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Queue `metrics` with the current time; takes a tenth of a millisecond."""
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> int:
+        """Queue `metrics` with the current time in milliseconds, and return it; takes a tenth of one."""
         now = int(time.time() * 1000)
         self._append(*({"metric": [name, float(value), now, step]} for name, value in metrics.items()))
+        return now
 
-    def log_dataset(self, name: str, fingerprint: str, context: str) -> None:
-        """Log the dataset `name` as an input of the run; `context` says what it is used for, such as "train"."""
-        source = json.dumps({"fingerprint": fingerprint})
-        self._append({"dataset": [name, fingerprint[:DIGEST_CHARACTERS], source, context]})
-        self.set_tags({DATA_FINGERPRINT_TAG: fingerprint})
+    def log_dataset(self, data: "TrackedDataset", context: str) -> None:
+        """Log a dataset as an input of the run; `context` says what it is used for, such as "train"."""
+        facts = [data.source_type, data.schema, data.profile]
+        self._append({"dataset": [data.name, data.fingerprint[:DIGEST_CHARACTERS], data.source, context, *facts]})
+        self.set_tags({DATA_FINGERPRINT_TAG: data.fingerprint})
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Set `tags`, replacing earlier values."""
@@ -90,21 +93,36 @@ class Tracker:
         """Copy the contents of the folder `path` into `folder` of the run's artifacts."""
         self._upload("folder", path, folder)
 
-    def _upload(self, kind: str, path: Path, folder: str) -> None:
+    def log_model(
+        self, path: Path, fingerprint: str, epoch: int, data: tuple[str, str], metrics: Mapping[str, float], at: int
+    ) -> None:
+        """Make a model folder a logged model of the run, if it is none yet, and give it metrics.
+
+        Args:
+            path: The model folder, which is uploaded if MLflow has not got it.
+            fingerprint: Of its weights.
+            epoch: After which it was saved.
+            data: Name and fingerprint of the dataset on which the metrics were measured.
+            metrics: Their values at `epoch`, which the run has got too.
+            at: The time that `log_metrics` returned for them.
+        """
+        self._upload("model", path, asdict(Description(fingerprint, epoch, *data, metrics, at, self._params)))
+
+    def _upload(self, kind: str, path: Path, place: Place) -> None:
         assert path.exists(), path
         if not (self._lost or self._files_failed):
             try:
                 self._check_server()  # notices a dead server sooner than a long upload would
-                upload(self._client, str(self.run_id), kind, path, folder)
+                upload(self._client, str(self.run_id), kind, path, place)
                 return
             except Exception as error:
                 self._upload_failed(f"uploading {path}", error)
-        self._keep_file(kind, path, folder)
+        self._keep_file(kind, path, place)
 
-    def _keep_file(self, kind: str, path: Path, folder: str) -> None:
+    def _keep_file(self, kind: str, path: Path, place: Place) -> None:
         """Note an artifact, to send it later if it still has the same content."""
         with self._lock:
-            record = file_record(kind, path, folder)
+            record = file_record(kind, path, place)
             self._files.append(record)
             self._keep([record])
 

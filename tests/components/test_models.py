@@ -11,7 +11,8 @@ from components.tracking.run import open_run
 from components.tracking.store import MODEL_FINGERPRINT_TAG, tracking_uri
 from irra.checkpoint import load_model, model_fingerprint
 from irra.utils.errors import UserError
-from tests.components.test_registry import irra, project  # noqa: F401
+from tests.components.test_registry import irra, model_of, project  # noqa: F401
+from tests.components.test_registry import log_model as train
 from tests.components.test_tracking import NOWHERE, clean_environment  # noqa: F401
 
 pytestmark = pytest.mark.xdist_group("mlflow")
@@ -25,7 +26,7 @@ def registered(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
 
 
 def log_model(folder: Path, fingerprint: str) -> str:
-    """Log a model folder as training does, and return its address."""
+    """Log a model folder as training in earlier versions of this project did, and return its address."""
     with open_run("train") as tracker:
         tracker.log_folder(folder, "model")
         tracker.set_tags({MODEL_FINGERPRINT_TAG: fingerprint})
@@ -49,6 +50,14 @@ def test_a_registered_model_is_downloaded(registered: register.Inputs, address: 
     folder = resolve_model(address)
     assert model_fingerprint(folder) == model_fingerprint(registered.model)
     assert load_model(folder).spec == load_model(registered.model).spec
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "weights.safetensors"]
+
+
+@pytest.mark.parametrize("form", ["runs:/{run}/model", "models:/{model}"])
+def test_the_model_of_a_training_is_downloaded(registered: register.Inputs, form: str) -> None:
+    run_id = train(registered.model, 50.0)
+    folder = resolve_model(form.format(run=run_id, model=model_of(run_id).model_id))
+    assert model_fingerprint(folder) == model_fingerprint(registered.model)
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "weights.safetensors"]
 
 
@@ -91,6 +100,7 @@ def test_a_tag_that_is_no_fingerprint_is_no_path(registered: register.Inputs, tm
         ("models:/irra@nobody", "nothing by this name"),
         ("models:/nothing@champion", "nothing by this name"),
         ("models:/irra/99", "nothing by this name"),
+        ("models:/m-0123456789abcdef0123456789abcdef", "nothing by this name"),
         ("runs:/0123456789abcdef0123456789abcdef/model", "nothing by this name"),
         ("models:/irra", "expected models:/<name>@<alias>"),
         ("runs:/0123456789abcdef0123456789abcdef", "expected models:/<name>@<alias>"),

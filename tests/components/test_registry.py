@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import mlflow
 import pytest
@@ -64,10 +65,26 @@ def irra(project: Path, store: PreparedStore) -> register.Inputs:
 @cache
 def register_champion(project: Path, store: PreparedStore) -> register.Inputs:
     inputs = make_inputs(project / "first", store, seed=0, r1=50.0)
-    with open_run("train") as tracker:
-        tracker.set_tags({MODEL_FINGERPRINT_TAG: model_fingerprint(inputs.model)})
+    log_model(inputs.model, 50.0)
     register.run(inputs, outputs(project), config("irra"))
     return inputs
+
+
+def log_model(folder: Path, r1: float) -> str:
+    """Log a model as training does, and return the id of its run."""
+    fingerprint = model_fingerprint(folder)
+    with open_run("train") as tracker:
+        tracker.set_tags({MODEL_FINGERPRINT_TAG: fingerprint})
+        now = tracker.log_metrics({METRIC: r1}, 1)
+        tracker.log_model(folder, fingerprint, 1, ("toy", DATA), {METRIC: r1}, now)
+    return tracker.run_id or ""
+
+
+def model_of(run_id: str) -> Any:
+    """The only logged model of a run."""
+    client = MlflowClient(tracking_uri())
+    (output,) = client.get_run(run_id).outputs.model_outputs
+    return client.get_logged_model(output.model_id)
 
 
 def make_inputs(folder: Path, store: PreparedStore, seed: int, r1: float, data: str = DATA) -> register.Inputs:
@@ -293,8 +310,44 @@ def test_the_first_model_becomes_the_champion_with_all_that_the_gate_needs(irra:
     fingerprint = model_fingerprint(irra.model)
     assert Candidate.from_tags(version.tags) == candidate(50.0, fingerprint)
     assert client.get_run(version.run_id).data.tags[MODEL_FINGERPRINT_TAG] == fingerprint
-    (output,) = client.get_run(version.run_id).outputs.model_outputs
-    assert version.source == f"models:/{output.model_id}"
+
+
+def test_the_version_is_made_from_the_model_that_training_logged(irra: register.Inputs) -> None:
+    version = MlflowClient(tracking_uri()).get_model_version_by_alias("irra", "champion")
+    model = model_of(version.run_id)
+    assert version.source == f"models:/{model.model_id}"
+    assert [(metric.key, metric.value, metric.step) for metric in model.metrics] == [(METRIC, 50.0, 1)]
+    assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": "irra", "version": version.version}]
+    folder = Path(unquote(model.artifact_location.removeprefix("file://")))
+    assert sorted(path.name for path in (folder / "artifacts").iterdir()) == ["index", "model"]
+    assert {"MLmodel", "artifacts", "code"} <= {path.name for path in folder.iterdir()}
+
+
+def test_a_registration_that_fails_leaves_the_model_of_the_training(
+    irra: register.Inputs, store: PreparedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = make_inputs(tmp_path, store, seed=10, r1=45.0)
+    run_id, before = log_model(inputs.model, 45.0), logged_models()
+    monkeypatch.setattr(register, "upload", lambda *_: None)
+    with failing("INSERT", "registered_model_aliases"), pytest.raises(UserError, match=r"champion failed.*on fire"):
+        register.run(inputs, outputs(tmp_path), config("irra-burnt"))
+    model = model_of(run_id)
+    assert (model.status, logged_models(), versions("irra-burnt")) == ("READY", before, [])
+    assert json.loads(model.tags["mlflow.modelVersions"]) == []
+
+
+def test_a_model_can_have_versions_of_two_names(
+    irra: register.Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = MlflowClient(tracking_uri()).get_model_version_by_alias("irra", "champion").run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    monkeypatch.setattr(register, "upload", lambda *_: None)
+    register.run(irra, outputs(tmp_path), config("irra-again"))
+    linked = json.loads(model_of(run_id).tags["mlflow.modelVersions"])
+    assert [version["name"] for version in linked] == ["irra", "irra-again"]
+    registry = Registry("irra-again")
+    registry.remove(registry.complete_version("1", {}), None)  # later tests find the model as it was
+    assert [version["name"] for version in json.loads(model_of(run_id).tags["mlflow.modelVersions"])] == ["irra"]
 
 
 def test_a_better_model_takes_the_alias_and_is_logged_to_the_attached_run(

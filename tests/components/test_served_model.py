@@ -64,6 +64,28 @@ def test_top_k_may_be_left_out_and_exceed_the_gallery(registered: register.Input
     assert lengths == [8, 8]
 
 
+@pytest.mark.parametrize(
+    ("counts", "lengths"),
+    [
+        ([2, None], [2, 8]),
+        ([None, None], [8, 8]),
+        ([float("nan"), 1.0], [8, 1]),
+        (pd.Series([3, None], dtype="Int64"), [3, 8]),
+        (pd.Series([2, None], dtype=object), [2, 8]),
+    ],
+    ids=["some", "none", "floats", "nullable integers", "objects"],
+)
+def test_top_k_may_be_missing_in_some_rows(registered: register.Inputs, counts: Any, lengths: list[int]) -> None:
+    hits = champion().predict(pd.DataFrame({"text": QUERIES, "top_k": counts})).hits
+    assert [len(row) for row in hits] == lengths
+
+
+def test_a_note_says_what_was_not_read(registered: register.Inputs) -> None:
+    long = " ".join(["red"] * 14 + ["and", "blue", "shoes"])  # the model reads 14 words
+    found = champion().predict(pd.DataFrame({"text": ["a person in red", long]}))
+    assert found.note.tolist() == [None, "longer than the model can read; not read: and blue shoes"]
+
+
 def test_any_language_and_any_characters_are_searched(registered: register.Inputs) -> None:
     texts = ["🧍‍♀️👗🔴", "穿红色外套的女人", "امرأة ترتدي معطفا أحمر", "<b>'; --"]
     hits = champion().predict(pd.DataFrame({"text": texts, "top_k": [1, 2, 1, 3]})).hits
@@ -83,7 +105,12 @@ def test_no_query_gives_no_hits(registered: register.Inputs) -> None:
         ({"text": ["a"], "top_k": [0]}, "query 1: top_k is 0; ask for 1 to 1000 pictures"),
         ({"text": ["a", "b"], "top_k": [1000, 1001]}, "query 2: top_k is 1001"),
         ({"text": ["a"], "top_k": [2**62]}, "query 1: top_k is 4611686018427387904"),
-        ({"text": ["a"], "top_k": [1.5]}, "Incompatible input types for column top_k"),
+        ({"text": ["a"], "top_k": [1.5]}, "query 1: top_k is 1.5; ask for a whole number of pictures"),
+        ({"text": ["a", "b"], "top_k": [None, -1]}, "query 2: top_k is -1.0; ask for 1 to 1000"),
+        ({"text": ["a"], "top_k": ["many"]}, "query 1: top_k is many; ask"),
+        ({"text": ["a"], "top_k": [[3]]}, r"query 1: top_k is \[3\]"),
+        ({"text": ["a"], "top_k": [True]}, "query 1: top_k is True"),
+        ({"text": ["a"], "top_k": [float("inf")]}, "query 1: top_k is inf; ask for 1 to 1000"),
         ({"text": [7]}, "Incompatible input types for column text"),
         ({"query": ["a"]}, r"missing inputs \['text'\]"),
     ],
@@ -172,7 +199,11 @@ def test_mlflow_serves_the_champion_where_the_project_is_not_installed(
         statuses = [post(address, {"dataframe_records": [row]})[0] for row in bad]
         statuses += [post(address, body)[0] for body in ("a", {"text": "a"}, {"inputs": "a"})]
         status, found = post(address, {"dataframe_records": [{"text": text} for text in QUERIES]})
+        some = [{"text": QUERIES[0], "top_k": 2}, {"text": "red " * 20}, {"text": QUERIES[1], "top_k": None}]
+        _, mixed = post(address, {"dataframe_records": some})
         _, message = post(address, {"dataframe_records": [{"text": "  "}]})
     assert statuses == [400] * 8
     assert (status, [row["hits"] for row in found["predictions"]]) == (200, expected)
+    assert [len(row["hits"]) for row in mixed["predictions"]] == [2, 8, 8]
+    assert [row["note"] is None for row in mixed["predictions"]] == [True, False, True]
     assert "query 1 is empty" in message["message"]

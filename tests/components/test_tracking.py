@@ -17,6 +17,7 @@ from mlflow.entities import Run
 
 from components.tracking import tracker as tracker_module
 from components.tracking import waiting
+from components.tracking.datasets import TrackedDataset
 from components.tracking.notes import note_run, noted_run
 from components.tracking.run import open_run
 from components.tracking.spool import send_entries
@@ -26,6 +27,7 @@ from irra.utils.errors import UserError
 pytestmark = pytest.mark.xdist_group("mlflow")  # one worker: the server and the first database are slow to start
 ROOT = Path(__file__).parents[2]
 NOWHERE = "http://127.0.0.1:9"
+DATASET = TrackedDataset("synthetic", "0123456789abcdef" * 4, "local", '{"uri": "/there"}', "{}", "{}")
 
 
 @pytest.fixture(scope="session")
@@ -153,7 +155,7 @@ def test_entries_sent_twice_count_once(project: Path) -> None:
     with open_run("train") as tracker:
         tracker.log_metrics({"loss": 1.0, "nan": float("nan")}, 0)
         tracker.log_params({"a": 1})
-        tracker.log_dataset("synthetic", "f" * 64, "train")
+        tracker.log_dataset(DATASET, "train")
         entries = list(tracker._pending)
         send_entries(MlflowClient(tracking_uri()), str(tracker.run_id), entries)
     run = get_run(tracker.run_id)
@@ -162,7 +164,7 @@ def test_entries_sent_twice_count_once(project: Path) -> None:
 
 def test_the_dataset_is_an_input_of_the_run(project: Path) -> None:
     with open_run("train") as tracker:
-        tracker.log_dataset("synthetic", "0123456789abcdef" * 4, "train")
+        tracker.log_dataset(DATASET, "train")
     (logged,) = get_run(tracker.run_id).inputs.dataset_inputs
     assert (logged.dataset.name, logged.dataset.digest) == ("synthetic", ("0123456789abcdef" * 4)[:36])
 
@@ -376,8 +378,9 @@ def test_an_unusable_store_is_the_users_mistake(project: Path, monkeypatch: pyte
 class Server:
     """`mlflow server` in its own process group, which can be frozen and killed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, artifacts: str = "") -> None:
         self.folder = folder
+        self.artifacts = artifacts or f"{folder}/served"
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -388,7 +391,7 @@ class Server:
         if self.process:
             return
         store = ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
-        store += ["--artifacts-destination", f"{self.folder}/served"]
+        store += ["--artifacts-destination", self.artifacts]
         command = [sys.executable, "-m", "mlflow", "server", *store, "--port", str(self.port), "--workers", "1"]
         quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         with (self.folder / "server.log").open("ab") as log:
@@ -452,7 +455,7 @@ def test_a_server_receives_everything(server: Server, project: Path, capfd: pyte
     with open_run("train", system_metrics=True) as tracker:
         tracker.log_params({"lr": 1e-5})
         tracker.log_metrics({"loss": 1.0}, 3)
-        tracker.log_dataset("synthetic", "f" * 64, "train")
+        tracker.log_dataset(DATASET, "train")
         tracker.log_artifact(project / "report.html")
     run = get_run(tracker.run_id)
     assert (run.info.status, run.data.params, run.data.metrics["loss"]) == ("FINISHED", {"lr": "1e-05"}, 1.0)
@@ -510,7 +513,7 @@ def test_a_killed_server_costs_each_run_one_warning(
         tracker.log_metrics({"loss": 1.0}, 1)
         tracker.log_params({"lr": 1e-5})
         tracker.set_tags({"a": "b"})
-        tracker.log_dataset("synthetic", "f" * 64, "train")
+        tracker.log_dataset(DATASET, "train")
         tracker.log_folder(project, "model")
     (line,) = warnings(capfd)
     assert "metrics are kept on disk" in line
@@ -523,7 +526,7 @@ def test_a_server_that_is_down_at_the_start_costs_one_warning(
     with open_run("train", system_metrics=True) as tracker:
         tracker.log_params({"lr": 1e-5})
         tracker.log_metrics({"loss": 1.0}, 0)
-        tracker.log_dataset("synthetic", "f" * 64, "train")
+        tracker.log_dataset(DATASET, "train")
         tracker.log_artifact(project)
     assert tracker.run_id is None
     (line,) = warnings(capfd)

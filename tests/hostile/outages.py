@@ -17,6 +17,7 @@ from threading import Event, Lock
 
 import yaml
 
+from components.tracking.logged_models import FILES
 from tests.components.test_tracking import Server as MlflowServer
 from tests.hostile.forks import Command, Moment
 from tests.hostile.kills import Tree, difference, params_text, part, tree
@@ -79,10 +80,13 @@ def read_record(server: Path, experiment: str) -> Record:
         found = database.execute(runs, (experiment,)).fetchall()
         losses = "SELECT step, value FROM metrics WHERE key = 'loss/total' AND run_uuid = ?"
         rows = {run: frozenset(database.execute(losses, (run,)).fetchall()) for run, _ in found}
+        models = database.execute("SELECT model_id, source_run_id FROM logged_models WHERE status = 2").fetchall()
     if len(found) != 1:
         return Record(f"{len(found)} runs", frozenset(), False)
     ((run, status),) = found
-    has_model = any((server / "served").glob(f"*/{run}/artifacts/model/weights.safetensors"))
+    ready = [model for model, source in models if source == run]
+    files = [(server / "served").glob(f"*/models/{model}/artifacts/{FILES}/weights.safetensors") for model in ready]
+    has_model = any(any(found) for found in files)
     return Record(status, rows[run], has_model)
 
 
