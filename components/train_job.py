@@ -16,12 +16,8 @@ from irra.utils.errors import UserError
 
 # What Kubeflow's MLflow plugin sets in the task's pod is as useful in the pods that train.
 FROM_TASK = (
-    "IRRA_IMAGE",
-    "IRRA_ABLATION",
-    "KFP_RUN_ID",
-    "MLFLOW_RUN_ID",
-    "MLFLOW_EXPERIMENT_ID",
-    "MLFLOW_TRACKING_URI",
+    *("IRRA_IMAGE", "IRRA_ABLATION", "KFP_RUN_ID"),
+    *("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_TRACKING_URI"),
 )
 
 

@@ -5,6 +5,7 @@ import pytest
 from google.protobuf import json_format, struct_pb2
 
 from components.kubeflow import as_parameter, noted, reporting_folder, running_stage, section
+from components.tracking.ablations import TRAINING_TAG, tags_of_training
 from components.tracking.notes import noted_run
 from irra.config import load_params
 from irra.utils.errors import UserError
@@ -27,6 +28,13 @@ def test_a_training_task_uses_the_run_that_it_is_given(monkeypatch: pytest.Monke
     monkeypatch.setenv("MLFLOW_RUN_ID", "given")
     with running_stage(own_run=True):
         assert os.environ["MLFLOW_RUN_ID"] == "given"
+
+
+def test_the_trainings_of_an_ablation_know_their_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KFP_RUN_ID", "run-1")
+    monkeypatch.setenv("IRRA_ABLATION", "")
+    with running_stage(own_run=True, ablation=True):
+        assert tags_of_training() == {TRAINING_TAG: "run-1"}
 
 
 def test_other_tasks_leave_a_run_of_their_own_aside(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ def test_the_comparison_is_the_parent_of_the_trainings(
     assert (parent.info.run_name, parent.info.status) == (NAME, "FINISHED")
     assert [run.data.tags[PARENT_TAG] for run in runs] == [parent.info.run_id] * 2
     monkeypatch.setenv("IRRA_ABLATION", "abc")
-    compare([Result("sdm", 1, "test", dict.fromkeys(METRIC_NAMES, 40.0))], ablation / "report")
+    compare([Result("toy", "sdm", 1, "test", dict.fromkeys(METRIC_NAMES, 40.0))], ablation / "report")
     (compared,) = parents()
     assert (compared.info.run_id, compared.data.metrics["sdm/R1"]) == (parent.info.run_id, 40.0)
     assert (compared.info.status, PARENT_TAG in compared.data.tags) == ("FINISHED", False)
