@@ -157,6 +157,7 @@ def submit_(options: argparse.Namespace) -> None:
     """Check, compile and submit. Nothing is sent until every check has passed."""
     from pipeline.cluster import check_reachable, load_cluster
     from pipeline.graph import compile_pipeline
+    from pipeline.misfits import warn_of_misfits
     from pipeline.package import check_committed, check_image, has_registry
     from pipeline.server import Server
     from pipeline.submit import submit
@@ -172,6 +173,7 @@ def submit_(options: argparse.Namespace) -> None:
     if not cluster.knows_mlflow():
         lost = "logged metrics and registered models are lost when the pods end"
         _warn(f"{options.cluster}: environment has no MLFLOW_TRACKING_URI, so {lost}")
+    warn_of_misfits(cluster)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder, "pipeline.yaml")
         compile_pipeline(chosen.pipeline, package)

@@ -95,7 +95,7 @@ def ablation_pipeline(
     ) -> None:
         prepared = run("prepare", tasks.prepare(config=prepare)).outputs["prepared"]
         tokens = run("tokenize", tasks.tokenize(config=tokenize, prepared=prepared)).outputs["tokens"]
-        with dsl.ParallelFor(trainings, name="trainings") as training:
+        with dsl.ParallelFor(trainings, name="trainings", parallelism=cluster and cluster.parallelism) as training:
             model = run("train", _train(cluster, training, train_checkpoints, prepared, tokens)).outputs["model"]
             evaluated = run("evaluate", _evaluate(evaluate, report, prepared, tokens, model))
         collected = dsl.Collected(evaluated.outputs["results"])
