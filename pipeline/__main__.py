@@ -4,15 +4,16 @@ python -m pipeline compile --image registry/irra-python-pipeline:0123456789ab
 python -m pipeline run-local --set train.num_epoch=2
 python -m pipeline run-docker --image irra-python-pipeline:0123456789ab
 python -m pipeline submit --host http://localhost:8080 --image registry/irra-python-pipeline:0123456789ab
+python -m pipeline status RUN --host http://localhost:8080
+python -m pipeline logs RUN train --host http://localhost:8080
 python -m pipeline training-runtime --cluster cluster.yaml | kubectl apply -f -
 
 Each command shows all its options: python -m pipeline submit --help
 """
 
 import argparse
-import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,8 @@ from components.s3.client import is_remote, parse_address
 from components.stage import guarded
 from irra.config import Params, change, load_params
 from irra.utils.errors import UserError
-
-CLUSTER = Path(__file__).with_name("cluster.yaml")
+from pipeline import status
+from pipeline.command_line import add_cluster, add_command, add_server, chosen_server, warn
 
 
 @dataclass(frozen=True)
@@ -36,33 +37,39 @@ class Chosen:
 
 
 def parse() -> argparse.Namespace:
-    """Parse the command line."""
+    """Parse the command line. Every command sets `run`, a function of the options."""
     parser = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__, formatter_class=Formatter)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    compiled = _command(commands, "compile", "write the pipeline as YAML")
+    _add_commands(commands)
+    status.add_commands(commands)
+    return parser.parse_args()
+
+
+def _add_commands(commands: Any) -> None:
+    compiled = _command(commands, "compile", compile_, "write the pipeline as YAML")
     compiled.add_argument(
         "--output", type=Path, help="file (default: build/irra-pipeline.yaml, or irra-ablation-pipeline.yaml)"
     )
-    for name, what in (
-        ("run-local", "run every task as a subprocess"),
-        ("run-docker", "run every task in a container"),
+    for name, run, what in (
+        ("run-local", run_local, "run every task as a subprocess"),
+        ("run-docker", run_docker, "run every task in a container"),
     ):
-        command = _command(commands, name, f"{what} on this machine")
+        command = _command(commands, name, run, f"{what} on this machine")
         command.add_argument("--runs", type=Path, default=Path("build/runs"), help="outputs (default: %(default)s)")
-    _add_submission(_command(commands, "submit", "start a run on a Kubeflow cluster"))
+    _add_submission(_command(commands, "submit", submit_, "start a run on a Kubeflow cluster"))
     what = "print what a namespace needs to train on several nodes, for `kubectl apply -f -`"
-    runtime = commands.add_parser("training-runtime", help=what, description=f"{what[0].upper()}{what[1:]}.")
-    _add_cluster(runtime)
+    runtime = add_command(commands, "training-runtime", training_runtime, what)
+    add_cluster(runtime)
     runtime.add_argument("--namespace", default="kubeflow", help="that of the runs (default: %(default)s)")
-    return parser.parse_args()
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
     """Help that keeps the examples' lines."""
 
 
-def _command(commands: Any, name: str, what: str) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
+def _command(commands: Any, name: str, run: Callable[..., None], what: str) -> argparse.ArgumentParser:
+    """Add a command that builds the pipeline."""
+    command = add_command(commands, name, run, what)
     command.add_argument("--params", type=Path, default=PARAMS, help="parameter file (default: %(default)s)")
     command.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="such as train.lr=1e-4; repeatable"
@@ -75,27 +82,18 @@ def _command(commands: Any, name: str, what: str) -> argparse.ArgumentParser:
     if name != "run-local":
         command.add_argument("--image", required=True, help="image for all tasks; its tag must never move")
     if name in ("compile", "submit"):
-        _add_cluster(command)
+        add_cluster(command)
     return command
 
 
-def _add_cluster(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--cluster", type=Path, default=CLUSTER, help="cluster settings (default: %(default)s)")
-
-
 def _add_submission(command: argparse.ArgumentParser) -> None:
-    """Add the options of `submit`. Credentials have none: other users can read a command line."""
-    command.epilog = (
-        "KF_PIPELINES_COOKIE holds the session cookie of a login page, as name=value. If the UI has its own address, "
-        "set KF_PIPELINES_UI_ENDPOINT. A server without a login needs neither token nor cookie."
-    )
-    command.add_argument("--host", default="", help="address of the server (default: KF_PIPELINES_ENDPOINT)")
-    command.add_argument("--namespace", help="your profile, if several users share the server")
-    command.add_argument("--token-file", type=Path, help="bearer token (default: KF_PIPELINES_TOKEN, or a pod's own)")
-    command.add_argument("--ca-certificate", type=Path, help="PEM file, if the server has a private certificate")
+    add_server(command)
     command.add_argument("--experiment", default="irra", help="(default: %(default)s)")
     command.add_argument("--run-name", help="(default: pipeline and time)")
-    command.add_argument("--pipeline-root", help="where artifacts go, s3://bucket/folder (default: the server's)")
+    command.add_argument(
+        "--pipeline-root",
+        help="where artifacts go, s3://bucket/folder (default: the server's); see docs/kubeflow.md first",
+    )
     command.add_argument("--no-cache", action="store_true", help="run every task again")
     command.add_argument("--wait", action="store_true", help="follow the run, and fail if it fails")
 
@@ -159,7 +157,6 @@ def submit_(options: argparse.Namespace) -> None:
     from pipeline.graph import compile_pipeline
     from pipeline.misfits import warn_of_misfits
     from pipeline.package import check_committed, check_image, has_registry
-    from pipeline.server import Server
     from pipeline.submit import submit
 
     check_image(options.image)
@@ -169,17 +166,17 @@ def submit_(options: argparse.Namespace) -> None:
     check_reachable(params)
     chosen, cluster = choose(options, params), load_cluster(options.cluster)
     if not has_registry(options.image):
-        _warn(f"image {options.image} names no registry, so the cluster looks for it at docker.io")
+        warn(f"image {options.image} names no registry, so the cluster looks for it at docker.io")
     if not cluster.knows_mlflow():
         lost = "logged metrics and registered models are lost when the pods end"
-        _warn(f"{options.cluster}: environment has no MLFLOW_TRACKING_URI, so {lost}")
+        warn(f"{options.cluster}: environment has no MLFLOW_TRACKING_URI, so {lost}")
     warn_of_misfits(cluster)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder, "pipeline.yaml")
         compile_pipeline(chosen.pipeline, package)
         submission = submit(
             package,
-            Server(options.host, options.namespace, options.token_file, options.ca_certificate),
+            chosen_server(options),
             experiment=options.experiment,
             run_name=options.run_name,
             arguments=chosen.values,
@@ -224,27 +221,14 @@ def run_docker(options: argparse.Namespace) -> None:
     _say_where(run_in_containers(chosen.pipeline, options.runs, chosen.values, options.image, mounts))
 
 
-def _warn(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr)
-
-
 def _say_where(folder: Path) -> None:
     print(f"outputs: {folder}\nCompare runs in a browser: make mlflow")
-
-
-COMMANDS = {
-    "compile": compile_,
-    "run-local": run_local,
-    "run-docker": run_docker,
-    "submit": submit_,
-    "training-runtime": training_runtime,
-}
 
 
 def main() -> int:
     """Run the command and return the exit status."""
     options = parse()
-    return guarded(lambda: COMMANDS[options.command](options))
+    return guarded(lambda: options.run(options))
 
 
 if __name__ == "__main__":

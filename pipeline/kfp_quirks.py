@@ -34,6 +34,18 @@ def disable_caching(spec: Mapping[str, Any]) -> None:
             task["cachingOptions"] = {}  # no enableCache means false
 
 
+def separate_cache(spec: Mapping[str, Any], root: str) -> None:
+    """Give tasks whose results go to the pipeline root `root` a cache of their own.
+
+    KFP's key of a cached result holds the image, the command, its arguments and the inputs, but not where the result
+    is. One from another root would be taken, and the next task could not read it. So the root becomes an argument,
+    which kfp's executor passes over.
+    """
+    for executor in spec["deploymentSpec"]["executors"].values():
+        if container := executor.get("container"):
+            container["args"] = [*container.get("args", []), "--pipeline_root", root]
+
+
 class QuietClient(kfp_client.Client):  # type: ignore[misc]
     """kfp's client without its warning, its retries and its context file; it overrides private methods.
 

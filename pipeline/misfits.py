@@ -6,7 +6,6 @@ Whoever submits may often not list nodes, or has no kubeconfig: then nothing is 
 """
 
 import os
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from typing import Any
 from kubernetes.utils.quantity import parse_quantity
 
 from pipeline.cluster import TASKS, Cluster, MatchExpression, NodeAffinity, Resources, Toleration
+from pipeline.command_line import warn
 
 SECONDS = 3.0  # a kubeconfig whose cluster is gone shall not hold up a submission
 KUBECONFIG = "~/.kube/config"
@@ -132,7 +132,7 @@ def warn_of_misfits(cluster: Cluster) -> None:
     thread.join(SECONDS)
     for where, nodes in found:
         for line in misfits(cluster, nodes):
-            print(f"warning: {where}: {line}; unless one is added, its pod stays Pending", file=sys.stderr)
+            warn(f"{where}: {line}; unless one is added, its pod stays Pending")
 
 
 def _list_nodes() -> tuple[str, list[Node]]:

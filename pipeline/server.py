@@ -4,10 +4,11 @@ import json
 import os
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import kfp_server_api
 import urllib3
@@ -52,6 +53,10 @@ class NotFound(UserError):
     """The server does not have what was requested."""
 
 
+class NoRun(UserError):
+    """The server does not have a run of that id, or not any more."""
+
+
 class Client(QuietClient):
     """kfp's client that tries every request once, with a time limit, and turns failures into messages."""
 
@@ -66,6 +71,11 @@ class Client(QuietClient):
             **_credentials(server),
         )
 
+    @property
+    def host(self) -> str:
+        """The server's address."""
+        return str(self._existing_config.host)
+
     def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
         """Ask the server once about itself. kfp calls this method too, and would try five times."""
         try:
@@ -74,15 +84,15 @@ class Client(QuietClient):
             why = "is it KFP 1, or is a path such as /pipeline missing from the address?"
             raise UserError(f"{error}; the API of KFP 2 (v2beta1) is not there: {why}") from error
 
-    def ask(self, method: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
-        """Send one request and return the answer.
+    def ask(self, method: Callable[..., Any], *arguments: Any, kind: str = "json", **keywords: Any) -> Any:
+        """Send one request and return the answer, whose content type must be of a `kind`.
 
         Raises:
             NoAnswer: The server did not answer, or may answer later.
             NotFound: The server does not have what was requested.
             UserError: The server refused the request, or is not Kubeflow Pipelines.
         """
-        host = self._existing_config.host
+        host = self.host
         try:
             answer = method(*arguments, _request_timeout=(CONNECT_SECONDS, ANSWER_SECONDS), **keywords)
         except kfp_server_api.ApiException as error:
@@ -92,21 +102,26 @@ class Client(QuietClient):
         except ValueError as error:
             raise UserError(f"{host} gave an answer that kfp does not understand: {error}") from error
         headers = self._run_api.api_client.last_response.urllib3_response.headers
-        if "json" not in headers.get("content-type", ""):
+        if kind not in headers.get("content-type", ""):
             raise UserError(f"{host} answers with a web page: is it a login page, or another service?")
         return answer
 
-    def check_api(self) -> None:
+    def check_api(self) -> str:
         """Check that the server runs KFP 2 and that the namespace is known.
+
+        Returns:
+            The server's version, such as "2.17.0"; a build of one's own may say anything.
 
         Raises:
             UserError: It does not, or the namespace is missing.
         """
-        host, several_users = self._existing_config.host, self.get_kfp_healthz().multi_user
+        host, several_users = self.host, self.get_kfp_healthz().multi_user
         if several_users is None:
             raise UserError(f"{host} does not answer like Kubeflow Pipelines; is it another service?")
         if several_users and not self.get_user_namespace():
             raise UserError(f"{host} has several users: give the namespace of your profile")
+        answer = json.loads(self._run_api.api_client.last_response.data)  # of which kfp drops what is not in its model
+        return str(answer.get("tag_name", ""))
 
     def experiment_id(self, name: str) -> str:
         """Return the id of the experiment `name`, and create it if there is none."""
@@ -128,16 +143,58 @@ class Client(QuietClient):
         Raises:
             UserError: The server refused, or did not answer and may have created the run all the same.
         """
-        pages = f"{self._get_url_prefix().rstrip('/')}/#/runs"
         try:
             run = self.ask(self._run_api.run_service_create_run, run=body)
         except NoAnswer as error:
-            raise UserError(f"{error}; the run may exist all the same: look at {pages} first") from error
-        return Submission(run.run_id, f"{pages}/details/{run.run_id}")
+            raise UserError(f"{error}; the run may exist all the same: look at {self._pages()} first") from error
+        return self.submission(run.run_id)
+
+    def submission(self, run_id: str) -> Submission:
+        """Return a run that exists, with its address."""
+        return Submission(run_id, f"{self._pages()}/details/{run_id}")
+
+    def _pages(self) -> str:
+        return f"{self._get_url_prefix().rstrip('/')}/#/runs"
 
     def get_run(self, run_id: str) -> Any:
-        """Return a run with its tasks."""
-        return self.ask(self._run_api.run_service_get_run, run_id=run_id)
+        """Return a run with its tasks.
+
+        Raises:
+            NoRun: The server has no such run.
+            UserError: See `ask`.
+        """
+        try:
+            return self.ask(self._run_api.run_service_get_run, run_id=run_id)
+        except NotFound as error:
+            if run_id not in str(error):  # then it is not the run that is missing, but KFP at this address
+                raise
+            raise NoRun(f"{self.host} has no run {run_id}") from error
+
+    def get_log(self, run_id: str, node: str) -> str:
+        """Return the log of a pod, given the id of its node in the workflow.
+
+        Once a pod is gone, its log is found under the id. While it lives, under its name, in which Argo puts the
+        template before the number.
+
+        Raises:
+            UserError: There is no log, or the server refuses to show it.
+        """
+        workflow, _, number = node.rpartition("-")
+        templates = ("system-container-impl", "retry-system-container-impl")
+        try:
+            return self._get_log(run_id, node)
+        except UserError as error:
+            for template in templates:
+                with suppress(UserError):
+                    return self._get_log(run_id, f"{workflow}-{template}-{number}")
+            raise error
+
+    def _get_log(self, run_id: str, pod: str) -> str:
+        """The API's definition, from which kfp's client is made, lacks this route."""
+        client = self._run_api.api_client
+        path = f"/apis/v1alpha1/runs/{quote(run_id)}/nodes/{quote(pod)}/log"
+        self.ask(client.call_api, path, "GET", auth_settings=["Bearer"], response_type=None, kind="text/plain")
+        return str(client.last_response.data)
 
 
 def _host(server: Server) -> str:
@@ -211,6 +268,6 @@ def _words(error: Any) -> str:
     """Return the message of a JSON answer, and nothing for an HTML page."""
     try:
         answer = json.loads(error.body)
-        return f": {answer.get('message') or answer.get('error')}"
-    except (ValueError, TypeError, AttributeError):
+        return f": {answer.get('message') or answer.get('error') or answer['error_message']}"
+    except (ValueError, TypeError, AttributeError, KeyError):
         return ""

@@ -1,11 +1,10 @@
-"""Submit a compiled pipeline to a Kubeflow Pipelines server, and follow its run.
+"""Submit a compiled pipeline to a Kubeflow Pipelines server.
 
 Everything that can be checked locally is checked before the first request. The last request creates the run.
 """
 
 import re
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,19 @@ from typing import Any
 import kfp_server_api
 
 from irra.utils.errors import UserError
-from pipeline.kfp_quirks import disable_caching
+from pipeline.command_line import warn
+from pipeline.follow import follow
+from pipeline.kfp_quirks import disable_caching, separate_cache
 from pipeline.package import read_package, typed_arguments
-from pipeline.server import Client, NoAnswer, Server, Submission
+from pipeline.server import Client, Server, Submission
 
-POLL_SECONDS = 5.0
-LOST_POLLS = 60  # five minutes without an answer
-ENDED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
-# The server also reports its own tasks: drivers, the pod inside a task, retries, and the graph.
-INNER_TASK = re.compile(r"(.+-driver|executor|root)(\(.*\))?")
+# `optional` of a Secret's variables, which cluster.yaml uses, needs a server of 2.15; `dsl.Collected` in graph.py 2.14.
+LOWEST, TESTED = (2, 15), (2, 17)
+OWN_ROOT = (
+    "pipeline root {root}: unless the ConfigMap kfp-launcher in the run's namespace names its endpoint, region and "
+    "credentials, tasks fail at their end with `Invalid region` (docs/kubeflow.md has the text); only results that "
+    "were stored under this root come from the cache"
+)
 
 
 def submit(
@@ -49,10 +52,13 @@ def submit(
     values = typed_arguments(package, spec, arguments or {})
     if pipeline_root is not None and "://" not in pipeline_root:
         raise UserError(f"pipeline root {pipeline_root!r} is not an address such as s3://bucket/folder")
+    if pipeline_root is not None:
+        separate_cache(spec, pipeline_root)
+        warn(OWN_ROOT.format(root=pipeline_root))
     if not enable_caching:
         disable_caching(spec)
     client = Client(server)
-    client.check_api()
+    check_version(client.host, client.check_api())
     body = kfp_server_api.V2beta1Run(
         experiment_id=client.experiment_id(experiment),
         display_name=run_name or f"{spec['pipelineInfo']['name']} {datetime.now():%Y-%m-%d %H:%M:%S}",
@@ -65,51 +71,18 @@ def submit(
     return follow(client, submission) if wait else submission
 
 
-def follow(client: Client, submission: Submission) -> Submission:
-    """Print a line for every change of state until the run ends. The server may be away for a few minutes.
+def check_version(host: str, version: str) -> None:
+    """Warn of a server that was not tested.
 
     Raises:
-        UserError: The server was away for too long, or refused to answer.
+        UserError: It is too old for what the pipeline is compiled to.
     """
-    shown: set[tuple[str, str, str]] = set()
-    for run in _polls(client, submission):
-        states = [(task.task_id, f"task {task.display_name}", task.state or "PENDING") for task in _tasks(run)]
-        for line in [("", "run", run.state or "PENDING"), *states]:
-            if line not in shown:
-                print(f"{datetime.now():%H:%M:%S}", *line[1:], flush=True)
-                shown.add(line)
-        if run.state in ENDED:
-            failure = _failure(run) if run.state in ("FAILED", "CANCELED") else None
-            return Submission(submission.run_id, submission.address, run.state, failure)
-    raise AssertionError("polls end with the run")
-
-
-def _polls(client: Client, submission: Submission) -> Iterator[Any]:
-    lost = 0
-    while True:
-        try:
-            yield client.get_run(submission.run_id)
-            lost = 0
-        except UserError as error:
-            lost += 1
-            if lost > LOST_POLLS or not isinstance(error, NoAnswer):
-                raise UserError(f"{error}; the run continues: {submission.address}") from error
-            if lost == 1:
-                print(f"{datetime.now():%H:%M:%S} {error}; asking again", flush=True)
-        time.sleep(POLL_SECONDS)
-
-
-def _tasks(run: Any) -> list[Any]:
-    """Return the tasks that the user wrote. The workflow is recognized by its pods, `<workflow>-<number>`."""
-    every = [task for task in (run.run_details and run.run_details.task_details) or [] if task.display_name]
-    pods = {child.pod_name or "" for task in every for child in task.child_tasks or []}
-    workflows = {pod.rpartition("-")[0] for pod in pods}
-    names = {task.display_name for task in every} - workflows
-    return [task for task in every if task.display_name in names and not INNER_TASK.fullmatch(task.display_name)]
-
-
-def _failure(run: Any) -> str:
-    """Name the failed tasks, with their messages, which most servers leave empty."""
-    failed = [task for task in _tasks(run) if task.state == "FAILED"]
-    lines = [f"task {task.display_name} failed" + (f": {task.error.message}" if task.error else "") for task in failed]
-    return "; ".join(dict.fromkeys(lines)) or (run.error and run.error.message) or f"the run is {run.state}"
+    needed, tested = (".".join(map(str, numbers)) for numbers in (LOWEST, TESTED))
+    match = re.match(r"v?(\d+)\.(\d+)", version)
+    if not match:
+        return warn(f"{host} does not say which version of Kubeflow Pipelines it runs: {needed} or later is needed")
+    found = int(match[1]), int(match[2])
+    if found < LOWEST:
+        raise UserError(f"{host} runs Kubeflow Pipelines {version}: {needed} or later is needed")
+    if found > TESTED:
+        warn(f"{host} runs Kubeflow Pipelines {version}: this was tested up to {tested}")

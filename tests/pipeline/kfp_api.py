@@ -4,8 +4,9 @@
         submit(package, Server(api.host), experiment="irra")
         assert api.runs[0].parameters == {...}
 
-It checks every body against the models of `kfp_server_api` (no unknown field, no wrong type), the pipeline against
-KFP's own messages, and run-time parameters against the pipeline's definitions, and refuses what is wrong with 400.
+It answers as a server of version 2.17 did (recordings/, workflow.py). It checks every body against the models of
+`kfp_server_api` (no unknown field, no wrong type), the pipeline against KFP's own messages, and run-time parameters
+against the pipeline's definitions, and refuses what is wrong with 400.
 """
 
 import json
@@ -28,7 +29,10 @@ from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 from kfp_server_api import models
 
+from tests.pipeline.workflow import Workflow
+
 ROOT = "/apis/v2beta1"
+RECORDINGS = Path(__file__).with_name("recordings")
 PLAIN: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "int": (int,),
@@ -37,6 +41,7 @@ PLAIN: dict[str, tuple[type, ...]] = {
     "object": (object,),
     "datetime": (str,),
 }
+ENDED = ("SUCCEEDED", "FAILED", "CANCELED")
 PARAMETER_TYPES: dict[str, tuple[type, ...]] = {
     "STRING": (str,),
     "NUMBER_INTEGER": (int, float),
@@ -45,6 +50,17 @@ PARAMETER_TYPES: dict[str, tuple[type, ...]] = {
     "LIST": (list,),
     "STRUCT": (dict,),
 }
+
+
+def recording(name: str) -> list[dict[str, Any]]:
+    """Return what a real server answered, poll after poll, when a run was followed (one poll: when it had ended)."""
+    answers: list[dict[str, Any]] = json.loads((RECORDINGS / f"{name}.json").read_text(encoding="utf-8"))
+    return answers
+
+
+def recorded_log(name: str) -> str:
+    """Return the log of the pod that failed in a recorded run."""
+    return (RECORDINGS / f"{name}.log").read_text(encoding="utf-8")
 
 
 class Refused(Exception):
@@ -91,26 +107,35 @@ class Run:
 class KfpApi:
     """The server's state, which tests read and change while it runs.
 
-    `misbehave["POST /runs"]` replaces the server's own answer. Each poll of a run gets the next one of `states`.
+    `misbehave["POST /runs"]` replaces the server's own answer. Each poll of a run gets the next one of `states`, or of
+    the answers recorded for it. While a run is RUNNING, its first task that is not cached is.
     """
 
     host: str = ""
+    version: str = "2.17.0"
     multi_user: bool = False
     token: str | None = None
     cookie: str | None = None
     states: Sequence[str] = ("PENDING", "RUNNING", "SUCCEEDED")
     failing_task: str | None = None
-    failure: str | None = None  # the message of the failure; real servers leave it empty
+    cached: Sequence[str] = ()
+    pending: bool = False  # the pod of the running task waits
+    attempts: bool = True  # False: a server up to 2.16
+    logs: dict[str, str] = field(default_factory=dict)  # by task, or by pod; the last line may have no end
+    recorded: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # answers, by run id
     misbehave: dict[str, Answer] = field(default_factory=dict)
     experiments: list[dict[str, Any]] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)  # method, path and query, headers
 
-    def answer(self, method: str, path: str, query: Mapping[str, str], body: Any) -> dict[str, Any]:
-        """Answer one request: the routes of the API."""
+    def answer(self, method: str, path: str, query: Mapping[str, str], body: Any) -> dict[str, Any] | str:
+        """Answer one request with JSON or plain text: the routes of the API."""
         match method, path.removeprefix(ROOT).strip("/").split("/"):
+            case "GET", ["apis", "v1alpha1", "runs", run_id, "nodes", node, "log"]:
+                return self.get_log(run_id, node)
             case "GET", ["healthz"]:
-                return {"multi_user": self.multi_user, "pipeline_store": "database"}
+                store = {"multi_user": self.multi_user, "pipeline_store": "database"}
+                return {"commit_sha": "unknown", "tag_name": self.version, **store}
             case "GET", ["experiments"]:
                 return self.list_experiments(query)
             case "POST", ["experiments"]:
@@ -153,32 +178,48 @@ class KfpApi:
         return self.as_message(run, "PENDING")
 
     def get_run(self, run_id: str) -> dict[str, Any]:
-        run = next((run for run in self.runs if run.run_id == run_id), None)
-        if run is None:
-            raise Refused(404, f"ResourceNotFoundError: Run {run_id} not found")
+        if answers := self.recorded.get(run_id):
+            return answers.pop(0) if len(answers) > 1 else answers[0]
+        run = self.find_run(run_id)
         state = self.states[min(run.polls, len(self.states) - 1)]
         run.polls += 1
         return self.as_message(run, state)
 
-    def as_message(self, run: Run, state: str) -> dict[str, Any]:
-        created = "2026-01-01T00:00:00Z"
-        message = {**run.body, "run_id": run.run_id, "state": state, "created_at": created}
-        return {**message, "run_details": {"task_details": self.task_details(run, state)}} if run.polls else message
+    def find_run(self, run_id: str) -> Run:
+        for run in self.runs:
+            if run.run_id == run_id:
+                return run
+        raise Refused(404, f"Failed to get a run: ResourceNotFoundError: Run {run_id} not found")
 
-    def task_details(self, run: Run, state: str) -> list[dict[str, Any]]:
-        """List what a server reports: the workflow, the graph, and for every task its driver, itself and its pod."""
-        workflow = f"{run.pipeline['pipelineInfo']['name']}-x7k2p"
-        names = [workflow, "root-driver", "root"]
-        names += [name for task in run.tasks for name in (f"{task}-driver", task, "executor")]
-        failed = {workflow, "root", "executor", self.failing_task} if state == "FAILED" else set()
-        details = []
-        for number, name in enumerate(names):
-            detail: dict[str, Any] = {"run_id": run.run_id, "task_id": f"{run.run_id}-{number}", "display_name": name}
-            detail["state"] = "FAILED" if name in failed else "SUCCEEDED" if state in ("FAILED", "SUCCEEDED") else state
-            if name == self.failing_task and name in failed and self.failure:
-                detail["error"] = {"code": 13, "message": self.failure}
-            details.append({**detail, "child_tasks": [{"pod_name": f"{workflow}-{1000 + number}"}]})
-        return details
+    def as_message(self, run: Run, state: str) -> dict[str, Any]:
+        created, never = "2026-01-01T00:00:00Z", "1970-01-01T00:00:00Z"
+        times = {"created_at": created, "scheduled_at": created, "finished_at": created if state in ENDED else never}
+        message = {**run.body, "run_id": run.run_id, "state": state, **times}
+        details = [] if state == "PENDING" else self.workflow(run, state).details()
+        return {**message, "run_details": {"task_details": details}} if details else message
+
+    def workflow(self, run: Run, state: str) -> Workflow:
+        return Workflow(
+            f"{run.pipeline['pipelineInfo']['name']}-x7k2p",
+            run.pipeline,
+            running=state not in ENDED,
+            pending=self.pending,
+            failing=self.failing_task if state == "FAILED" else None,
+            cached=self.cached,
+            items=len(run.parameters.get("trainings", [])) or 1,
+            attempts=self.attempts,
+        )
+
+    def get_log(self, run_id: str, node: str) -> str:
+        pods: dict[str, str] = {}
+        if run_id not in self.recorded:
+            workflow = self.workflow(run := self.find_run(run_id), self.states[min(run.polls, len(self.states)) - 1])
+            workflow.details()
+            pods = workflow.pods
+        log = self.logs.get(node, self.logs.get(pods.get(node, "")))
+        if log is None:
+            raise Refused(500, f'Failed to read logs for run {run_id}: pods "{node}" not found')
+        return log
 
     def check_namespace(self, namespace: str) -> None:
         if self.multi_user and not namespace:
@@ -284,6 +325,10 @@ class Handler(BaseHTTPRequestHandler):
             status, data = 200, api.answer(self.command, parts.path, query, json.loads(text or "null"))
         except Refused as error:
             status, data = error.status, {"error": str(error), "code": 3, "message": str(error), "details": []}
+            if parts.path.endswith("/log"):
+                data = {"error_message": str(error), "error_details": str(error)}
+        if isinstance(data, str):
+            return self.reply(status, data, {"Content-Type": "text/plain", "Cache-Control": "no-cache, private"})
         self.reply(status, json.dumps(data), {"Content-Type": "application/json"})
 
     def check_identity(self) -> None:

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,11 +14,12 @@ from pipeline.__main__ import main
 from pipeline.nodes import manifests
 from tests.imports import ROOT
 from tests.irra.test_splits import annotate
-from tests.pipeline.kfp_api import kfp_api
+from tests.pipeline.kfp_api import KfpApi, kfp_api, recorded_log, recording
 from tests.pipeline.packages import IMAGE, cluster, several_nodes
 from tests.presets import preset_text
 
 PRESETS = ROOT / "presets"
+FAILED = recording("user_error")[0]["run_id"]
 PARAMS = ["--params", str(PRESETS / "tiny.yaml")]
 WEIGHTS = os.path.relpath(__file__)  # any file with a relative path
 
@@ -219,7 +222,74 @@ def test_submitting_without_a_host_says_how_to_name_one(
 def test_a_failed_run_that_was_waited_for_is_an_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("pipeline.submit.POLL_SECONDS", 0.0)
-    with kfp_api(states=("RUNNING", "FAILED"), failing_task="train", failure="out of memory") as api:
+    monkeypatch.setattr("pipeline.follow.POLL_SECONDS", 0.0)
+    with kfp_api(states=("RUNNING", "FAILED"), failing_task="train", logs={"train": "error: no such file\n"}) as api:
         assert run(monkeypatch, "submit", *PARAMS, "--host", api.host, "--image", IMAGE, "--wait") == 2
-    assert "task train failed: out of memory" in capsys.readouterr().err
+    assert "error: task train failed: no such file\n" in capsys.readouterr().err
+
+
+@pytest.fixture
+def failed() -> Iterator[KfpApi]:
+    """A server on which `FAILED` has failed in its first task."""
+    with kfp_api(recorded={FAILED: recording("user_error")}) as api:
+        api.logs["irra-8rs6d-2264538643"] = recorded_log("user_error")
+        yield api
+
+
+def test_status_shows_the_tasks_of_a_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], failed: KfpApi
+) -> None:
+    address = f"{failed.host}/#/runs/details/{FAILED}"
+    assert run(monkeypatch, "status", address, "--host", failed.host) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"irra 2026-11-28 23:54:25: FAILED, {address}",
+        "prepare   FAILED after 0:00:58",
+        "evaluate  not run",
+        "gate      not run",
+        "index     not run",
+        "tokenize  not run",
+        "train     not run",
+    ]
+
+
+def test_status_says_how_long_a_task_has_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with kfp_api(recorded={"run": recording("followed")[1:]}) as api:
+        run(monkeypatch, "status", "run", "--host", api.host)
+    assert re.search(r"^train +RUNNING, for .+$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_status_can_wait_for_a_run_started_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], failed: KfpApi
+) -> None:
+    assert run(monkeypatch, "status", FAILED, "--host", failed.host, "--wait") == 2
+    shown = capsys.readouterr()
+    assert "prepare FAILED after 0:00:58\n" in shown.out
+    assert "error: task prepare failed: s3://datasets/nothing/CUHK-PEDES: nothing is there\n" in shown.err
+
+
+def test_logs_prints_the_whole_log_of_a_task(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], failed: KfpApi
+) -> None:
+    assert run(monkeypatch, "logs", FAILED, "prepare", "--host", failed.host) == 0
+    assert capsys.readouterr().out == recorded_log("user_error")
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (["train"], "train has no log: it had no pod"),
+        (["trane"], "trane is no task of this run: prepare, evaluate, gate, index, tokenize, train"),
+        (["train", "itc", "1"], "train itc 1 is no task of this run"),
+    ],
+)
+def test_a_log_that_is_not_there_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    failed: KfpApi,
+    task: list[str],
+    message: str,
+) -> None:
+    assert run(monkeypatch, "logs", FAILED, *task, "--host", failed.host) == 2
+    assert message in capsys.readouterr().err

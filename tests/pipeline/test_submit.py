@@ -4,7 +4,6 @@ import datetime
 import ipaddress
 import json
 import socket
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from kfp import client as kfp_client
 from kfp import compiler, dsl, kubernetes
+from kfp.dsl.executor_main import executor_main
 
 from irra.utils.errors import UserError
 from pipeline import server as server_module
-from pipeline import submit as module
 from pipeline.package import check_image, has_registry
-from pipeline.server import Server, Submission
+from pipeline.server import Client, Server, Submission
 from pipeline.submit import submit
-from tests.pipeline.kfp_api import Answer, KfpApi, Refused, check_model, kfp_api
+from tests.pipeline.kfp_api import Answer, KfpApi, Refused, Run, check_model, kfp_api
 
 pytestmark = pytest.mark.xdist_group("submit")
 
@@ -70,8 +69,7 @@ def api() -> Iterator[KfpApi]:
 @pytest.fixture(autouse=True)
 def quick_and_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Poll without waiting, and ignore the environment of the user who runs the tests."""
-    monkeypatch.setattr(module, "POLL_SECONDS", 0.0)
-    monkeypatch.setattr(module, "LOST_POLLS", 3)
+    monkeypatch.setattr("pipeline.follow.POLL_SECONDS", 0.0)
     for name in ("TOKEN", "COOKIE", "ENDPOINT", "UI_ENDPOINT"):
         monkeypatch.delenv(f"KF_PIPELINES_{name}", raising=False)
 
@@ -137,6 +135,67 @@ def test_caching_is_switched_off_inside_branches_too(package: Path, api: KfpApi)
     send(package, api, enable_caching=False)
     cached, not_cached = [json.dumps(run.pipeline).count('"enableCache": true') for run in api.runs]
     assert (cached, not_cached) == (2, 0)
+
+
+def arguments_of(run: Run) -> list[str]:
+    arguments: list[str] = run.pipeline["deploymentSpec"]["executors"]["exec-double"]["container"]["args"]
+    return arguments
+
+
+def test_results_under_another_root_have_a_cache_of_their_own(
+    package: Path, api: KfpApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for root in (None, "s3://a/b", "s3://a/c", "s3://a/b"):
+        send(package, api, pipeline_root=root)
+    default, first, second, again = (arguments_of(run) for run in api.runs)
+    assert default != first != second != default
+    assert first == again
+    warning = "warning: pipeline root s3://a/b: unless the ConfigMap kfp-launcher in the run's namespace"
+    assert capsys.readouterr().err.count(warning) == 2
+
+
+def test_a_task_runs_whatever_its_root(
+    package: Path, api: KfpApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The root reaches kfp's executor as an argument that it does not know."""
+    send(package, api, pipeline_root="s3://a/b")
+    (tmp_path / "component.py").write_text(
+        "from kfp.dsl import *\ndef double(number: int) -> int:\n    return 2 * number\n"
+    )
+    outputs = {"parameters": {"Output": {"outputFile": str(tmp_path / "2")}}, "outputFile": str(tmp_path / "out.json")}
+    given = json.dumps({"inputs": {"parameterValues": {"number": 3}}, "outputs": outputs})
+    arguments = [argument.replace("{{$}}", given) for argument in arguments_of(api.runs[0])]
+    monkeypatch.setattr("sys.argv", ["kfp", "--component_module_path", str(tmp_path / "component.py"), *arguments])
+    monkeypatch.setattr("kfp.dsl.executor_main._setup_logging", lambda: None)  # it would change this process's logging
+    executor_main()
+    assert json.loads((tmp_path / "out.json").read_text()) == {"parameterValues": {"Output": 6}}
+
+
+@pytest.mark.parametrize(
+    ("version", "warning"),
+    [
+        ("2.15.0", ""),
+        ("v2.17.3", ""),
+        ("2.18.0-rc.1", "runs Kubeflow Pipelines 2.18.0-rc.1: this was tested up to 2.17"),
+        ("3.0.0", "runs Kubeflow Pipelines 3.0.0: this was tested up to 2.17"),
+        ("unknown", "does not say which version of Kubeflow Pipelines it runs: 2.15 or later is needed"),
+        ("", "does not say which version"),
+    ],
+)
+def test_an_untested_server_is_warned_of(
+    package: Path, api: KfpApi, capsys: pytest.CaptureFixture[str], version: str, warning: str
+) -> None:
+    api.version = version
+    send(package, api)
+    shown = capsys.readouterr().err
+    assert f"warning: {api.host} {warning}" in shown if warning else not shown
+
+
+@pytest.mark.parametrize("version", ["2.14.9", "2.5.0", "1.8.22"])
+def test_a_server_that_is_too_old_is_refused_by_name(package: Path, api: KfpApi, version: str) -> None:
+    api.version = version
+    message = f"{api.host} runs Kubeflow Pipelines {version}: 2.15 or later is needed"
+    assert refused(package, api) == message
 
 
 @pytest.mark.parametrize(
@@ -281,7 +340,7 @@ def test_a_token_comes_from_the_environment_and_is_never_shown(
 def test_a_token_file_is_read_again_for_every_request(package: Path, api: KfpApi, tmp_path: Path) -> None:
     file, api.token = tmp_path / "token", "first"
     file.write_text("first\n")
-    client = module.Client(Server(api.host, token_file=file))
+    client = Client(Server(api.host, token_file=file))
     client.check_api()
     file.write_text("second\n")
     api.token = "second"
@@ -344,53 +403,8 @@ def test_no_file_of_the_user_is_read_or_written(
     assert context.read_text() == before
 
 
-def test_following_a_run_prints_every_change_once(
-    package: Path, api: KfpApi, capsys: pytest.CaptureFixture[str]
-) -> None:
-    api.states = ("PENDING", "PENDING", "RUNNING", "SUCCEEDED")
-    submission = send(package, api, wait=True)
-    lines = [line.split(" ", 1)[1] for line in capsys.readouterr().out.splitlines()[1:]]
-    assert [line for line in lines if line.startswith("run")] == ["run PENDING", "run RUNNING", "run SUCCEEDED"]
-    assert [line for line in lines if "double" in line] == [f"task double {s}" for s in api.states[1:]]
-    assert not [line for line in lines if "driver" in line or "executor" in line or "x7k2p" in line]
-    assert (submission.state, submission.failure) == ("SUCCEEDED", None)
-
-
-@pytest.mark.parametrize(("message", "expected"), [(None, "task double failed"), ("OOM", "task double failed: OOM")])
-def test_a_failed_run_names_the_failed_task(package: Path, api: KfpApi, message: str | None, expected: str) -> None:
-    api.states, api.failing_task, api.failure = ("RUNNING", "FAILED"), "double", message
-    submission = send(package, api, wait=True)
-    assert (submission.state, submission.failure) == ("FAILED", expected)
-
-
-def test_a_cancelled_run_ends_the_wait(package: Path, api: KfpApi) -> None:
-    api.states = ("RUNNING", "CANCELING", "CANCELED")
-    assert send(package, api, wait=True).failure == "the run is CANCELED"
-
-
-def test_a_server_that_is_away_for_a_moment_is_asked_again(
-    package: Path, api: KfpApi, capsys: pytest.CaptureFixture[str]
-) -> None:
-    submission = send(package, api)
-    path = f"GET /runs/{submission.run_id}"
-    api.misbehave[path] = Answer(503)
-    polls = module._polls(module.Client(Server(api.host)), submission)
-
-    def come_back(*_: object) -> None:
-        api.misbehave.clear()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(time, "sleep", come_back)
-        assert next(polls).run_id == submission.run_id
-    assert "503 Service Unavailable; asking again" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("status", [401, 404, 500])
-def test_a_wait_that_ends_early_says_that_the_run_continues(package: Path, api: KfpApi, status: int) -> None:
-    submission = send(package, api)
-    api.misbehave[f"GET /runs/{submission.run_id}"] = Answer(status)
-    with pytest.raises(UserError, match=f"{status} .*; the run continues: {api.host}"):
-        module.follow(module.Client(Server(api.host)), submission)
+def test_a_run_is_followed_to_its_end(package: Path, api: KfpApi) -> None:
+    assert (send(package, api).state, send(package, api, wait=True).state) == (None, "SUCCEEDED")
 
 
 @pytest.mark.parametrize("image", ["a/b:1.0", "localhost:5000/irra:1a2b3c4", "irra@sha256:" + "0" * 64, "a.b/c/d-e:v1"])
@@ -447,7 +461,7 @@ def test_the_test_server_refuses_what_the_gateway_refuses(change: Mapping[str, A
 
 @pytest.mark.parametrize("parameters", [{}, {"number": "3"}, {"number": 3, "other": 1}])
 def test_the_test_server_checks_parameters_itself(package: Path, api: KfpApi, parameters: Mapping[str, Any]) -> None:
-    client = module.Client(Server(api.host))
+    client = Client(Server(api.host))
     spec, platform = yaml.safe_load_all(package.read_text())
     body = kfp_server_api.V2beta1Run(
         display_name="r",
