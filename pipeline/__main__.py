@@ -4,6 +4,10 @@ python -m pipeline compile --image registry/irra-python-pipeline:0123456789ab
 python -m pipeline run-local --set train.num_epoch=2
 python -m pipeline run-docker --image irra-python-pipeline:0123456789ab
 python -m pipeline submit --host http://localhost:8080 --image registry/irra-python-pipeline:0123456789ab
+python -m pipeline submit --host http://localhost:8080 --version 0123456789ab-89abcdef
+python -m pipeline upload --host http://localhost:8080 --image registry/irra-python-pipeline:0123456789ab
+python -m pipeline schedule "0 3 * * *" --host http://localhost:8080 --image registry/irra-python-pipeline:0123456789ab
+python -m pipeline schedules pause irra --host http://localhost:8080
 python -m pipeline status RUN --host http://localhost:8080
 python -m pipeline logs RUN train --host http://localhost:8080
 python -m pipeline training-runtime --cluster cluster.yaml | kubectl apply -f -
@@ -16,7 +20,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.ablation import add_choice
 from components.layout import PARAMS
@@ -24,8 +28,13 @@ from components.s3.client import is_remote, parse_address
 from components.stage import guarded
 from irra.config import Params, change, load_params
 from irra.utils.errors import UserError
-from pipeline import status
+from pipeline import schedules, status
 from pipeline.command_line import add_cluster, add_command, add_server, chosen_server, warn
+
+if TYPE_CHECKING:
+    from pipeline.catalog import Version
+    from pipeline.cluster import Cluster
+    from pipeline.server import Client
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__, formatter_class=Formatter)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     _add_commands(commands)
+    schedules.add_commands(commands)
     status.add_commands(commands)
     return parser.parse_args()
 
@@ -56,7 +66,14 @@ def _add_commands(commands: Any) -> None:
     ):
         command = _command(commands, name, run, f"{what} on this machine")
         command.add_argument("--runs", type=Path, default=Path("build/runs"), help="outputs (default: %(default)s)")
-    _add_submission(_command(commands, "submit", submit_, "start a run on a Kubeflow cluster"))
+    submitted = _command(commands, "submit", submit_, "start a run on a Kubeflow cluster")
+    _add_submission(submitted)
+    add_server(_command(commands, "upload", upload_, "put the pipeline on a Kubeflow cluster, as a version by name"))
+    schedule = _command(commands, "schedule", schedule_, "let a Kubeflow cluster run the pipeline again and again")
+    schedules.add_schedule(schedule)
+    add_server(schedule)
+    for command in (submitted, schedule):
+        command.add_argument("--experiment", default="irra", help="(default: %(default)s)")
     what = "print what a namespace needs to train on several nodes, for `kubectl apply -f -`"
     runtime = add_command(commands, "training-runtime", training_runtime, what)
     add_cluster(runtime)
@@ -80,15 +97,16 @@ def _command(commands: Any, name: str, run: Callable[..., None], what: str) -> a
     command.add_argument("--ablation", action="store_true", help="train all --losses with all --seeds and compare them")
     add_choice(command)
     if name != "run-local":
-        command.add_argument("--image", required=True, help="image for all tasks; its tag must never move")
-    if name in ("compile", "submit"):
+        needed = name != "submit"  # which also takes a version
+        command.add_argument("--image", required=needed, help="image for all tasks; its tag must never move")
+    if name in ("compile", "submit", "upload", "schedule"):
         add_cluster(command)
     return command
 
 
 def _add_submission(command: argparse.ArgumentParser) -> None:
     add_server(command)
-    command.add_argument("--experiment", default="irra", help="(default: %(default)s)")
+    command.add_argument("--version", help="run this version as it was uploaded, instead of --image")
     command.add_argument("--run-name", help="(default: pipeline and time)")
     command.add_argument(
         "--pipeline-root",
@@ -116,7 +134,8 @@ def choose(options: argparse.Namespace, params: Params | None = None) -> Chosen:
         values = graph.ablation_arguments(params, options.losses, options.seeds)
         pipeline = graph.ablation_pipeline(params, image, cluster, options.losses, options.seeds)
     else:
-        values, pipeline = graph.arguments(params), graph.irra_pipeline(params, image, cluster)
+        build = schedules.scheduled_pipeline if options.command == "schedule" else graph.irra_pipeline
+        values, pipeline = graph.arguments(params), build(params, image, cluster)
     return Chosen(pipeline, {**values, **checkpoints})
 
 
@@ -151,18 +170,19 @@ def compile_(options: argparse.Namespace) -> None:
     print(f"wrote {path}")
 
 
-def submit_(options: argparse.Namespace) -> None:
-    """Check, compile and submit. Nothing is sent until every check has passed."""
+def for_cluster(options: argparse.Namespace, params: Params) -> tuple[Chosen, "Cluster"]:
+    """Build the pipeline, and check all that can be checked before anything is sent to a cluster.
+
+    Raises:
+        UserError: The cluster could not run it.
+    """
     from pipeline.cluster import check_reachable, load_cluster
-    from pipeline.graph import compile_pipeline
     from pipeline.misfits import warn_of_misfits
     from pipeline.package import check_committed, check_image, has_registry
-    from pipeline.submit import submit
 
     check_image(options.image)
-    if not options.no_cache:
+    if not getattr(options, "no_cache", False):
         check_committed(options.image)
-    params = read_params(options)
     check_reachable(params)
     chosen, cluster = choose(options, params), load_cluster(options.cluster)
     if not has_registry(options.image):
@@ -171,6 +191,19 @@ def submit_(options: argparse.Namespace) -> None:
         lost = "logged metrics and registered models are lost when the pods end"
         warn(f"{options.cluster}: environment has no MLFLOW_TRACKING_URI, so {lost}")
     warn_of_misfits(cluster)
+    return chosen, cluster
+
+
+def submit_(options: argparse.Namespace) -> None:
+    """Check, compile and submit. Nothing is sent until every check has passed."""
+    from pipeline.graph import compile_pipeline
+    from pipeline.submit import submit
+
+    if options.version:
+        return submit_version(options)
+    if not options.image:
+        raise UserError("give --image, or the --version of an uploaded pipeline")
+    chosen, cluster = for_cluster(options, read_params(options))
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder, "pipeline.yaml")
         compile_pipeline(chosen.pipeline, package)
@@ -187,6 +220,73 @@ def submit_(options: argparse.Namespace) -> None:
         )
     if submission.failure:
         raise UserError(submission.failure)
+
+
+def submit_version(options: argparse.Namespace) -> None:
+    """Submit a version that was uploaded, with the parameters and settings that it has."""
+    from pipeline import catalog, graph
+    from pipeline.cluster import load_cluster
+    from pipeline.follow import follow
+
+    fixed = ("image", "set", "checkpoints", "no_cache", "pipeline_root")
+    if given := [f"--{name.replace('_', '-')}" for name in fixed if getattr(options, name)]:
+        raise UserError(f"--version runs what was uploaded, as it is: leave out {', '.join(given)}, or upload another")
+    client = catalog.connect(chosen_server(options))
+    pipeline = graph.ABLATION_NAME if options.ablation else graph.NAME
+    submission = catalog.submit_version(
+        client,
+        catalog.find_version(client, pipeline, options.version),
+        experiment=options.experiment,
+        run_name=options.run_name,
+        service_account=load_cluster(options.cluster).service_account,
+    )
+    if options.wait and (failure := follow(client, submission).failure):
+        raise UserError(failure)
+
+
+def upload_(options: argparse.Namespace) -> None:
+    """Check, compile and upload."""
+    _upload(options)
+
+
+def _upload(options: argparse.Namespace) -> tuple["Client", "Version"]:
+    from pipeline import catalog
+    from pipeline.graph import compile_pipeline
+
+    params = read_params(options)
+    chosen, _ = for_cluster(options, params)
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder, "pipeline.yaml")
+        compile_pipeline(chosen.pipeline, package, chosen.values)
+        name, description = catalog.version_name(package, options.image), catalog.description_of(params, options.image)
+        client = catalog.connect(chosen_server(options))
+        version = catalog.upload(client, package, name, description)
+    print(
+        f"pipeline {version.pipeline}, version {version.name}: {'uploaded' if version.is_new else 'was there already'}"
+    )
+    return client, version
+
+
+def schedule_(options: argparse.Namespace) -> None:
+    """Check, compile, upload and schedule."""
+    from pipeline import catalog
+    from pipeline.cluster import load_cluster
+    from pipeline.schedules import Schedule, create
+
+    if options.ablation:
+        raise UserError("a schedule trains one model: leave out --ablation")
+    schedule = Schedule(options.name, options.cron, options.every)
+    schedule.trigger()  # before anything is sent
+    client, version = _upload(options)
+    schedule_id = create(
+        client,
+        version,
+        schedule,
+        experiment=options.experiment,
+        service_account=load_cluster(options.cluster).service_account,
+        description=catalog.description_of(read_params(options), options.image),
+    )
+    print(f"schedule {schedule.name} ({schedule_id}): {options.cron or options.every}, in the server's time zone")
 
 
 def training_runtime(options: argparse.Namespace) -> None:
