@@ -5,6 +5,7 @@
 Whoever submits may often not list nodes, or has no kubeconfig: then nothing is said.
 """
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -123,6 +124,7 @@ def warn_of_misfits(cluster: Cluster) -> None:
     found: list[tuple[str, list[Node]]] = []
 
     def ask() -> None:
+        logging.getLogger().addFilter(_is_from_elsewhere)
         with suppress(Exception, SystemExit):
             found.append(_list_nodes())
 
@@ -133,6 +135,11 @@ def warn_of_misfits(cluster: Cluster) -> None:
     for where, nodes in found:
         for line in misfits(cluster, nodes):
             warn(f"{where}: {line}; unless one is added, its pod stays Pending")
+
+
+def _is_from_elsewhere(record: logging.LogRecord) -> bool:
+    """Whether a record is not of kubernetes, which logs what is wrong with a plugin of the kubeconfig."""
+    return "kubernetes" not in Path(record.pathname).parts
 
 
 def _list_nodes() -> tuple[str, list[Node]]:

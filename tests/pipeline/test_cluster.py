@@ -161,13 +161,15 @@ def api() -> Iterator[KubernetesApi]:
         yield server
 
 
-def use_kubeconfig(monkeypatch: pytest.MonkeyPatch, folder: Path, server: str) -> None:
+def use_kubeconfig(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, server: str, user: dict[str, Any] | None = None
+) -> None:
     context = {"name": "kind", "context": {"cluster": "c", "user": "u"}}
     settings = {
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": "c", "cluster": {"server": server}}],
-        "users": [{"name": "u", "user": {"token": "t"}}],
+        "users": [{"name": "u", "user": user or {"token": "t"}}],
         "contexts": [context],
         "current-context": "kind",
     }
@@ -195,6 +197,15 @@ def test_who_may_not_list_nodes_reads_nothing(
     warn_of_misfits(changed())
     assert api.requests == [("GET", "/api/v1/nodes")]
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_kubeconfig_that_names_a_missing_plugin_is_not_complained_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": "no-such-plugin", "interactiveMode": "Never"}
+    use_kubeconfig(monkeypatch, tmp_path, "http://127.0.0.1:1", {"exec": plugin})
+    warn_of_misfits(changed())
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("text", [None, "", "not: [a kubeconfig"])
