@@ -224,7 +224,7 @@ def submit_(options: argparse.Namespace) -> None:
 
 def submit_version(options: argparse.Namespace) -> None:
     """Submit a version that was uploaded, with the parameters and settings that it has."""
-    from pipeline import catalog, graph
+    from pipeline import catalog
     from pipeline.cluster import load_cluster
     from pipeline.follow import follow
 
@@ -232,7 +232,7 @@ def submit_version(options: argparse.Namespace) -> None:
     if given := [f"--{name.replace('_', '-')}" for name in fixed if getattr(options, name)]:
         raise UserError(f"--version runs what was uploaded, as it is: leave out {', '.join(given)}, or upload another")
     client = catalog.connect(chosen_server(options))
-    pipeline = graph.ABLATION_NAME if options.ablation else graph.NAME
+    pipeline = catalog.ABLATION if options.ablation else catalog.PIPELINE
     submission = catalog.submit_version(
         client,
         catalog.find_version(client, pipeline, options.version),

@@ -22,6 +22,7 @@ from pipeline.package import read_package
 from pipeline.server import Client, Server, Submission
 from pipeline.submit import check_version
 
+PIPELINE, ABLATION = "irra", "irra-ablation"  # as pipeline.graph calls them
 PAGE = 100
 SHORT = 12  # characters of a digest
 

@@ -15,7 +15,6 @@ from pipeline.nodes import nodes_of
 
 SHARED = ("prepare", "tokenize", "evaluate", "report")  # by all trainings of an ablation
 NO_IMAGE = "irra-python-pipeline:none"  # for subprocesses; kfp warns unless it has "python" and a tag
-NAME, ABLATION_NAME = "irra", "irra-ablation"
 Pipeline = Any  # kfp's GraphComponent; kfp has no types
 
 
@@ -48,7 +47,7 @@ def irra_pipeline(params: Params, image: str, cluster: Cluster | None = None) ->
     def run(name: str, task: dsl.PipelineTask) -> dsl.PipelineTask:
         return _place(task, name, image, cluster)
 
-    @dsl.pipeline(name=NAME, description="Text-to-image person retrieval: data to champion")
+    @dsl.pipeline(name="irra", description="Text-to-image person retrieval: data to champion")
     def irra(
         prepare: str = default["prepare"],
         tokenize: str = default["tokenize"],
@@ -85,7 +84,7 @@ def ablation_pipeline(
     def run(name: str, task: dsl.PipelineTask) -> dsl.PipelineTask:
         return _place(task, name, image, cluster)
 
-    @dsl.pipeline(name=ABLATION_NAME, description="Text-to-image person retrieval: which loss contributes what")
+    @dsl.pipeline(name="irra-ablation", description="Text-to-image person retrieval: which loss contributes what")
     def ablation(
         prepare: str = default["prepare"],
         tokenize: str = default["tokenize"],

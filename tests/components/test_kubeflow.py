@@ -1,11 +1,14 @@
 import errno
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from components.kubeflow import reporting_folder, running_stage
+from components.stage import leave_message
 from irra.utils.errors import TemporaryError, UserError
+from tests.imports import ROOT
 
 
 def test_a_users_mistake_ends_a_task_with_one_message(capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,6 +38,16 @@ def test_kubernetes_gets_the_message_and_whether_another_attempt_can_help(
     left = log.read_bytes()
     assert left.decode(errors="ignore").startswith(message)
     assert len(left) <= 2000
+
+
+@pytest.mark.parametrize(("error", "is_repeated"), [(UserError("x"), False), (TemporaryError("x"), True)])
+def test_the_expression_of_the_docs_repeats_what_can_pass(tmp_path: Path, error: UserError, is_repeated: bool) -> None:
+    docs = (ROOT / "docs" / "kubeflow.md").read_text(encoding="utf-8")
+    (sought,) = re.findall(r'!\(lastRetry\.message contains "(.+?)"\)', docs)
+    (log := tmp_path / "termination-log").touch()
+    leave_message(error, log)
+    message_of_the_node = f"main: Error (exit code 1): {log.read_text()}"  # by Argo's inferFailedReason
+    assert (sought not in message_of_the_node) is is_repeated
 
 
 def test_a_bug_leaves_kubernetes_no_message(tmp_path: Path) -> None:
