@@ -228,8 +228,11 @@ def submit_version(options: argparse.Namespace) -> None:
     from pipeline.cluster import load_cluster
     from pipeline.follow import follow
 
-    fixed = ("image", "set", "checkpoints", "no_cache", "pipeline_root")
-    if given := [f"--{name.replace('_', '-')}" for name in fixed if getattr(options, name)]:
+    fixed = ("image", "params", "set", "checkpoints", "no_cache", "pipeline_root")
+    given = [
+        f"--{name.replace('_', '-')}" for name in fixed if getattr(options, name) not in (None, PARAMS, [], "", False)
+    ]
+    if given:
         raise UserError(f"--version runs what was uploaded, as it is: leave out {', '.join(given)}, or upload another")
     client = catalog.connect(chosen_server(options))
     pipeline = catalog.ABLATION if options.ablation else catalog.PIPELINE

@@ -4,7 +4,8 @@
         upload(Client(Server(api.host)), package, "1", "")
         assert api.catalog.versions[0]["display_name"] == "1"
 
-A name that exists is refused with 409, and so is a cron whose first field is not the seconds with 400.
+A name that exists is refused with 409. In one thing it is stricter: a cron of five fields, which the real one takes and
+reads as seconds, minutes, hours, days and months, is refused with 400.
 """
 
 import re

@@ -301,6 +301,7 @@ def test_a_schedule_uploads_what_it_runs(
         (["schedule", "--every", "soon", *PARAMS], "--every soon: expected"),
         (["submit"], "give --image, or the --version"),
         (["submit", "--version", "v1", "--no-cache", "--set", "train.lr=1"], "leave out --set, --no-cache"),
+        (["submit", "--version", "v1", *PARAMS], "leave out --image, --params"),
     ],
 )
 def test_a_mistake_is_found_before_anything_is_sent(
