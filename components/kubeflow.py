@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from components.stage import explain
+from components.stage import TERMINATION_LOG, explain, leave_message
 from components.tracking.ablations import ID as ABLATION
 from components.tracking.notes import note_run
 from irra.config import ConfigSection, parse_section
@@ -19,12 +19,16 @@ SectionT = TypeVar("SectionT", bound=ConfigSection)
 
 
 @contextmanager
-def running_stage(*, own_run: bool = False, ablation: bool = False) -> Iterator[None]:
+def running_stage(
+    *, own_run: bool = False, ablation: bool = False, termination_log: Path = TERMINATION_LOG
+) -> Iterator[None]:
     """Run a stage's code in the block, and end the task with a single message if the user made a mistake.
 
-    Kubeflow's MLflow plugin sets MLFLOW_RUN_ID to a separate run for every task. Only stages with a run of their own
-    use it; the others log to the run that trained their model. In an `ablation`, the runs of all trainings of a
-    Kubeflow run get one parent.
+    Args:
+        own_run: Whether the stage has an MLflow run of its own. Kubeflow's MLflow plugin sets MLFLOW_RUN_ID to a
+            separate run for every task; the other stages leave it aside, and log to the run that trained their model.
+        ablation: Whether to give the runs of all trainings of a Kubeflow run one parent.
+        termination_log: Gets that message too, if it exists.
     """
     if ablation:
         os.environ[ABLATION] = os.environ.get("KFP_RUN_ID", "")
@@ -33,6 +37,7 @@ def running_stage(*, own_run: bool = False, ablation: bool = False) -> Iterator[
     try:
         yield
     except BaseException as error:
+        leave_message(error, termination_log)
         raise SystemExit(explain(error)) from None
 
 

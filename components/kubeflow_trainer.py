@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field
 
 from irra.config import ConfigSection, Count
-from irra.utils.errors import UserError
+from irra.utils.errors import TemporaryError, UserError
 from irra.utils.signals import stop_on_signals
 
 POLL_SECONDS = 10.0
@@ -39,6 +39,7 @@ class Nodes(ConfigSection):
         processes: Per node, one for each accelerator.
         resources: Of each node, by their names in Kubernetes.
         environment: Names of variables that they get from the task.
+        labels: Of the TrainJob, such as the queue of Kueue.
         timeout: Seconds.
     """
 
@@ -47,6 +48,7 @@ class Nodes(ConfigSection):
     processes: Count
     resources: dict[str, str]
     environment: list[str]
+    labels: dict[str, str] = Field(default_factory=dict)
     timeout: Annotated[int, Field(ge=1)]
 
 
@@ -121,7 +123,7 @@ def create(client: Any, job: TrainJob) -> None:
     trainer = CustomTrainerContainer(job.image, job.nodes.num_nodes, job.nodes.resources, job.environment)
     options = [
         Name(job.name),
-        Labels({RUN_LABEL: job.kfp_run}),
+        Labels({**job.nodes.labels, RUN_LABEL: job.kfp_run}),
         ActiveDeadlineSeconds(job.nodes.timeout),  # in case nobody is left to delete it; old Trainers ignore it
         TrainerCommand(["torchrun"]),
         TrainerArgs(job.arguments),
@@ -156,9 +158,11 @@ def follow(client: Any, name: str, deadline: float) -> None:
             return
         if state == FAILED:
             _show_last_lines(client, job)
-            raise UserError(f"TrainJob {name} failed, also after restarts; what its nodes said last is above")
+            raise TemporaryError(f"TrainJob {name} failed, also after restarts; what its nodes said last is above")
         time.sleep(POLL_SECONDS)
-    raise UserError(f"TrainJob {name} has not ended within its timeout; the next attempt goes on from its last state")
+    raise TemporaryError(
+        f"TrainJob {name} has not ended within its timeout; the next attempt goes on from its last state"
+    )
 
 
 def delete(client: Any, name: str) -> None:
@@ -227,7 +231,8 @@ def _user_errors(problem: str, hint: str = "") -> Iterator[None]:
         yield
     except (RuntimeError, TimeoutError) as error:
         cure = hint if _status(error) in (403, 404) else ""
-        raise UserError(f"{problem}: {_reason(error)}{cure}") from None
+        kind = UserError if 400 <= _status(error) < 500 else TemporaryError
+        raise kind(f"{problem}: {_reason(error)}{cure}") from None
 
 
 @contextmanager

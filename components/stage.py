@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from typing import Any
 from components.launch import launch, wanted_processes
 from components.layout import PARAMS
 from irra.config import Params, load_params
-from irra.utils.errors import Interrupted, UserError
+from irra.utils.errors import Interrupted, TemporaryError, UserError
 from irra.utils.signals import stop_with_parent
 
+TERMINATION_LOG = Path("/dev/termination-log")  # Kubernetes shows what a container leaves there
+MAX_LEFT_BYTES = 2000  # Kubernetes keeps 12 KiB for all containers of a pod, and of a longer message only the end
 MAX_SHOWN_CHARACTERS = 60  # of a path that is too long
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -107,28 +110,47 @@ def explain(error: BaseException) -> int:
     Raises:
         BaseException: `error` itself, if it is a bug or a signal that ends the process.
     """
+    expected = _expected(error)
+    if expected:
+        message, status = expected
+        print(message, file=sys.stderr)
+        return status
+    if isinstance(error, Interrupted):
+        print(error.message, file=sys.stderr)
+    raise error
+
+
+def leave_message(error: BaseException, path: Path = TERMINATION_LOG) -> None:
+    """Leave the message of an expected `error` where Kubernetes looks for it; elsewhere do nothing.
+
+    It shows in `kubectl describe pod` and in the state of an Argo node, whose retry strategy may look at it: only the
+    message of a mistake that every attempt would repeat begins with `error:`.
+    """
+    expected = _expected(error)
+    if expected:
+        lasting = isinstance(error, UserError) and not isinstance(error, TemporaryError)
+        text = expected[0] if lasting else f"temporary {expected[0]}"
+        with suppress(OSError), path.open("r+b") as file:  # never created
+            file.write(text.encode()[:MAX_LEFT_BYTES])
+
+
+def _expected(error: BaseException) -> tuple[str, int] | None:
+    """Return the message and the exit status of an error that is no bug of ours; None for bugs and signals."""
     match error:
         case UserError():
-            print(f"error: {error}", file=sys.stderr)
-            return 2
+            return f"error: {error}", 2
         case KeyboardInterrupt():
-            print("interrupted", file=sys.stderr)
-            return 130
+            return "interrupted", 130
         case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EFBIG | errno.EACCES | errno.EROFS):
             path = error.filename or "output"
-            print(f"error: {path}: {error.strerror}; {_what_remains()}", file=sys.stderr)
-            return 1
+            return f"error: {path}: {error.strerror}; {_what_remains()}", 1
         case OSError(errno=errno.ENAMETOOLONG):  # a sentence where a path belongs
-            print(f"error: {str(error.filename)[:MAX_SHOWN_CHARACTERS]}...: {error.strerror}", file=sys.stderr)
-            return 2
+            return f"error: {str(error.filename)[:MAX_SHOWN_CHARACTERS]}...: {error.strerror}", 2
         case OSError(errno=errno.ENOENT | errno.ENOTDIR | errno.EISDIR | errno.ELOOP | errno.ENXIO | errno.EIO) if (
             error.filename is not None
         ):
-            print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-            return 2
-        case Interrupted():
-            print(error.message, file=sys.stderr)
-    raise error
+            return f"error: {error.filename}: {error.strerror}", 2
+    return None
 
 
 def _what_remains() -> str:

@@ -4,6 +4,10 @@ python -m pipeline compile --image registry/irra-python-pipeline:0123456789ab
 python -m pipeline run-local --set train.num_epoch=2
 python -m pipeline run-docker --image irra-python-pipeline:0123456789ab
 python -m pipeline submit --host http://localhost:8080 --image registry/irra-python-pipeline:0123456789ab
+python -m pipeline submit --host http://localhost:8080 --version 0123456789ab-89abcdef
+python -m pipeline upload --host http://localhost:8080 --image registry/irra-python-pipeline:0123456789ab
+python -m pipeline schedule "0 3 * * *" --host http://localhost:8080 --image registry/irra-python-pipeline:0123456789ab
+python -m pipeline schedules pause irra --host http://localhost:8080
 python -m pipeline status RUN --host http://localhost:8080
 python -m pipeline logs RUN train --host http://localhost:8080
 python -m pipeline training-runtime --cluster cluster.yaml | kubectl apply -f -
@@ -12,30 +16,13 @@ Each command shows all its options: python -m pipeline submit --help
 """
 
 import argparse
-import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from components.ablation import add_choice
-from components.layout import PARAMS
-from components.s3.client import is_remote, parse_address
 from components.stage import guarded
-from irra.config import Params, change, load_params
-from irra.utils.errors import UserError
-from pipeline import status
-from pipeline.command_line import add_cluster, add_command, add_server, chosen_server, warn
-from pipeline.labels import description, run_name
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """A pipeline, and the values of its parameters."""
-
-    pipeline: Any
-    values: Mapping[str, Any]
+from pipeline import remote, status
+from pipeline.choice import add_pipeline_command, check_dataset, choose, read_params
+from pipeline.command_line import add_cluster, add_command
 
 
 def parse() -> argparse.Namespace:
@@ -43,12 +30,13 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__, formatter_class=Formatter)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     _add_commands(commands)
+    remote.add_commands(commands)
     status.add_commands(commands)
     return parser.parse_args()
 
 
 def _add_commands(commands: Any) -> None:
-    compiled = _command(commands, "compile", compile_, "write the pipeline as YAML")
+    compiled = add_pipeline_command(commands, "compile", compile_, "write the pipeline as YAML")
     compiled.add_argument(
         "--output", type=Path, help="file (default: build/irra-pipeline.yaml, or irra-ablation-pipeline.yaml)"
     )
@@ -56,9 +44,8 @@ def _add_commands(commands: Any) -> None:
         ("run-local", run_local, "run every task as a subprocess"),
         ("run-docker", run_docker, "run every task in a container"),
     ):
-        command = _command(commands, name, run, f"{what} on this machine")
+        command = add_pipeline_command(commands, name, run, f"{what} on this machine")
         command.add_argument("--runs", type=Path, default=Path("build/runs"), help="outputs (default: %(default)s)")
-    _add_submission(_command(commands, "submit", submit_, "start a run on a Kubeflow cluster"))
     what = "print what a namespace needs to train on several nodes, for `kubectl apply -f -`"
     runtime = add_command(commands, "training-runtime", training_runtime, what)
     add_cluster(runtime)
@@ -67,80 +54,6 @@ def _add_commands(commands: Any) -> None:
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
     """Help that keeps the examples' lines."""
-
-
-def _command(commands: Any, name: str, run: Callable[..., None], what: str) -> argparse.ArgumentParser:
-    """Add a command that builds the pipeline."""
-    command = add_command(commands, name, run, what)
-    command.add_argument("--params", type=Path, default=PARAMS, help="parameter file (default: %(default)s)")
-    command.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="such as train.lr=1e-4; repeatable"
-    )
-    command.add_argument(
-        "--checkpoints", default="", metavar="URI", help="where training states go: s3://bucket/folder"
-    )
-    command.add_argument("--ablation", action="store_true", help="train all --losses with all --seeds and compare them")
-    add_choice(command)
-    if name != "run-local":
-        command.add_argument("--image", required=True, help="image for all tasks; its tag must never move")
-    if name in ("compile", "submit"):
-        add_cluster(command)
-    return command
-
-
-def _add_submission(command: argparse.ArgumentParser) -> None:
-    add_server(command)
-    command.add_argument("--experiment", default="irra", help="(default: %(default)s)")
-    command.add_argument("--run-name", help="(default: dataset, losses, seed and time)")
-    command.add_argument(
-        "--pipeline-root",
-        help="where artifacts go, s3://bucket/folder (default: the server's); see docs/kubeflow.md first",
-    )
-    again = command.add_mutually_exclusive_group()
-    again.add_argument("--no-cache", action="store_true", help="run every task again")
-    again.add_argument("--retrain", action="store_true", help="run train again, and what follows from it")
-    command.add_argument("--wait", action="store_true", help="follow the run, and fail if it fails")
-
-
-def choose(options: argparse.Namespace, params: Params | None = None) -> Chosen:
-    """Build the pipeline that `options` ask for. Without `params`, read them as the options say."""
-    # imported here: kfp takes a second, and `--help` should not
-    from pipeline import graph
-    from pipeline.cluster import check_nodes, load_cluster
-
-    if options.checkpoints:  # any machine must be able to reach them
-        parse_address(options.checkpoints, "--checkpoints")
-    params = params or read_params(options)
-    image, cluster = getattr(options, "image", graph.NO_IMAGE), None
-    if "cluster" in options:
-        cluster = load_cluster(options.cluster)
-        check_nodes(cluster, options.checkpoints)
-    checkpoints = {"train_checkpoints": options.checkpoints}
-    if options.ablation:
-        values = graph.ablation_arguments(params, options.losses, options.seeds)
-        pipeline = graph.ablation_pipeline(params, image, cluster, options.losses, options.seeds)
-    else:
-        values, pipeline = graph.arguments(params), graph.irra_pipeline(params, image, cluster)
-    return Chosen(pipeline, {**values, **checkpoints})
-
-
-def read_params(options: argparse.Namespace) -> Params:
-    """Read the parameter file and apply the `--set` changes."""
-    return change(load_params(options.params), options.set)
-
-
-def check_dataset(options: argparse.Namespace, params: Params) -> None:
-    """Check that a dataset on this machine has the splits that the tasks need; one in S3 is checked before training.
-
-    Raises:
-        UserError: It has not.
-    """
-    from irra.data.splits import check_annotations, needed_splits
-
-    later = () if options.ablation else (params.index, params.registry)
-    source = params.prepare.source
-    if source and not is_remote(source):
-        check_annotations(Path(source), params.prepare, needed_splits(params.train, *later))
 
 
 def compile_(options: argparse.Namespace) -> None:
@@ -153,44 +66,6 @@ def compile_(options: argparse.Namespace) -> None:
     path = options.output or Path("build", f"{chosen.pipeline.name}-pipeline.yaml")
     compile_pipeline(chosen.pipeline, path, chosen.values)
     print(f"wrote {path}")
-
-
-def submit_(options: argparse.Namespace) -> None:
-    """Check, compile and submit. Nothing is sent until every check has passed."""
-    from pipeline.cluster import check_reachable, load_cluster
-    from pipeline.graph import compile_pipeline
-    from pipeline.package import check_committed, check_image, has_registry
-    from pipeline.submit import ALL, submit
-
-    check_image(options.image)
-    if not options.no_cache:
-        check_committed(options.image)
-    params = read_params(options)
-    check_reachable(params)
-    chosen, cluster = choose(options, params), load_cluster(options.cluster)
-    losses = options.losses if options.ablation else ()
-    if not has_registry(options.image):
-        warn(f"image {options.image} names no registry, so the cluster looks for it at docker.io")
-    if not cluster.knows_mlflow():
-        lost = "logged metrics and registered models are lost when the pods end"
-        warn(f"{options.cluster}: environment has no MLFLOW_TRACKING_URI, so {lost}")
-    with tempfile.TemporaryDirectory() as folder:
-        package = Path(folder, "pipeline.yaml")
-        compile_pipeline(chosen.pipeline, package)
-        submission = submit(
-            package,
-            chosen_server(options),
-            experiment=options.experiment,
-            run_name=options.run_name or run_name(params, datetime.now(), losses),
-            description=description(params, options.image, options.set, losses, options.seeds),
-            arguments=chosen.values,
-            pipeline_root=options.pipeline_root,
-            service_account=cluster.service_account,
-            again=ALL if options.no_cache else "train" if options.retrain else None,
-            wait=options.wait,
-        )
-    if submission.failure:
-        raise UserError(submission.failure)
 
 
 def training_runtime(options: argparse.Namespace) -> None:

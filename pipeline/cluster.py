@@ -19,6 +19,8 @@ SHARED_MEMORY = "/dev/shm"
 Cpu = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+|m)?$")]
 Memory = Annotated[str, Field(pattern=r"^[0-9]+(E|P|T|G|M|K)i?$")]
 Duration = Annotated[str, Field(pattern=r"^[0-9]+[smhd]$")]
+LabelValue = Annotated[str, Field(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$")]
+Id = Annotated[int, Field(ge=0)]
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 TRANSFER_SECONDS = 3600  # for data and model, between a training on several nodes and the task that starts it
 
@@ -39,10 +41,51 @@ class Toleration(ConfigSection):
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
 
 
+class MatchExpression(ConfigSection):
+    """A condition on a node's label; the fields are those of Kubernetes."""
+
+    key: str
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"]
+    values: list[str] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _values_suit_the_operator(self) -> "MatchExpression":
+        if bool(self.values) == (self.operator in ("Exists", "DoesNotExist")):
+            raise ValueError("operators In, NotIn, Gt and Lt take values, and no others do")
+        if self.operator in ("Gt", "Lt") and not (len(self.values) == 1 and self.values[0].isdecimal()):
+            raise ValueError(f"operator {self.operator} takes one whole number, such as values: ['8']")
+        return self
+
+
+class NodeAffinity(ConfigSection):
+    """Nodes that a task requires or, with a weight, prefers: those for which all expressions hold.
+
+    Of several terms without a weight, one has to hold.
+    """
+
+    match_expressions: Annotated[list[MatchExpression], Field(min_length=1)]
+    weight: Annotated[int, Field(ge=1, le=100)] | None = None
+
+
+class SecurityContext(ConfigSection):
+    """The user of a container. Kubeflow Pipelines can set these fields and no others."""
+
+    run_as_user: Id | None = None
+    run_as_group: Id | None = None
+    run_as_non_root: bool | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "SecurityContext":
+        if not self.model_dump(exclude_none=True):
+            raise ValueError("set run_as_user, run_as_group or run_as_non_root, or leave it out")
+        return self
+
+
 class Resources(ConfigSection):
     """What one task requests."""
 
     cpu: Cpu
+    cpu_limit: Cpu | None = None  # the most that it may use where nobody else needs it; null: what it requests
     memory: Memory
     timeout: Duration
     retries: Annotated[int, Field(ge=0)]
@@ -51,6 +94,7 @@ class Resources(ConfigSection):
     num_nodes: Count = 1  # of `train`: above 1, all of these settings are those of each node
     node_selector: dict[str, str] = Field(default_factory=dict)
     tolerations: list[Toleration] = Field(default_factory=list)
+    node_affinity: list[NodeAffinity] = Field(default_factory=list)
 
 
 class Secret(ConfigSection):
@@ -85,10 +129,14 @@ class Cluster(ConfigSection):
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"]
     image_pull_secrets: list[str] = Field(default_factory=list)
     service_account: str | None = None
+    labels: dict[str, LabelValue] = Field(default_factory=dict)  # of every pod, and of a TrainJob
+    annotations: dict[str, str] = Field(default_factory=dict)  # of every pod
+    security_context: SecurityContext | None = None
     environment: dict[str, str] = Field(default_factory=dict)
     secrets: list[Secret] = Field(default_factory=list)
     volumes: list[Volume] = Field(default_factory=list)
     backoff: Backoff
+    parallelism: Count | None = None  # trainings of an ablation at the same time
     default: Resources
     tasks: dict[str, Resources] = Field(default_factory=dict)
 
@@ -127,7 +175,8 @@ class Cluster(ConfigSection):
         if resources.num_nodes == 1:
             return resources
         timeout = f"{seconds(resources.timeout) + TRANSFER_SECONDS}s"
-        return Resources(cpu=self.default.cpu, memory=self.default.memory, timeout=timeout, retries=resources.retries)
+        size = self.default.model_dump(include={"cpu", "cpu_limit", "memory"})
+        return Resources(**size, timeout=timeout, retries=resources.retries)
 
     def knows_mlflow(self) -> bool:
         """Whether tasks get the address of an MLflow server. Without one, what a task logs is lost with its pod."""
@@ -186,11 +235,12 @@ def place(task: dsl.PipelineTask, name: str, cluster: Cluster) -> dsl.PipelineTa
     _ask_for(task, resources)
     _retry(task, resources, cluster.backoff)
     _mount(task, resources, cluster)
+    _describe(task, cluster)
     return task
 
 
 def _ask_for(task: dsl.PipelineTask, resources: Resources) -> None:
-    task.set_cpu_request(resources.cpu).set_cpu_limit(resources.cpu)
+    task.set_cpu_request(resources.cpu).set_cpu_limit(resources.cpu_limit or resources.cpu)
     task.set_memory_request(resources.memory).set_memory_limit(resources.memory)
     if resources.accelerator:
         task.set_accelerator_type(resources.accelerator.type).set_accelerator_limit(resources.accelerator.count)
@@ -198,6 +248,8 @@ def _ask_for(task: dsl.PipelineTask, resources: Resources) -> None:
         kubernetes.add_node_selector(task, key, value)
     for toleration in resources.tolerations:
         kubernetes.add_toleration(task, **toleration.model_dump())
+    for term in resources.node_affinity:
+        kubernetes.add_node_affinity(task, **term.model_dump())
 
 
 def _retry(task: dsl.PipelineTask, resources: Resources, backoff: Backoff) -> None:
@@ -233,6 +285,15 @@ def _mount(task: dsl.PipelineTask, resources: Resources, cluster: Cluster) -> No
         kubernetes.empty_dir_mount(
             task, "shared-memory", SHARED_MEMORY, medium="Memory", size_limit=resources.shared_memory
         )
+
+
+def _describe(task: dsl.PipelineTask, cluster: Cluster) -> None:
+    for key, value in cluster.labels.items():
+        kubernetes.add_pod_label(task, key, value)
+    for key, value in cluster.annotations.items():
+        kubernetes.add_pod_annotation(task, key, value)
+    if cluster.security_context:
+        kubernetes.set_security_context(task, **cluster.security_context.model_dump())
 
 
 def seconds(duration: str) -> int:

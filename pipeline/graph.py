@@ -15,6 +15,7 @@ from pipeline.cluster import Cluster, place
 from pipeline.nodes import nodes_of
 
 SHARED = ("prepare", "tokenize", "train", "evaluate", "report")  # by all trainings of an ablation
+IRRA, SCHEDULED, ABLATION = "irra", "irra-scheduled", "irra-ablation"  # names of the pipelines
 NO_IMAGE = "irra-python-pipeline:none"  # for subprocesses; kfp warns unless it has "python" and a tag
 RUN_LABEL = "metadata.labels['pipeline/runid']"
 Pipeline = Any  # kfp's GraphComponent; kfp has no types
@@ -100,7 +101,7 @@ def irra_pipeline(params: Params, image: str, cluster: Cluster | None = None) ->
     """Build the pipeline from data to champion."""
     default, build = arguments(params), Builder(image, cluster)
 
-    @dsl.pipeline(name="irra", description="Text-to-image person retrieval: data to champion")
+    @dsl.pipeline(name=IRRA, description="Text-to-image person retrieval: data to champion")
     def irra(
         prepare: dict = default["prepare"],
         tokenize: dict = default["tokenize"],
@@ -122,7 +123,7 @@ def scheduled_pipeline(params: Params, image: str, cluster: Cluster | None = Non
     """Build the pipeline for a schedule: it reads the data anew each time, and trains if the champion is outdated."""
     default, build = arguments(params), Builder(image, cluster)
 
-    @dsl.pipeline(name="irra-scheduled", description="Text-to-image person retrieval: a new champion for new data")
+    @dsl.pipeline(name=SCHEDULED, description="Text-to-image person retrieval: a new champion for new data")
     def scheduled(
         prepare: dict = default["prepare"],
         tokenize: dict = default["tokenize"],
@@ -150,7 +151,7 @@ def ablation_pipeline(
     """Build the paper's study: train every set of losses with every seed on the same data, and tabulate the results."""
     default, build = ablation_arguments(params, losses, seeds), Builder(image, cluster)
 
-    @dsl.pipeline(name="irra-ablation", description="Text-to-image person retrieval: which loss contributes what")
+    @dsl.pipeline(name=ABLATION, description="Text-to-image person retrieval: which loss contributes what")
     def ablation(
         prepare: dict = default["prepare"],
         tokenize: dict = default["tokenize"],
@@ -163,7 +164,7 @@ def ablation_pipeline(
         prepared = build.add("prepare", tasks.prepare(config=prepare)).outputs["prepared"]
         tokens = build.add("tokenize", tasks.tokenize(config=tokenize, prepared=prepared)).outputs["tokens"]
         data = {"prepared": prepared, "tokens": tokens}
-        with dsl.ParallelFor(trainings, name="trainings") as own:
+        with dsl.ParallelFor(trainings, name="trainings", parallelism=cluster and cluster.parallelism) as own:
             changed = {"loss_names": own.loss_names, "seed": own.seed}
             model = build.train(config=train, checkpoints=train_checkpoints, **data, **changed).outputs["model"]
             evaluated = build.add("evaluate", tasks.evaluate(config=evaluate, report=report, **data, model=model))

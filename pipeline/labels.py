@@ -13,11 +13,11 @@ def run_name(params: Params, time: datetime, losses: Sequence[str] = ()) -> str:
 
 
 def description(
-    params: Params, image: str, changes: Sequence[str], losses: Sequence[str] = (), seeds: Sequence[int] = ()
+    params: Params, image: str | None, changes: Sequence[str], losses: Sequence[str] = (), seeds: Sequence[int] = ()
 ) -> str:
     """Describe a run in a line: data, losses, epochs, seed, image, and what was changed by `--set`."""
     trained = [params.train.loss_names, f"seed {params.train.seed}"]
     if losses:
         trained = [f"losses {' '.join(losses)}", f"seeds {' '.join(map(str, seeds))}"]
     facts = [params.prepare.dataset_name, *trained, params.train.backbone, f"{params.train.num_epoch} epochs"]
-    return ", ".join([*facts, f"image {image}", *changes])
+    return ", ".join([*facts, *([f"image {image}"] if image else []), *changes])

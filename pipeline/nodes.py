@@ -6,7 +6,7 @@ secrets, tolerations, volumes and so on have to stand in the TrainingRuntime, wh
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from components.kubeflow_trainer import Nodes
-from pipeline.cluster import SHARED_MEMORY, Cluster, Resources, seconds
+from pipeline.cluster import SHARED_MEMORY, Cluster, NodeAffinity, Resources, SecurityContext, seconds
 
 TEMPLATE = Path(__file__).with_name("training-runtime.yaml")
 SERVICE_ACCOUNT = "pipeline-runner"  # that of Kubeflow Pipelines
@@ -33,6 +33,7 @@ def nodes_of(cluster: Cluster) -> Nodes:
         processes=resources.accelerator.count if resources.accelerator else 1,
         resources=requested,
         environment=list(cluster.environment),
+        labels=cluster.labels,
         timeout=seconds(resources.timeout),
     )
 
@@ -54,6 +55,8 @@ def training_runtime(cluster: Cluster) -> Manifest:
     jobs = spec["template"]["spec"]
     jobs["failurePolicy"]["maxRestarts"] = resources.retries
     job = jobs["replicatedJobs"][0]["template"]["spec"]["template"]
+    if described := _without_empty({"labels": cluster.labels, "annotations": cluster.annotations}):
+        job["metadata"] = described
     job["spec"] = _pod(job["spec"], cluster, resources)
     digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
     runtime["metadata"]["name"] = f"irra-torch-{digest[:8]}"
@@ -82,16 +85,47 @@ def _pod(template: Manifest, cluster: Cluster, resources: Resources) -> Manifest
         "env": sorted(_variables(cluster), key=itemgetter("name")),  # in any order of the settings the same hash
         "volumeMounts": mounts,
     }
+    if cluster.security_context:
+        container["securityContext"] = _user(cluster.security_context)
     settings = {
         "serviceAccountName": cluster.service_account,
         "imagePullSecrets": [{"name": name} for name in cluster.image_pull_secrets],
         "nodeSelector": resources.node_selector,
         "tolerations": [toleration.model_dump(exclude_none=True) for toleration in resources.tolerations],
+        "affinity": _affinity(resources.node_affinity),
         "volumes": volumes,
         "containers": [container],
     }
     kept = {name: value for name, value in template.items() if name not in settings}
-    return kept | {name: value for name, value in settings.items() if value}
+    return kept | _without_empty(settings)
+
+
+def _affinity(terms: Sequence[NodeAffinity]) -> Manifest:
+    """Return what Kubeflow Pipelines makes of the same terms for its own pods."""
+    required = [_selector(term) for term in terms if term.weight is None]
+    preferred = [{"weight": term.weight, "preference": _selector(term)} for term in terms if term.weight]
+    rules: Manifest = {
+        "requiredDuringSchedulingIgnoredDuringExecution": required and {"nodeSelectorTerms": required},
+        "preferredDuringSchedulingIgnoredDuringExecution": preferred,
+    }
+    return {"nodeAffinity": _without_empty(rules)} if terms else {}
+
+
+def _selector(term: NodeAffinity) -> Manifest:
+    return {"matchExpressions": [_without_empty(rule.model_dump()) for rule in term.match_expressions]}
+
+
+def _user(context: SecurityContext) -> Manifest:
+    fields = {
+        "runAsUser": context.run_as_user,
+        "runAsGroup": context.run_as_group,
+        "runAsNonRoot": context.run_as_non_root,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _without_empty(settings: Manifest) -> Manifest:
+    return {name: value for name, value in settings.items() if value}
 
 
 def _variables(cluster: Cluster) -> Iterator[Manifest]:

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from irra.utils.errors import UserError, root_cause, without_password
+from irra.utils.errors import TemporaryError, UserError, root_cause, without_password
 from irra.utils.files import hash_file, replace_file
 
 THREADS = 16  # concurrent transfers
@@ -177,7 +177,8 @@ class RemoteFolder:
             yield
         except (BotoCoreError, ClientError) as error:
             where = f"{self.uri}/{name}" if name else self.uri
-            raise UserError(f"{where}: {_reason(error, self._client.meta.endpoint_url)}") from None
+            kind = TemporaryError if _may_pass(error) else UserError
+            raise kind(f"{where}: {_reason(error, self._client.meta.endpoint_url)}") from None
 
 
 def parse_address(uri: str, name: str = "") -> tuple[str, str]:
@@ -225,6 +226,16 @@ def _connect() -> Any:
         raise UserError(
             f"settings for S3: {without_password(str(error))}; an endpoint looks like http://host:9000"
         ) from None
+
+
+def _may_pass(error: Any) -> bool:
+    """Whether S3 did not answer, was too busy, or failed by its own fault."""
+    from botocore.exceptions import ClientError, ConnectionError, HTTPClientError, IncompleteReadError
+
+    if isinstance(error, ClientError):
+        status: int = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return status == 429 or status >= 500
+    return isinstance(error, ConnectionError | HTTPClientError | IncompleteReadError)
 
 
 def _nanoseconds(moment: datetime) -> int:

@@ -32,7 +32,7 @@ from components.tracking.store import (
     origin_tags,
     tracking_uri,
 )
-from irra.utils.errors import UserError, root_cause, without_password
+from irra.utils.errors import TemporaryError, UserError, root_cause, without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -135,7 +135,8 @@ def explain_failure(action: str, function: Callable[[], T]) -> T:
         reason = (
             f"{root}; check that the server is running" if isinstance(root, OSError) else " ".join(str(error).split())
         )
-        raise UserError(
+        kind = TemporaryError if isinstance(root, OSError) else UserError
+        raise kind(
             f"MLflow at {without_password(tracking_uri())}: {action} failed ({without_password(reason)[:300]})"
         ) from error
 

@@ -15,6 +15,10 @@ class UserError(ValueError):
     """
 
 
+class TemporaryError(UserError):
+    """A failure that may pass by itself, such as a server that does not answer: another attempt is worth its time."""
+
+
 class SharedError(UserError):
     """An error that all processes that work together raise; the message of the first of them is enough."""
 

@@ -29,7 +29,7 @@ from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
 from irra.search.build import index_split
 from irra.search.encoder import Encoder
-from irra.utils.errors import UserError
+from irra.utils.errors import TemporaryError, UserError
 from irra.utils.records import sealed, write_record
 from tests.components.test_tracking import NOWHERE, clean_environment  # noqa: F401
 from tests.imports import ROOT
@@ -487,7 +487,7 @@ def test_a_server_that_is_down_is_the_users_mistake(
     irra: register.Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE.replace("//", "//me:secret@"))
-    with pytest.raises(UserError, match=r"MLflow at http://127\.0\.0\.1:9: .*Connection refused") as caught:
+    with pytest.raises(TemporaryError, match=r"MLflow at http://127\.0\.0\.1:9: .*Connection refused") as caught:
         register.run(irra, outputs(tmp_path), config())
     assert "secret" not in str(caught.value)
 

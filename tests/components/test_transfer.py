@@ -15,7 +15,7 @@ import pytest
 
 from components.s3.client import CHECKSUMS
 from components.s3.transfer import MANIFEST, download, upload
-from irra.utils.errors import UserError
+from irra.utils.errors import TemporaryError, UserError
 from tests.imports import ROOT
 from tests.s3 import BUCKET, SECRET, CutAfter, Refused, Server, read_files, write_files
 
@@ -39,9 +39,10 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "components.s3.transfer", *arguments]
 
 
-def failure(uri: str, folder: Path) -> str:
+def failure(uri: str, folder: Path, kind: type[UserError] = UserError) -> str:
     with pytest.raises(UserError) as error:
         download(uri, folder)
+    assert type(error.value) is kind
     assert SECRET not in str(error.value)
     return str(error.value)
 
@@ -255,6 +256,15 @@ def test_a_refusal_of_s3_is_explained(s3: Server, tmp_path: Path, code: str, mes
     assert failure(URI, tmp_path).startswith(f"{URI}: {message}")
 
 
+@pytest.mark.parametrize("status", ["503 Slow Down", "429 Too Many Requests", "500 Internal Server Error"])
+def test_a_failure_of_s3_itself_may_pass(
+    s3: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    s3.door = lambda method, name: Refused(status, "SlowDown")
+    assert failure(URI, tmp_path, TemporaryError).startswith(URI)
+
+
 def test_a_refused_object_is_named(s3: Server, folder: Path, tmp_path: Path) -> None:
     upload(folder, URI)
     s3.door = lambda method, name: Refused("403 Forbidden", "AccessDenied") if name.endswith("5.jpg") else None
@@ -271,7 +281,7 @@ def test_missing_credentials_are_said(s3: Server, tmp_path: Path, monkeypatch: p
 def test_an_endpoint_that_is_not_there_is_named(s3: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://user:{SECRET}@127.0.0.1:1")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    message = failure(URI, tmp_path)
+    message = failure(URI, tmp_path, TemporaryError)
     assert "http://127.0.0.1:1 cannot be reached" in message
     assert "Connection refused" in message
 

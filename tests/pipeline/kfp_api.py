@@ -29,6 +29,7 @@ from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 from kfp_server_api import models
 
+from tests.pipeline.kfp_catalog import Catalog, uploaded_file
 from tests.pipeline.workflow import Workflow
 
 ROOT = "/apis/v2beta1"
@@ -126,6 +127,7 @@ class KfpApi:
     misbehave: dict[str, Answer] = field(default_factory=dict)
     experiments: list[dict[str, Any]] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
+    catalog: Catalog = field(default_factory=Catalog)
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)  # method, path and query, headers
 
     def answer(self, method: str, path: str, query: Mapping[str, str], body: Any) -> dict[str, Any] | str:
@@ -144,6 +146,8 @@ class KfpApi:
                 return self.create_run(body)
             case "GET", ["runs", run_id]:
                 return self.get_run(run_id)
+            case _, ["pipelines" | "recurringruns", *_]:
+                return self.catalog.answer(self, method, path, query, body)
         raise Refused(404, "Not Found")
 
     def list_experiments(self, query: Mapping[str, str]) -> dict[str, Any]:
@@ -171,7 +175,7 @@ class KfpApi:
             raise Refused(400, "Invalid input error: The run name is empty. Please specify a valid name")
         if body.get("experiment_id") not in [experiment["experiment_id"] for experiment in self.experiments]:
             raise Refused(404, f"ResourceNotFoundError: Experiment {body.get('experiment_id')} not found")
-        pipeline, platform = documents(body.get("pipeline_spec", {}))
+        pipeline, platform = self.catalog.documents_of(body) or documents(body.get("pipeline_spec", {}))
         run = Run(str(uuid.uuid4()), body, pipeline, platform)
         check_parameters(run)
         self.runs.append(run)
@@ -311,6 +315,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.handle_request()
 
+    def do_DELETE(self) -> None:
+        self.handle_request()
+
     def handle_request(self) -> None:
         api, parts = self.server.api, urlsplit(self.path)
         text = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -322,7 +329,8 @@ class Handler(BaseHTTPRequestHandler):
         try:
             self.check_identity()
             query = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
-            status, data = 200, api.answer(self.command, parts.path, query, json.loads(text or "null"))
+            body = uploaded_file(self.headers, text) or json.loads(text or "null")
+            status, data = 200, api.answer(self.command, parts.path, query, body)
         except Refused as error:
             status, data = error.status, {"error": str(error), "code": 3, "message": str(error), "details": []}
             if parts.path.endswith("/log"):

@@ -70,6 +70,8 @@ class KubernetesApi:
     fail: dict[str, list[int]] = field(default_factory=dict)
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     ending: dict[str, Moment] = field(default_factory=dict)
+    nodes: list[dict[str, Any]] = field(default_factory=list)
+    may_list_nodes: bool = True  # by a right of the cluster that no manifest of ours grants
     requests: list[tuple[str, str]] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)  # of the TrainJobs that were created
     now: int = 0
@@ -96,6 +98,8 @@ class KubernetesApi:
 
     def answer(self, method: str, path: str, query: Mapping[str, str], body: Any) -> Any:
         """Answer one request: the routes of the API."""
+        if (method, path) == ("GET", "/api/v1/nodes") and self.may_list_nodes:
+            return {"kind": "NodeList", "apiVersion": "v1", "items": self.nodes}
         resource = resource_of(path)
         if (failures := self.fail.get(f"{method} {resource}")) and (status := failures.pop(0)):
             raise Refused(status, "the test asked for it")

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,23 @@ from tests.pipeline.packages import (
 )
 
 MAX_ARGUMENT, MAX_OBJECT = 128 << 10, 1 << 20  # bytes: of one argument of a process, of an object in Kubernetes
+CHANGES: dict[str, Any] = {
+    "volumes": [{"claim": "datasets", "mount_path": "/data"}],
+    "environment": {"AWS_ENDPOINT_URL": "http://s3"},
+    "image_pull_policy": "Always",
+    "image_pull_secrets": ["registry"],
+    "labels": {"kueue.x-k8s.io/queue-name": "team"},
+    "annotations": {"sidecar.istio.io/inject": "false"},
+    "security_context": {"run_as_user": 1000, "run_as_group": 0, "run_as_non_root": True},
+}
+TRAIN_CHANGES: dict[str, Any] = {
+    "cpu_limit": "16",
+    "node_selector": {"gpu": "a100"},
+    "node_affinity": [
+        {"match_expressions": [{"key": "gpu", "operator": "In", "values": ["a100", "h100"]}]},
+        {"match_expressions": [{"key": "spot", "operator": "DoesNotExist"}], "weight": 10},
+    ],
+}
 SMALL = {"cpu": "2", "memory": "4Gi", "timeout": "2h", "retries": 0}
 
 
@@ -166,15 +184,42 @@ def test_an_attempt_that_fails_at_its_timeout_leaves_time_for_all_retries() -> N
     assert train["backoffMaxDuration"] == f"{60 * minutes}s"
 
 
-def test_cluster_settings_reach_the_tasks() -> None:
-    settings = cluster().model_dump()
-    settings |= {
-        "volumes": [{"claim": "datasets", "mount_path": "/data"}],
-        "environment": {"AWS_ENDPOINT_URL": "http://s3"},
+@cache
+def changed_package() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The package with settings that the shipped ones leave out."""
+    settings = cluster().model_dump() | CHANGES
+    settings["tasks"]["train"] |= TRAIN_CHANGES
+    return compiled(irra_pipeline(tiny(), IMAGE, Cluster.model_validate(settings)))
+
+
+def test_labels_annotations_and_user_reach_every_pod() -> None:
+    for pod in changed_package()[1].values():
+        assert pod["podMetadata"] == {"labels": CHANGES["labels"], "annotations": CHANGES["annotations"]}
+        assert pod["securityContext"] == {"runAsUser": "1000", "runAsGroup": "0", "runAsNonRoot": True}
+
+
+def test_affinity_and_a_higher_limit_reach_their_task_alone() -> None:
+    spec, platform = changed_package()
+    with_affinity = {name: pod["nodeAffinity"] for name, pod in platform.items() if "nodeAffinity" in pod}
+    required, preferred = TRAIN_CHANGES["node_affinity"]
+    assert with_affinity == {
+        "exec-train": [
+            {"matchExpressions": required["match_expressions"]},
+            {"matchExpressions": preferred["match_expressions"], "weight": 10},
+        ]
     }
-    settings |= {"image_pull_policy": "Always", "image_pull_secrets": ["registry"]}
-    settings["tasks"]["train"]["node_selector"] = {"gpu": "a100"}
-    spec, platform = compiled(irra_pipeline(tiny(), IMAGE, Cluster.model_validate(settings)))
+    limits = {name: container["resources"]["cpuLimit"] for name, container in containers(spec).items()}
+    assert (limits["train"], limits["prepare"]) == (16.0, 8.0)
+
+
+def test_trainings_of_an_ablation_start_a_few_at_a_time() -> None:
+    tasks = ablation_package()[0]["root"]["dag"]["tasks"].values()
+    (policy,) = [task["iteratorPolicy"] for task in tasks if "parameterIterator" in task]
+    assert policy == {"parallelismLimit": cluster().parallelism}
+
+
+def test_cluster_settings_reach_the_tasks() -> None:
+    spec, platform = changed_package()
     train = platform["exec-train"]
     assert train["nodeSelector"]["labels"] == {"gpu": "a100"}
     for name, container in containers(spec).items():

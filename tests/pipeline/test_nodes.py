@@ -121,6 +121,29 @@ def test_settings_of_the_pods_reach_the_runtime() -> None:
     assert container["imagePullPolicy"] == "Always"
 
 
+def test_the_pods_get_what_all_pods_get() -> None:
+    affinity = [{"match_expressions": [{"key": "gpu", "operator": "In", "values": ["h100"]}]}]
+    affinity += [{"match_expressions": [{"key": "spot", "operator": "DoesNotExist"}], "weight": 10}]
+    settings = several_nodes(2, node_affinity=affinity).model_dump()
+    settings |= {
+        "labels": {"team": "search"},
+        "annotations": {"sidecar.istio.io/inject": "false"},
+        "security_context": {"run_as_user": 0, "run_as_non_root": False},
+    }
+    found = Cluster.model_validate(settings)
+    template = training_runtime(found)["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
+    assert template["metadata"] == {"labels": settings["labels"], "annotations": settings["annotations"]}
+    assert template["spec"]["containers"][0]["securityContext"] == {"runAsUser": 0, "runAsNonRoot": False}
+    rule = {"key": "gpu", "operator": "In", "values": ["h100"]}
+    assert template["spec"]["affinity"]["nodeAffinity"] == {
+        "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [rule]}]},
+        "preferredDuringSchedulingIgnoredDuringExecution": [
+            {"weight": 10, "preference": {"matchExpressions": [{"key": "spot", "operator": "DoesNotExist"}]}}
+        ],
+    }
+    assert nodes_of(found).labels == {"team": "search"}
+
+
 def test_settings_that_are_not_there_leave_nothing_of_the_shipped_ones() -> None:
     settings = several_nodes(2, tolerations=[], shared_memory=None).model_dump() | {"secrets": []}
     found = pod(Cluster.model_validate(settings))

@@ -12,7 +12,7 @@ pytest.importorskip("kubeflow.trainer", reason="needs the extra kubeflow")
 
 from components import kubeflow_trainer as module
 from components.kubeflow_trainer import TrainJob, connect, train
-from irra.utils.errors import Interrupted, UserError
+from irra.utils.errors import Interrupted, TemporaryError, UserError
 from pipeline.nodes import manifests, nodes_of
 from tests.pipeline.kubernetes_api import CORE, NAMESPACE, TRAINER, KubernetesApi, Moment, Pod, kubernetes_api
 from tests.pipeline.packages import IMAGE, cluster, several_nodes
@@ -44,10 +44,11 @@ def a_job(**nodes: Any) -> TrainJob:
     )
 
 
-def failure(api: KubernetesApi, **nodes: Any) -> str:
+def failure(api: KubernetesApi, kind: type[UserError] = UserError, **nodes: Any) -> str:
     """Train, and return the message of the error."""
     with pytest.raises(UserError) as error:
         train(api.client(), a_job(**nodes))
+    assert type(error.value) is kind
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -125,7 +126,10 @@ def test_a_failed_job_is_named_after_what_its_nodes_said(
     api: KubernetesApi, capsys: pytest.CaptureFixture[str]
 ) -> None:
     api.moments = (Moment(pods=RUNNING), FAILED)
-    assert failure(api) == f"TrainJob {NAME} failed, also after restarts; what its nodes said last is above"
+    assert (
+        failure(api, TemporaryError)
+        == f"TrainJob {NAME} failed, also after restarts; what its nodes said last is above"
+    )
     assert capsys.readouterr().out.endswith("node-1: ...\nnode-1: error: S3 is away\n")
     assert not api.jobs
 
@@ -136,7 +140,7 @@ def test_a_job_that_never_ends_is_removed_when_its_time_is_up(
     clock = iter(range(0, 10**6, 60))
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
     api.moments = (Moment(pods=PENDING),)
-    assert "has not ended within its timeout" in failure(api, timeout=3600)
+    assert "has not ended within its timeout" in failure(api, TemporaryError, timeout=3600)
     assert not api.jobs
 
 
@@ -168,7 +172,7 @@ def test_an_api_that_stays_away_ends_the_attempt(
 ) -> None:
     monkeypatch.setattr(module, "LOST_SECONDS", 0.0)
     api.fail = {"GET trainjobs": [500], "DELETE trainjobs": [500]}
-    assert failure(api) == f"TrainJob {NAME} is lost: the test asked for it"
+    assert failure(api, TemporaryError) == f"TrainJob {NAME} is lost: the test asked for it"
     assert f"may still run: the test asked for it; kubectl delete trainjob {NAME}" in capsys.readouterr().err
 
 
