@@ -168,4 +168,4 @@ audit: setup ## look up known vulnerabilities of the pinned packages (needs PyPI
 	@$(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off --requirement requirements.txt
 
 clean: ## remove the environment and everything that runs made, except MLflow's store
-	rm -rf $(VENV) build data/downloads data/prepared data/prepared.partial.tmp data/tokens data/index data/rankings.parquet model checkpoints .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build data/downloads data/prepared data/prepared.partial.tmp data/tokens data/index data/rankings.parquet data/model-run.json model checkpoints .mypy_cache .ruff_cache .pytest_cache
