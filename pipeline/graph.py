@@ -1,6 +1,6 @@
 """The graph: what each task gets from the others, and the pipelines built from the tasks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,32 +99,21 @@ class Builder:
 
 def irra_pipeline(params: Params, image: str, cluster: Cluster | None = None) -> Pipeline:
     """Build the pipeline from data to champion."""
-    default, build = arguments(params), Builder(image, cluster)
-
-    @dsl.pipeline(name=IRRA, description="Text-to-image person retrieval: data to champion")
-    def irra(
-        prepare: dict = default["prepare"],
-        tokenize: dict = default["tokenize"],
-        train: dict = default["train"],
-        evaluate: dict = default["evaluate"],
-        report: dict = default["report"],
-        index: dict = default["index"],
-        registry: dict = default["registry"],
-        train_checkpoints: str = "",
-    ) -> None:
-        prepared = build.add("prepare", tasks.prepare(config=prepare)).outputs["prepared"]
-        sections = {"tokenize": tokenize, "train": train, "evaluate": evaluate, "report": report}
-        build.data_to_champion({**sections, "index": index, "registry": registry}, train_checkpoints, prepared)
-
-    return irra
+    described = dsl.pipeline(name=IRRA, description="Text-to-image person retrieval: data to champion")
+    return described(_graph(params, Builder(image, cluster), scheduled=False))
 
 
 def scheduled_pipeline(params: Params, image: str, cluster: Cluster | None = None) -> Pipeline:
     """Build the pipeline for a schedule: it reads the data anew each time, and trains if the champion is outdated."""
-    default, build = arguments(params), Builder(image, cluster)
+    described = dsl.pipeline(name=SCHEDULED, description="Text-to-image person retrieval: a champion for new data")
+    return described(_graph(params, Builder(image, cluster), scheduled=True))
 
-    @dsl.pipeline(name=SCHEDULED, description="Text-to-image person retrieval: a new champion for new data")
-    def scheduled(
+
+def _graph(params: Params, build: Builder, scheduled: bool) -> Callable[..., None]:
+    """Return the graph as a function, whose signature tells kfp the parameters of the pipeline."""
+    default = arguments(params)
+
+    def graph(
         prepare: dict = default["prepare"],
         tokenize: dict = default["tokenize"],
         train: dict = default["train"],
@@ -134,15 +123,18 @@ def scheduled_pipeline(params: Params, image: str, cluster: Cluster | None = Non
         registry: dict = default["registry"],
         train_checkpoints: str = "",
     ) -> None:
-        reading = build.add("prepare", tasks.prepare(config=prepare)).set_caching_options(False)
+        reading = build.add("prepare", tasks.prepare(config=prepare))
         prepared = reading.outputs["prepared"]
         compared = {"tokenize": tokenize, "train": train, "registry": registry}
-        outdated = build.add("outdated", tasks.outdated(**compared, prepared=prepared))
         sections = {**compared, "evaluate": evaluate, "report": report, "index": index}
+        if not scheduled:
+            return build.data_to_champion(sections, train_checkpoints, prepared)
+        reading.set_caching_options(False)
+        outdated = build.add("outdated", tasks.outdated(**compared, prepared=prepared))
         with dsl.If(outdated.outputs["Output"] == "yes", name="outdated"):
             build.data_to_champion(sections, train_checkpoints, prepared, new_data=True)
 
-    return scheduled
+    return graph
 
 
 def ablation_pipeline(
