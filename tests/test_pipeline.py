@@ -66,7 +66,7 @@ def test_every_picture_opens(project: Project) -> None:
 
 def test_one_mlflow_run_holds_training_and_evaluation(project: Project) -> None:
     (run,) = mlflow_runs(project)
-    assert run.info.status == "FINISHED"
+    assert (run.info.run_name, run.info.status) == ("sdm+mlm+id, seed 0", "FINISHED")
     params, metrics, tags = run.data.params, run.data.metrics, run.data.tags
     assert params["train.loss_names"] == "sdm+mlm+id"
     assert params["prepare.synthetic.train_ids"] == "12"
@@ -76,6 +76,7 @@ def test_one_mlflow_run_holds_training_and_evaluation(project: Project) -> None:
     assert tags["irra.model_fingerprint"] == model_fingerprint(project.folder / "model")
     (dataset,) = run.inputs.dataset_inputs
     assert dataset.dataset.name == "synthetic"
+    assert json.loads(dataset.dataset.source) == {"uri": str(project.folder / "data/prepared")}
     r1 = json.loads((project.folder / METRICS).read_text())["test"]["R1"]
     assert metrics["final/test/t2i/R1"] == r1
     assert metrics["interval/test/t2i/R1_low"] <= r1 <= metrics["interval/test/t2i/R1_high"]
@@ -84,7 +85,9 @@ def test_one_mlflow_run_holds_training_and_evaluation(project: Project) -> None:
 def test_mlflow_keeps_model_and_pictures(project: Project) -> None:
     (run,) = mlflow_runs(project)
     artifacts = project.folder / "mlartifacts" / run.info.run_id / "artifacts"
-    assert model_fingerprint(artifacts / "model") == model_fingerprint(project.folder / "model")
+    (output,) = run.outputs.model_outputs
+    logged = project.folder / "mlartifacts/models" / output.model_id / "artifacts"
+    assert model_fingerprint(logged / "artifacts/model") == model_fingerprint(project.folder / "model")
     pictures = {str(path.relative_to(artifacts)) for path in artifacts.rglob("*.png")}
     assert {"evaluate/retrieval_best.png", "prepare/contact_sheet.png", "train/losses.png"} <= pictures
     drawn = (project.folder / "reports").rglob("*.png")

@@ -100,8 +100,7 @@ def claim(client: Any, model: "LoggedModel") -> None:
 
 def finish_model(client: Any, model: "LoggedModel", status: str) -> None:
     """Say that a model has got its files, or will not get them."""
-    client.finalize_logged_model(model.model_id, status)
-    if OWNER_TAG in client.get_logged_model(model.model_id).tags:
+    if OWNER_TAG in client.finalize_logged_model(model.model_id, status).tags:
         client.delete_logged_model_tag(model.model_id, OWNER_TAG)
 
 

@@ -112,7 +112,8 @@ class Tracker:
         assert path.exists(), path
         if not (self._lost or self._files_failed):
             try:
-                self._check_server()  # notices a dead server sooner than a long upload would
+                if kind != "model":  # which begins with such a question
+                    self._check_server()  # notices a dead server sooner than a long upload would
                 upload(self._client, str(self.run_id), kind, path, place)
                 return
             except Exception as error:

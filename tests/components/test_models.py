@@ -1,9 +1,11 @@
 """Models by path and by MLflow address, from a real store."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.models import Model
 
 from components import register
 from components.tracking.models import resolve_model
@@ -59,6 +61,19 @@ def test_the_model_of_a_training_is_downloaded(registered: register.Inputs, form
     folder = resolve_model(form.format(run=run_id, model=model_of(run_id).model_id))
     assert model_fingerprint(folder) == model_fingerprint(registered.model)
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "weights.safetensors"]
+
+
+def test_a_version_that_an_earlier_version_of_this_project_registered_is_downloaded(
+    registered: register.Inputs, tmp_path: Path
+) -> None:
+    package, fingerprint = tmp_path / "package", model_fingerprint(registered.model)
+    shutil.copytree(registered.model, package / "artifacts" / "best")  # the name that the folder had
+    flavor = {"artifacts": {"model": {"path": "artifacts/best", "uri": "/gone"}}}
+    Model(flavors={"python_function": flavor}).save(package / "MLmodel")
+    client = MlflowClient(tracking_uri())
+    client.create_registered_model("irra-earlier")
+    client.create_model_version("irra-earlier", str(package), tags={MODEL_FINGERPRINT_TAG: fingerprint})
+    assert model_fingerprint(resolve_model("models:/irra-earlier/1")) == fingerprint
 
 
 def test_the_model_of_a_run_is_downloaded_once(registered: register.Inputs, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def registered(request: pytest.FixtureRequest) -> register.Inputs:
     return inputs
 
 
+@cache
 def champion() -> Any:
     return pyfunc.load_model("models:/irra@champion")
 

@@ -100,7 +100,7 @@ def test_an_attached_run_keeps_its_own_parent(
 
 
 def test_trainings_that_start_at_the_same_time_get_one_parent(ablation: Path) -> None:
-    client, count = connect(tracking_uri()), 4
+    client, count = connect(tracking_uri()), 3
     experiment_of_all, together = experiment_id(client, tracking_uri()), Barrier(count)
 
     def start(_: int) -> str:

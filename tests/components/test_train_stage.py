@@ -19,6 +19,7 @@ import yaml
 from components import evaluate, train
 from components.results import read_results
 from components.tracking.notes import note_run, noted_run
+from components.tracking.spool import read_records
 from components.tracking.tracker import Tracker
 from irra.checkpoint import STATE, StateFolder, TrainState, load_model, model_fingerprint, read_model_metadata
 from irra.config import EvaluateConfig, Params, TokenizeConfig, TrainConfig
@@ -82,6 +83,18 @@ def test_without_a_server_metrics_and_curves_are_on_disk(trained: Path) -> None:
     assert float(rows[-1]["epoch"]) == 2.0
     with (trained / "report" / "validation.csv").open() as file:
         assert [int(row["epoch"]) for row in csv.DictReader(file)] == [1, 2]
+
+
+def test_without_a_server_the_model_is_kept_with_the_metrics_of_its_epoch(trained: Path, config: TrainConfig) -> None:
+    (kept,) = (trained / "mlflow-spool").rglob("*.jsonl")
+    records = read_records(kept)
+    (about,) = [record["model"][1] for record in records if "model" in record]
+    selected = read_model_metadata(trained / "model")["selected"]
+    validated = [record["metric"] for record in records if record.get("metric", [""])[0] == "val/t2i/R1"]
+    assert records[0]["run"]["name"] == f"{config.loss_names}, seed {config.seed}"
+    assert (about["fingerprint"], about["epoch"]) == (model_fingerprint(trained / "model"), selected["best_epoch"])
+    assert about["metrics"]["val/t2i/R1"] == selected["val"]["t2i"]["R1"]
+    assert ["val/t2i/R1", about["metrics"]["val/t2i/R1"], about["time"], about["epoch"]] in validated
 
 
 def test_the_model_is_the_best_epoch_s(trained: Path, store: PreparedStore, tokens: TokenStore) -> None:

@@ -11,6 +11,7 @@ from mlflow import MlflowClient, pyfunc
 
 from components import evaluate, index, register, train
 from components.tracking.models import resolve_model
+from components.tracking.owner import OWNER_TAG
 from components.tracking.registry import CHAMPION
 from irra.checkpoint import model_fingerprint
 from irra.config import Params, RegistryConfig, TrainConfig
@@ -59,6 +60,7 @@ def test_a_model_goes_from_training_to_search(
     run = MlflowClient().get_run(trained["run_id"])
     assert (run.info.run_name, run.info.status) == (f"{short.loss_names}, seed 7", "FINISHED")
     (model,) = mlflow.search_logged_models([run.info.experiment_id], output_format="list")
+    assert (model.status, OWNER_TAG in model.tags) == ("READY", False)
     measured = {metric.key: metric.value for metric in model.metrics}
     assert measured["val/t2i/R1"] == trained["selected"]["val/t2i/R1"]
     assert measured["final/test/t2i/R1"] == results["metrics"]["test"]["t2i"]["R1"]
