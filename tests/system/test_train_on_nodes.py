@@ -18,12 +18,12 @@ pytest.importorskip("kubeflow.trainer", reason="needs the extra kubeflow")
 from kfp import dsl
 
 from components import kubeflow_trainer
+from components.kubeflow import as_parameter
 from irra.checkpoint import model_fingerprint
 from irra.config import TrainConfig
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
 from pipeline import tasks, train_on_nodes
-from pipeline.graph import as_json
 from pipeline.nodes import manifests, nodes_of
 from tests.imports import ROOT
 from tests.pipeline.kubernetes_api import NAMESPACE, KubernetesApi, Moment, Pod, kubernetes_api
@@ -118,7 +118,6 @@ def api(trainer: Trainer, tmp_path: Path, s3: Server, monkeypatch: pytest.Monkey
         monkeypatch.setattr(kubeflow_trainer, "POLL_SECONDS", 0.1)
         monkeypatch.chdir(tmp_path)  # for MLflow's files
         monkeypatch.setenv("IRRA_IMAGE", IMAGE)
-        monkeypatch.setenv("KFP_RUN_ID", "")  # the component sets it
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
         monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
         yield server
@@ -144,20 +143,21 @@ def train(folder: Path, store: PreparedStore, tokens: TokenStore, config: TrainC
     """Call the component as kfp's executor does: on several nodes through a TrainJob, or in this process (0)."""
     model, metrics = dsl.Model(uri=str(folder / "model")), dsl.Metrics(uri=str(folder / "metrics"))
     given = {
-        "config": as_json(config),
+        "config": as_parameter(config),
         "checkpoints": STATES,
         "prepared": dsl.Dataset(uri=str(store.root)),
         "tokens": dsl.Dataset(uri=str(tokens.root)),
         "model": model,
-        "metrics": metrics,
-        "report": dsl.HTML(uri=str(folder / "report")),
+        "training_metrics": metrics,
+        "training_report": dsl.HTML(uri=str(folder / "report")),
     }
-    if num_nodes:
-        settings = several_nodes(num_nodes, accelerator=None, cpu="1")
-        nodes = as_json(nodes_of(settings))
-        train_on_nodes.train.python_func(kfp_run="01234567-89ab-cdef-0123-456789abcdef", nodes=nodes, **given)
-    else:
-        tasks.train.python_func(kfp_run="alone", **given)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KFP_RUN_ID", "01234567-89ab-cdef-0123-456789abcdef" if num_nodes else "alone")
+        if num_nodes:
+            settings = several_nodes(num_nodes, accelerator=None, cpu="1")
+            train_on_nodes.train.python_func(nodes=as_parameter(nodes_of(settings)), **given)
+        else:
+            tasks.train.python_func(**given)
     assert metrics.metadata
     assert "losses" in (folder / "report").read_text()
     return model
@@ -171,7 +171,7 @@ def test_nodes_train_what_one_process_trains(
     model = train(tmp_path / "nodes-model", store, tokens, config, num_nodes)
     assert len(api.bodies) == 1
     assert not api.jobs
-    assert model.metadata["run_id"] != single.metadata["run_id"]
+    assert model.metadata["mlflow_run_id"] != single.metadata["mlflow_run_id"]
     assert model.metadata["model_fingerprint"] == model_fingerprint(Path(model.path))
     if num_nodes == 1:  # several sum in another order
         assert model.metadata["model_fingerprint"] == single.metadata["model_fingerprint"]
