@@ -51,7 +51,7 @@ def run(inputs: Inputs, outputs: Outputs, config: RegistryConfig) -> dict[str, A
         `verdict`, which is "pass" or "fail", and `reason`.
     """
     candidate = read_candidate(inputs.report, config.metric)
-    again = read_evaluated_champion(inputs.champion, config.metric)
+    again = read_evaluated_champion(inputs.champion)
     decision = check_registry(Registry(config.model_name), candidate, config, again)
     result = {"verdict": "pass" if decision.passed else "fail", "reason": decision.reason}
     write_json(outputs.decision, result)
@@ -82,13 +82,13 @@ def on_same_data(champion: Champion | None, again: Candidate | None, candidate: 
     return replace(champion, model=again) if fits and again.data_fingerprint == candidate.data_fingerprint else champion
 
 
-def read_evaluated_champion(report: Path, metric: str) -> Candidate | None:
-    """Read the champion's evaluation, if there is one.
+def read_evaluated_champion(report: Path) -> Candidate | None:
+    """Read the champion's evaluation, if there is one; it may be of a former champion, or on other data.
 
     Raises:
-        UserError: It is not usable, or `metric` is not in it.
+        UserError: It is not usable.
     """
-    return read_candidate(report, metric) if (report / RESULTS).exists() else None
+    return read_measured(report) if (report / RESULTS).exists() else None
 
 
 def decide(candidate: Candidate, champion: Champion | None, config: RegistryConfig) -> Decision:
@@ -118,27 +118,36 @@ def _incomparable(candidate: Candidate, rival: Candidate, metric: str) -> str:
 
 
 def read_candidate(report: Path, metric: str) -> Candidate:
-    """Read from a report which model was evaluated on which data, and its metrics.
+    """Read from a report which model was evaluated on which data, and its metrics, among which `metric` has to be.
 
     Raises:
         UserError: The report is not usable, or `metric` is not in it.
     """
-    results, path = read_results(report), report / RESULTS
+    candidate = read_measured(report)
+    if metric not in candidate.metrics:
+        split = metric.split("/")[0]
+        raise UserError(
+            f"{report / RESULTS}: no {metric}; does the data have no {split} split? "
+            "Set registry.metric to a metric of the test split, or hold out identities with prepare.val_share"
+        )
+    return candidate
+
+
+def read_measured(report: Path) -> Candidate:
+    """Read from a report which model was evaluated on which data, and its metrics.
+
+    Raises:
+        UserError: The report is not usable.
+    """
+    results = read_results(report)
     try:
         metrics = {name: float(value) for name, value in flatten(results["metrics"], "/").items()}
         if any(name.count("/") != 2 for name in metrics):
             raise ValueError("metrics are by split, direction and name")
         model = results["model"]
-        candidate = Candidate(model["fingerprint"], model["data_fingerprint"], model["dataset"], metrics)
+        return Candidate(model["fingerprint"], model["data_fingerprint"], model["dataset"], metrics)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}: not the results of `evaluate` ({error!r}); {EVALUATE_AGAIN}") from None
-    if metric not in metrics:
-        split = metric.split("/")[0]
-        raise UserError(
-            f"{path}: no {metric}; does the data have no {split} split? "
-            "Set registry.metric to a metric of the test split, or hold out identities with prepare.val_share"
-        )
-    return candidate
+        raise UserError(f"{report / RESULTS}: not the results of `evaluate` ({error!r}); {EVALUATE_AGAIN}") from None
 
 
 if __name__ == "__main__":

@@ -196,7 +196,7 @@ def test_the_champion_is_evaluated_on_the_data_of_today(
 ) -> None:
     outputs = champion.Outputs(tmp_path / "champion")
     champion.run(champion.Inputs(store.root, tokens.root), outputs, params.evaluate, config())
-    found = gate.read_evaluated_champion(outputs.report, METRIC)
+    found = gate.read_evaluated_champion(outputs.report)
     assert found is not None
     assert found.model_fingerprint == model_fingerprint(irra.model)
     assert (found.data_fingerprint, set(found.metrics) >= {METRIC}) == (store.fingerprint, True)
@@ -208,7 +208,15 @@ def test_without_a_champion_there_is_no_evaluation_of_one(
     outputs = champion.Outputs(tmp_path / "champion")
     done = champion.run(champion.Inputs(store.root, tokens.root), outputs, params.evaluate, config("irra-nobody-yet"))
     assert done == "irra-nobody-yet has no champion yet"
-    assert gate.read_evaluated_champion(outputs.report, METRIC) is None
+    assert gate.read_evaluated_champion(outputs.report) is None
+
+
+def test_an_old_evaluation_of_the_champion_without_the_metric_stops_nobody(project: Path, tmp_path: Path) -> None:
+    old = {"fingerprint": "e" * 64, "data_fingerprint": "e" * 64, "dataset": "without val"}
+    write_report(tmp_path / "champion", old, {"test": {"t2i": {"R1": 90.0}}})
+    write_report(tmp_path / "report", old | {"fingerprint": "f" * 64}, {"val": {"t2i": {"R1": 30.0}}})
+    inputs = gate.Inputs(tmp_path / "report", tmp_path / "champion")
+    assert gate.run(inputs, gate.Outputs(tmp_path / "decision.json"), config("irra-none"))["verdict"] == "pass"
 
 
 def test_a_champion_registered_by_hand_is_not_compared() -> None:
