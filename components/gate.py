@@ -38,21 +38,25 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether a model may become the champion, and the reason as a sentence."""
+    """Whether a model may become the champion, the reason as a sentence, and the champion that it lost to, if any."""
 
     passed: bool
     reason: str
+    lost_to: Champion | None = None
 
 
 def run(inputs: Inputs, outputs: Outputs, config: RegistryConfig) -> dict[str, Any]:
-    """Decide on a model, without changing anything in MLflow.
+    """Decide on a model. Its runs in MLflow get a note if it loses to the champion; nothing else there changes.
 
     Returns:
         `verdict`, which is "pass" or "fail", and `reason`.
     """
     candidate = read_candidate(inputs.report, config.metric)
     again = read_evaluated_champion(inputs.champion)
-    decision = check_registry(Registry(config.model_name), candidate, config, again)
+    registry = Registry(config.model_name)
+    decision = check_registry(registry, candidate, config, again)
+    if decision.lost_to:
+        registry.note_loss(candidate, decision.lost_to)
     result = {"verdict": "pass" if decision.passed else "fail", "reason": decision.reason}
     write_json(outputs.decision, result)
     print(f"{result['verdict']}: {decision.reason}")
@@ -70,7 +74,9 @@ def check_registry(
     champion = registry.champion()
     if champion and champion.model.model_fingerprint == candidate.model_fingerprint:
         registered = f"version {champion.version} of {config.model_name}"
-        return Decision(False, f"this model is already {registered}; delete that version to register it again")
+        return Decision(
+            False, f"this model is already {registered}; delete that version to register it again", champion
+        )
     return decide(candidate, on_same_data(champion, again, candidate), config)
 
 
@@ -105,7 +111,7 @@ def decide(candidate: Candidate, champion: Champion | None, config: RegistryConf
         return Decision(False, f"{rival} cannot be compared: {difference}; {remedy}")
     best = champion.model.metrics[metric]
     if value <= best:
-        return Decision(False, f"{metric} {value:g} is not better than {best:g} of {rival}")
+        return Decision(False, f"{metric} {value:g} is not better than {best:g} of {rival}", champion)
     return Decision(True, f"{metric} {value:g} is better than {best:g} of {rival}")
 
 

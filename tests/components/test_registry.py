@@ -20,7 +20,7 @@ from mlflow import MlflowClient
 from components import champion, gate, register
 from components.stage import main
 from components.tracking import waiting
-from components.tracking.registry import Candidate, Champion, Registry
+from components.tracking.registry import LOST_TAG, Candidate, Champion, Registry
 from components.tracking.run import open_run
 from components.tracking.store import MODEL_FINGERPRINT_TAG, tracking_uri
 from irra.checkpoint import model_fingerprint, save_model, save_weights
@@ -300,6 +300,19 @@ def test_the_gate_writes_and_prints_its_verdict(
         "fail: val/t2i/R1 10 is below registry.threshold 20",
         "pass: val/t2i/R1 30 reaches 20, and irra-gate has no champion yet",
     ]
+
+
+def test_the_runs_of_a_model_that_loses_name_the_champion(project: Path, tmp_path: Path) -> None:
+    add_champion("irra-winner", candidate(40.0, "winner"))
+    facts = {"data_fingerprint": DATA, "dataset": "toy"}
+    found = []
+    for r1, weights in ((10.0, "too bad"), (30.0, "loser"), (50.0, "better")):
+        with open_run("train") as tracker:
+            tracker.set_tags({MODEL_FINGERPRINT_TAG: weights})
+        write_report(tmp_path, {"fingerprint": weights, **facts}, {"val": {"t2i": {"R1": r1}}})
+        gate.run(gate.Inputs(tmp_path), gate.Outputs(tmp_path / "decision.json"), config("irra-winner"))
+        found.append(MlflowClient(tracking_uri()).get_run(str(tracker.run_id)).data.tags.get(LOST_TAG))
+    assert found == [None, "irra-winner 1", None]
 
 
 def test_a_model_that_is_registered_already_does_not_pass_again(irra: register.Inputs, tmp_path: Path) -> None:
