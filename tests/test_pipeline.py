@@ -84,7 +84,8 @@ def test_one_mlflow_run_holds_training_and_evaluation(project: Project) -> None:
 def test_mlflow_keeps_model_and_pictures(project: Project) -> None:
     (run,) = mlflow_runs(project)
     artifacts = project.folder / "mlartifacts" / run.info.run_id / "artifacts"
-    assert model_fingerprint(artifacts / "model") == model_fingerprint(project.folder / "model")
+    (logged,) = [file.parent for file in (project.folder / "mlartifacts").rglob("weights.safetensors")]
+    assert model_fingerprint(logged) == model_fingerprint(project.folder / "model")
     pictures = {str(path.relative_to(artifacts)) for path in artifacts.rglob("*.png")}
     assert {"evaluate/retrieval_best.png", "prepare/contact_sheet.png", "train/losses.png"} <= pictures
     drawn = (project.folder / "reports").rglob("*.png")
@@ -133,7 +134,7 @@ def test_dvc_shows_plots(project: Project) -> None:
     shown = json.loads(project.run("dvc", "plots", "show", "--json"))
     assert "errors" not in shown
     names = {name for name in shown["data"] if not name.endswith(".png")}
-    assert names == {"loss", "validation", "cmc"}
+    assert names > {"loss", "validation", "cmc"}
 
 
 @pytest.mark.system
