@@ -38,21 +38,25 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether a model may become the champion, and the reason as a sentence."""
+    """Whether a model may become the champion, the reason as a sentence, and the champion that it lost to, if any."""
 
     passed: bool
     reason: str
+    lost_to: Champion | None = None
 
 
 def run(inputs: Inputs, outputs: Outputs, config: RegistryConfig) -> dict[str, Any]:
-    """Decide on a model, without changing anything in MLflow.
+    """Decide on a model. Its runs in MLflow get a note if it loses to the champion; nothing else there changes.
 
     Returns:
         `verdict`, which is "pass" or "fail", and `reason`.
     """
     candidate = read_candidate(inputs.report, config.metric)
-    again = read_evaluated_champion(inputs.champion, config.metric)
-    decision = check_registry(Registry(config.model_name), candidate, config, again)
+    again = read_evaluated_champion(inputs.champion)
+    registry = Registry(config.model_name)
+    decision = check_registry(registry, candidate, config, again)
+    if decision.lost_to:
+        registry.note_loss(candidate, decision.lost_to)
     result = {"verdict": "pass" if decision.passed else "fail", "reason": decision.reason}
     write_json(outputs.decision, result)
     print(f"{result['verdict']}: {decision.reason}")
@@ -70,7 +74,9 @@ def check_registry(
     champion = registry.champion()
     if champion and champion.model.model_fingerprint == candidate.model_fingerprint:
         registered = f"version {champion.version} of {config.model_name}"
-        return Decision(False, f"this model is already {registered}; delete that version to register it again")
+        return Decision(
+            False, f"this model is already {registered}; delete that version to register it again", champion
+        )
     return decide(candidate, on_same_data(champion, again, candidate), config)
 
 
@@ -82,13 +88,13 @@ def on_same_data(champion: Champion | None, again: Candidate | None, candidate: 
     return replace(champion, model=again) if fits and again.data_fingerprint == candidate.data_fingerprint else champion
 
 
-def read_evaluated_champion(report: Path, metric: str) -> Candidate | None:
-    """Read the champion's evaluation, if there is one.
+def read_evaluated_champion(report: Path) -> Candidate | None:
+    """Read the champion's evaluation, if there is one; it may be of a former champion, or on other data.
 
     Raises:
-        UserError: It is not usable, or `metric` is not in it.
+        UserError: It is not usable.
     """
-    return read_candidate(report, metric) if (report / RESULTS).exists() else None
+    return read_measured(report) if (report / RESULTS).exists() else None
 
 
 def decide(candidate: Candidate, champion: Champion | None, config: RegistryConfig) -> Decision:
@@ -105,7 +111,7 @@ def decide(candidate: Candidate, champion: Champion | None, config: RegistryConf
         return Decision(False, f"{rival} cannot be compared: {difference}; {remedy}")
     best = champion.model.metrics[metric]
     if value <= best:
-        return Decision(False, f"{metric} {value:g} is not better than {best:g} of {rival}")
+        return Decision(False, f"{metric} {value:g} is not better than {best:g} of {rival}", champion)
     return Decision(True, f"{metric} {value:g} is better than {best:g} of {rival}")
 
 
@@ -118,27 +124,36 @@ def _incomparable(candidate: Candidate, rival: Candidate, metric: str) -> str:
 
 
 def read_candidate(report: Path, metric: str) -> Candidate:
-    """Read from a report which model was evaluated on which data, and its metrics.
+    """Read from a report which model was evaluated on which data, and its metrics, among which `metric` has to be.
 
     Raises:
         UserError: The report is not usable, or `metric` is not in it.
     """
-    results, path = read_results(report), report / RESULTS
+    candidate = read_measured(report)
+    if metric not in candidate.metrics:
+        split = metric.split("/")[0]
+        raise UserError(
+            f"{report / RESULTS}: no {metric}; does the data have no {split} split? "
+            "Set registry.metric to a metric of the test split, or hold out identities with prepare.val_share"
+        )
+    return candidate
+
+
+def read_measured(report: Path) -> Candidate:
+    """Read from a report which model was evaluated on which data, and its metrics.
+
+    Raises:
+        UserError: The report is not usable.
+    """
+    results = read_results(report)
     try:
         metrics = {name: float(value) for name, value in flatten(results["metrics"], "/").items()}
         if any(name.count("/") != 2 for name in metrics):
             raise ValueError("metrics are by split, direction and name")
         model = results["model"]
-        candidate = Candidate(model["fingerprint"], model["data_fingerprint"], model["dataset"], metrics)
+        return Candidate(model["fingerprint"], model["data_fingerprint"], model["dataset"], metrics)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}: not the results of `evaluate` ({error!r}); {EVALUATE_AGAIN}") from None
-    if metric not in metrics:
-        split = metric.split("/")[0]
-        raise UserError(
-            f"{path}: no {metric}; does the data have no {split} split? "
-            "Set registry.metric to a metric of the test split, or hold out identities with prepare.val_share"
-        )
-    return candidate
+        raise UserError(f"{report / RESULTS}: not the results of `evaluate` ({error!r}); {EVALUATE_AGAIN}") from None
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ class Outdated:
 def run(prepared: Path, tokenize: TokenizeConfig, train: TrainConfig, registry: RegistryConfig) -> Outdated:
     """Compare the prepared data and the parameters of a training with those of the champion, and of earlier trainings.
 
-    A model that was judged on the same data and lost does not get better by training it again.
+    A model that was judged on the same data and did not pass the gate does not get better by training it again.
 
     Raises:
         UserError: MLflow failed, or the data cannot be read.
@@ -34,8 +34,9 @@ def run(prepared: Path, tokenize: TokenizeConfig, train: TrainConfig, registry: 
     settings = {name: value for name, value in train.model_dump().items() if name not in NOT_IN_FINGERPRINT}
     wanted = as_params({"tokenize": tokenize.model_dump(), "train": settings})
     found = compare(models, data, wanted)
-    if found.yes and (run_id := models.find_training(data, wanted, registry.metric)):
-        found = Outdated(False, f"MLflow run {run_id} was trained on these data ({data[:12]}) with these parameters")
+    if found.yes and (run_id := models.find_rejected(data, wanted, registry.metric, registry.threshold)):
+        same = f"was trained on these data ({data[:12]}) with these parameters"
+        found = Outdated(False, f"MLflow run {run_id} {same}, and its model is not good enough for the champion")
     print(f"{'train' if found.yes else 'nothing to do'}: {found.reason}")
     return found
 

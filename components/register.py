@@ -90,7 +90,7 @@ def run(inputs: Inputs, outputs: Outputs, config: RegistryConfig) -> dict[str, A
     candidate = read_candidate(inputs.report, config.metric)
     check_inputs(inputs, candidate)
     registry = Registry(config.model_name)
-    again = read_evaluated_champion(inputs.champion, config.metric)
+    again = read_evaluated_champion(inputs.champion)
     decision = check_registry(registry, candidate, config, again)
     location: dict[str, str] = {}
     if decision.passed:

@@ -53,9 +53,13 @@ def connect(server: Server) -> Client:
 
 
 def version_name(package: Path, image: str) -> str:
-    """Return the tag of the image and a hash of the package, whose parameters and settings may differ at one commit."""
+    """Return the tag of the image and a hash of the package, whose parameters and settings may differ at one commit.
+
+    The hash is that of the content, since kfp writes the comments at the head of the file in another order each time.
+    """
     tag = image.rpartition("@sha256:")[2][:SHORT] if "@" in image else image.rpartition(":")[2]
-    return f"{tag}-{hashlib.sha256(package.read_bytes()).hexdigest()[:8]}"
+    content = json.dumps(read_package(package), sort_keys=True)
+    return f"{tag}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 
 def upload(client: Client, package: Path, version: str, description: str) -> Version:

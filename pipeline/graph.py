@@ -76,21 +76,23 @@ class Builder:
     ) -> None:
         """Add all tasks behind `prepare`: train, evaluate and index one model; register it if it passes the gate.
 
-        With `new_data`, the champion is evaluated on the same data, since the one that it was registered with is past.
+        With `new_data`, the champion is evaluated on the same data, since the one that it was registered with is past;
+        before the training, which would be for nothing if it cannot be.
         """
         splits = {name: sections[name] for name in ("train", "index", "registry")}
-        check = self.add("check", tasks.check(prepared=prepared, **splits))
+        first = [self.add("check", tasks.check(prepared=prepared, **splits))]
         tokenized = self.add("tokenize", tasks.tokenize(config=sections["tokenize"], prepared=prepared))
         data = {"prepared": prepared, "tokens": tokenized.outputs["tokens"]}
-        training = self.train(config=sections["train"], checkpoints=checkpoints, **data).after(check)
+        rival = {}
+        if new_data:
+            judged = {name: sections[name] for name in ("evaluate", "registry")}
+            first.append(self.add("champion", tasks.champion(**judged, **data)))
+            rival = {"champion_results": first[-1].output}
+        training = self.train(config=sections["train"], checkpoints=checkpoints, **data).after(*first)
         model = training.outputs["model"]
         evaluation = {"config": sections["evaluate"], "report": sections["report"]}
         results = self.add("evaluate", tasks.evaluate(**evaluation, **data, model=model)).outputs["results"]
         indexed = self.add("index", tasks.index(config=sections["index"], prepared=prepared, model=model))
-        rival = {}
-        if new_data:
-            judged = {name: sections[name] for name in ("evaluate", "registry")}
-            rival = {"champion_results": self.add("champion", tasks.champion(**judged, **data)).output}
         gate = self.add("gate", tasks.gate(config=sections["registry"], results=results, **rival))
         with dsl.If(gate.outputs["Output"] == "pass", name="passed"):
             made = {"model": model, "results": results, "gallery": indexed.outputs["gallery"]}

@@ -153,6 +153,12 @@ def test_dvc_tracks_what_a_stage_reads_and_writes(stage: Stage) -> None:
 
 
 @each_stage_of_dvc
+def test_dvc_restores_what_a_stage_has_written_before(stage: Stage) -> None:
+    """DVC keeps a stage out of its run cache if an output has no cache, unless that is a metric or a plot."""
+    assert all(isinstance(out, str) for out in graph()[stage.name]["outs"])
+
+
+@each_stage_of_dvc
 def test_a_stage_depends_on_its_own_section_of_the_parameters(stage: Stage) -> None:
     assert graph()[stage.name]["params"] == [stage.section]
     assert graph()[stage.name]["cmd"] == f"python -m {stage.module}"

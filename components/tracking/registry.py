@@ -4,6 +4,7 @@ Training goes on without an MLflow server, but registering is pointless without 
 every request has a time limit.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 METRIC_TAG = "irra.metric/"  # with a value in percent: irra.metric/val/t2i/R1
+LOST_TAG = "irra.lost_to"  # of a run whose model was not better than the champion: `irra 3`
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -184,14 +186,38 @@ class Registry:
         run = existing_run(self.client, version.run_id)
         return dict(run.data.params) if run else {}
 
+    @mlflow_call("noting the decision")
+    def note_loss(self, candidate: Candidate, champion: Champion) -> None:
+        """Note at the runs that trained a model, perhaps several with equal weights, which champion it lost to."""
+        for run in self._runs(MODEL_FINGERPRINT_TAG, candidate.model_fingerprint):
+            self.client.set_tag(run.info.run_id, LOST_TAG, self._address(champion))
+
     @mlflow_call("looking for earlier trainings")
-    def find_training(self, data_fingerprint: str, params: Mapping[str, str], metric: str) -> str | None:
-        """Find a run that was trained and evaluated on these data with these parameters, if there is one."""
-        found = self.client.search_runs(
-            [experiment_id(self.client, tracking_uri())], f"tags.`{DATA_FINGERPRINT_TAG}` = '{data_fingerprint}'"
-        )
-        same = (run for run in found if params.items() <= run.data.params.items())
-        return next((str(run.info.run_id) for run in same if f"final/{metric}" in run.data.metrics), None)
+    def find_rejected(
+        self, data_fingerprint: str, params: Mapping[str, str], metric: str, threshold: float
+    ) -> str | None:
+        """Find a run with these data and parameters whose model would not pass the gate, if there is one.
+
+        A model that was evaluated but never judged does not count: what should have judged it may have failed.
+        """
+        champion, best = self.champion(), -math.inf
+        if champion and champion.model.data_fingerprint == data_fingerprint:
+            best = champion.model.metrics.get(metric, best)
+        for run in self._runs(DATA_FINGERPRINT_TAG, data_fingerprint):
+            value = run.data.metrics.get(f"final/{metric}")
+            if value is None or not params.items() <= run.data.params.items():
+                continue
+            lost = champion is not None and run.data.tags.get(LOST_TAG) == self._address(champion)
+            if lost or value < threshold or value <= best:
+                return str(run.info.run_id)
+        return None
+
+    def _runs(self, tag: str, value: str) -> "list[Run]":
+        experiment = experiment_id(self.client, tracking_uri())
+        return list(self.client.search_runs([experiment], f"tags.`{tag}` = '{value}'"))
+
+    def _address(self, champion: Champion) -> str:
+        return f"{self.model_name} {champion.version}"
 
     @mlflow_call("looking for versions")
     def find_version(self, model_fingerprint: str) -> str | None:

@@ -6,8 +6,9 @@ import pytest
 from mlflow import MlflowClient
 
 from components import outdated
+from components.tracking.registry import Registry
 from components.tracking.run import open_run
-from components.tracking.store import tracking_uri
+from components.tracking.store import MODEL_FINGERPRINT_TAG, tracking_uri
 from components.tracking.tracker import DATA_FINGERPRINT_TAG
 from irra.config import Params, RegistryConfig
 from irra.data.store import PreparedStore
@@ -71,21 +72,43 @@ def test_a_champion_of_other_data_is_outdated(
     assert (found.yes, reason in found.reason) == (True, True)
 
 
-def test_what_was_trained_on_these_data_and_lost_is_not_trained_again(
+def log_training(store: PreparedStore, params: Params, seed: int, weights: str, **metrics: float) -> str:
+    """Log what a training with another seed, and perhaps its evaluation, leave in MLflow; returns the run's id."""
+    train = params.train.model_copy(update={"seed": seed})
+    with open_run("train") as tracker:
+        tracker.set_tags({DATA_FINGERPRINT_TAG: store.fingerprint, MODEL_FINGERPRINT_TAG: weights})
+        tracker.log_params({"tokenize": params.tokenize.model_dump(), "train": train.model_dump()})
+        tracker.log_metrics(metrics, 1)
+    return str(tracker.run_id)
+
+
+def test_what_was_trained_on_these_data_and_is_below_the_threshold_is_not_trained_again(
     store: PreparedStore, params: Params, registry: RegistryConfig
 ) -> None:
-    other = registry.model_copy(update={"model_name": "irra-of-old-data"})
-    add_champion(other.model_name, candidate(50.0, data="e" * 64))
-    lost = params.train.model_copy(update={"seed": 17})
-    for evaluated in (False, True):
-        assert ask(store, params, other, seed=17).yes
-        with open_run("train") as tracker:
-            tracker.set_tags({DATA_FINGERPRINT_TAG: store.fingerprint})
-            tracker.log_params({"tokenize": params.tokenize.model_dump(), "train": lost.model_dump()})
-            if evaluated:
-                tracker.log_metrics({f"final/{other.metric}": 10.0}, 1)
-    assert str(tracker.run_id) in ask(store, params, other, seed=17).reason
+    other = registry.model_copy(update={"model_name": "irra-below", "threshold": 20.0})
+    log_training(store, params, 17, "below")  # not evaluated
+    assert ask(store, params, other, seed=17).yes
+    run_id = log_training(store, params, 17, "below", **{f"final/{other.metric}": 10.0})
+    assert run_id in ask(store, params, other, seed=17).reason
     assert ask(store, params, other, seed=18).yes
+    assert ask(store, params, other.model_copy(update={"threshold": 5.0}), seed=17).yes
+
+
+def test_what_was_trained_on_these_data_is_trained_again_until_it_was_judged(
+    store: PreparedStore, params: Params, registry: RegistryConfig
+) -> None:
+    other, models = registry.model_copy(update={"model_name": "irra-of-old-data"}), Registry("irra-of-old-data")
+    add_champion(other.model_name, candidate(90.0, data="e" * 64))
+    run_id = log_training(store, params, 19, "judged", **{f"final/{other.metric}": 60.0})
+    assert ask(store, params, other, seed=19).yes  # perhaps the gate failed, or nobody asked it
+    champion = models.champion()
+    assert champion is not None
+    models.note_loss(candidate(60.0, "judged", data=store.fingerprint), champion)
+    assert run_id in ask(store, params, other, seed=19).reason
+    add_champion(other.model_name, candidate(50.0, data="f" * 64))
+    assert ask(store, params, other, seed=19).yes
+    add_champion(other.model_name, candidate(60.0, data=store.fingerprint))  # of other parameters, on these data
+    assert run_id in ask(store, params, other, seed=19).reason
 
 
 def test_a_champion_whose_run_is_gone_is_outdated(

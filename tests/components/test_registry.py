@@ -20,7 +20,7 @@ from mlflow import MlflowClient
 from components import champion, gate, register
 from components.stage import main
 from components.tracking import waiting
-from components.tracking.registry import Candidate, Champion, Registry
+from components.tracking.registry import LOST_TAG, Candidate, Champion, Registry
 from components.tracking.run import open_run
 from components.tracking.store import MODEL_FINGERPRINT_TAG, tracking_uri
 from irra.checkpoint import model_fingerprint, save_model, save_weights
@@ -196,7 +196,7 @@ def test_the_champion_is_evaluated_on_the_data_of_today(
 ) -> None:
     outputs = champion.Outputs(tmp_path / "champion")
     champion.run(champion.Inputs(store.root, tokens.root), outputs, params.evaluate, config())
-    found = gate.read_evaluated_champion(outputs.report, METRIC)
+    found = gate.read_evaluated_champion(outputs.report)
     assert found is not None
     assert found.model_fingerprint == model_fingerprint(irra.model)
     assert (found.data_fingerprint, set(found.metrics) >= {METRIC}) == (store.fingerprint, True)
@@ -208,7 +208,15 @@ def test_without_a_champion_there_is_no_evaluation_of_one(
     outputs = champion.Outputs(tmp_path / "champion")
     done = champion.run(champion.Inputs(store.root, tokens.root), outputs, params.evaluate, config("irra-nobody-yet"))
     assert done == "irra-nobody-yet has no champion yet"
-    assert gate.read_evaluated_champion(outputs.report, METRIC) is None
+    assert gate.read_evaluated_champion(outputs.report) is None
+
+
+def test_an_old_evaluation_of_the_champion_without_the_metric_stops_nobody(project: Path, tmp_path: Path) -> None:
+    old = {"fingerprint": "e" * 64, "data_fingerprint": "e" * 64, "dataset": "without val"}
+    write_report(tmp_path / "champion", old, {"test": {"t2i": {"R1": 90.0}}})
+    write_report(tmp_path / "report", old | {"fingerprint": "f" * 64}, {"val": {"t2i": {"R1": 30.0}}})
+    inputs = gate.Inputs(tmp_path / "report", tmp_path / "champion")
+    assert gate.run(inputs, gate.Outputs(tmp_path / "decision.json"), config("irra-none"))["verdict"] == "pass"
 
 
 def test_a_champion_registered_by_hand_is_not_compared() -> None:
@@ -292,6 +300,19 @@ def test_the_gate_writes_and_prints_its_verdict(
         "fail: val/t2i/R1 10 is below registry.threshold 20",
         "pass: val/t2i/R1 30 reaches 20, and irra-gate has no champion yet",
     ]
+
+
+def test_the_runs_of_a_model_that_loses_name_the_champion(project: Path, tmp_path: Path) -> None:
+    add_champion("irra-winner", candidate(40.0, "winner"))
+    facts = {"data_fingerprint": DATA, "dataset": "toy"}
+    found = []
+    for r1, weights in ((10.0, "too bad"), (30.0, "loser"), (50.0, "better")):
+        with open_run("train") as tracker:
+            tracker.set_tags({MODEL_FINGERPRINT_TAG: weights})
+        write_report(tmp_path, {"fingerprint": weights, **facts}, {"val": {"t2i": {"R1": r1}}})
+        gate.run(gate.Inputs(tmp_path), gate.Outputs(tmp_path / "decision.json"), config("irra-winner"))
+        found.append(MlflowClient(tracking_uri()).get_run(str(tracker.run_id)).data.tags.get(LOST_TAG))
+    assert found == [None, "irra-winner 1", None]
 
 
 def test_a_model_that_is_registered_already_does_not_pass_again(irra: register.Inputs, tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_what_no_node_can_hold_is_said_with_what_the_closest_lacks() -> None:
     assert misfits(cluster(), [few, LAPTOP]) == [
         "no node can hold prepare: pool-1 has 4 of 8 cpu",
         "no node can hold train: pool-1 has 4 of 8 cpu, 15.6Gi of 24Gi memory, no nvidia.com/gpu",
-        "no node can hold evaluate: pool-1 has 15.6Gi of 16Gi memory, no nvidia.com/gpu",
+        "no node can hold evaluate, champion: pool-1 has 15.6Gi of 16Gi memory, no nvidia.com/gpu",
         "no node can hold index: pool-1 has 4 of 8 cpu, 15.6Gi of 16Gi memory",
     ]
 

@@ -134,6 +134,14 @@ def test_a_schedule_reads_the_data_anew_and_ends_if_the_champion_is_up_to_date()
     assert len(tasks) == 3
 
 
+def test_a_schedule_trains_only_once_the_champion_could_be_evaluated_on_the_new_data() -> None:
+    graphs = [
+        component["dag"]["tasks"] for component in scheduled_package()[0]["components"].values() if "dag" in component
+    ]
+    (tasks,) = [tasks for tasks in graphs if "train" in tasks]
+    assert {"check", "champion"} <= set(tasks["train"]["dependentTasks"])
+
+
 def test_a_package_of_a_hundred_trainings_stays_within_the_limits_of_kubernetes() -> None:
     seeds = tuple(range(100))
     spec, platform = compiled(ablation_pipeline(tiny(), IMAGE, cluster(), ("sdm+mlm+id",), seeds))
@@ -150,9 +158,11 @@ def test_every_task_runs_in_the_image_and_says_so_to_mlflow() -> None:
 
 def test_only_tasks_that_compute_on_a_gpu_ask_for_one() -> None:
     asking = {
-        name for name, container in containers(irra_package()[0]).items() if "accelerator" in container["resources"]
+        name
+        for name, container in containers(scheduled_package()[0]).items()
+        if "accelerator" in container["resources"]
     }
-    assert asking == {"train", "evaluate"}
+    assert asking == {"train", "evaluate", "champion"}
 
 
 def test_training_gets_shared_memory_and_a_toleration_for_the_gpu() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from kfp import compiler, dsl
 
 from irra.utils.errors import UserError
@@ -100,9 +101,18 @@ def test_users_of_one_server_have_pipelines_of_their_own(package: Path) -> None:
 def test_a_version_is_named_by_commit_and_content(package: Path, tmp_path: Path) -> None:
     name = version_name(package, "localhost:5000/irra:0123456789ab")
     assert name.startswith("0123456789ab-")
-    (other := tmp_path / "other.yaml").write_text(package.read_text() + "\n")
+    (other := tmp_path / "other.yaml").write_text(package.read_text().replace("defaultValue: 3", "defaultValue: 4"))
     assert version_name(other, "localhost:5000/irra:0123456789ab") != name
     assert version_name(package, f"irra@sha256:{'ab' * 32}").startswith("abababababab-")
+
+
+def test_the_order_in_which_kfp_writes_a_package_does_not_matter(package: Path, tmp_path: Path) -> None:
+    first, *others = yaml.safe_load_all(package.read_text())
+    shuffled = dict(reversed(first.items()))
+    (again := tmp_path / "again.yaml").write_text(
+        "# Inputs\n" + yaml.safe_dump_all([shuffled, *others], sort_keys=False)
+    )
+    assert version_name(again, IMAGE) == version_name(package, IMAGE)
 
 
 def test_a_run_of_a_version_refers_to_it(api: KfpApi, client: Client, version: Version) -> None:
