@@ -53,9 +53,13 @@ def connect(server: Server) -> Client:
 
 
 def version_name(package: Path, image: str) -> str:
-    """Return the tag of the image and a hash of the package, whose parameters and settings may differ at one commit."""
+    """Return the tag of the image and a hash of the package, whose parameters and settings may differ at one commit.
+
+    KFP's compiler writes the keys of dictionaries into comments, in another order each time, so these do not count.
+    """
     tag = image.rpartition("@sha256:")[2][:SHORT] if "@" in image else image.rpartition(":")[2]
-    return f"{tag}-{hashlib.sha256(package.read_bytes()).hexdigest()[:8]}"
+    content = json.dumps(read_package(package), sort_keys=True)
+    return f"{tag}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 
 def upload(client: Client, package: Path, version: str, description: str) -> Version:

@@ -100,8 +100,10 @@ def test_users_of_one_server_have_pipelines_of_their_own(package: Path) -> None:
 def test_a_version_is_named_by_commit_and_content(package: Path, tmp_path: Path) -> None:
     name = version_name(package, "localhost:5000/irra:0123456789ab")
     assert name.startswith("0123456789ab-")
-    (other := tmp_path / "other.yaml").write_text(package.read_text() + "\n")
+    (other := tmp_path / "other.yaml").write_text(package.read_text().replace("shows a number", "shows another"))
     assert version_name(other, "localhost:5000/irra:0123456789ab") != name
+    other.write_text("# KFP lists dictionaries in another order each time\n" + package.read_text())
+    assert version_name(other, "localhost:5000/irra:0123456789ab") == name
     assert version_name(package, f"irra@sha256:{'ab' * 32}").startswith("abababababab-")
 
 
