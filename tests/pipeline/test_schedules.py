@@ -289,7 +289,12 @@ def test_a_schedule_uploads_what_it_runs(
     (version,), (schedule,) = api.catalog.versions, api.catalog.recurring_runs
     assert [pipeline["display_name"] for pipeline in api.catalog.pipelines] == ["irra-scheduled"]
     assert schedule["pipeline_version_reference"]["pipeline_version_id"] == version["pipeline_version_id"]
-    assert f"schedule nightly ({schedule['recurring_run_id']}): 0 3 * * *" in capsys.readouterr().out
+    assert f"schedule nightly ({schedule['recurring_run_id']}): 0 3 * * *, in the server's" in capsys.readouterr().out
+
+
+def test_only_the_times_of_a_cron_line_have_a_time_zone() -> None:
+    assert Schedule("nightly", cron="0 3 * * *").times() == "0 3 * * *, in the server's time zone"
+    assert Schedule("often", interval="6h").times() == "every 6h"
 
 
 @pytest.mark.parametrize(
