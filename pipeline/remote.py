@@ -136,4 +136,4 @@ def schedule_(options: argparse.Namespace) -> None:
         service_account=load_cluster(options.cluster).service_account,
         description=chosen.description,
     )
-    print(f"schedule {schedule.name} ({schedule_id}): {options.cron or options.every}, in the server's time zone")
+    print(f"schedule {schedule.name} ({schedule_id}): {schedule.times()}")

@@ -41,6 +41,10 @@ class Schedule:
     cron: str | None = None
     interval: str | None = None
 
+    def times(self) -> str:
+        """Say when runs start."""
+        return f"{self.cron}, in the server's time zone" if self.cron else f"every {self.interval}"
+
     def trigger(self) -> Any:
         """Return how the API says it.
 

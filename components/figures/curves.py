@@ -142,7 +142,8 @@ def cmc_curve(path: Path, curves: Mapping[str, Sequence[float]]) -> None:
         grid = figure.subplots(len(panels), 1, squeeze=False)
         for axes, (direction, lines) in zip(grid[:, 0], panels.items(), strict=True):
             axes.set_ylim(max(0.0, 10.0 * math.floor(lowest / 10.0 - 0.5)), 102.0)
-            axes.set_title(f"{DIRECTIONS[direction].capitalize()}: recall at rank k (%)")
+            title = f"{DIRECTIONS[direction].capitalize()}: recall at rank k (%)"
+            axes.set_title(title, pad=18)  # so that the number at a recall of 100% has room
             _recall_panel(axes, lines)
 
 

@@ -53,7 +53,8 @@ def _show(value: Any) -> str:
 
 def _keys(kind: type[ConfigSection], location: Sequence[Any]) -> list[str]:
     for part in location:
-        inner = section_of(kind.model_fields[str(part)].annotation)
-        assert inner is not None, f"{part} is a section"
-        kind = inner
+        if part in kind.model_fields:  # otherwise it is the key of a mapping, or the place in a list
+            inner = section_of(kind.model_fields[part].annotation)
+            assert inner is not None, f"{part} is a section"
+            kind = inner
     return list(kind.model_fields)

@@ -9,7 +9,7 @@ import yaml
 from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 
-FLOAT = "tag:yaml.org,2002:float"
+BOOL, FLOAT = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:float"
 TOO_LARGE = 2**64  # no number in a parameter file is as large
 MAX_NODES = 10_000  # values and keys of a file; ours have about 150
 SHOWN_CHARACTERS = 40
@@ -17,7 +17,7 @@ PLAIN = range(-2, 15)  # powers of ten for which numbers are written without an 
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads `1e-5` as a number, as DVC and others do; PyYAML follows YAML 1.1, where it is a string.
+    """Reads `1e-5` as a number and `on` as a word, as DVC and others do; PyYAML follows YAML 1.1: a string, and true.
 
     It refuses, as errors of YAML, what PyYAML takes or breaks at: a key that is there twice, aliases that multiply to
     more than MAX_NODES values, and values that are not what they claim to be, such as the date 2001-99-99.
@@ -62,6 +62,11 @@ class _Dumper(yaml.SafeDumper):
         return self.represent_scalar(FLOAT, _number(value))
 
 
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in resolvers if tag != BOOL]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(BOOL, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 for _kind in (_Loader, _Dumper):
     _kind.add_implicit_resolver(FLOAT, re.compile(r"^[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"), list("-+0123456789"))
 _Dumper.add_representer(float, _Dumper.represent_number)

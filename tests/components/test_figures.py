@@ -1,11 +1,13 @@
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
@@ -20,7 +22,7 @@ from components.figures import (
 )
 from components.figures.ablation import ablation_chart
 from components.figures.canvas import FRAME, MARGIN, WIDTH
-from components.figures.plots import FONT_POINTS, spread
+from components.figures.plots import FONT_POINTS, chart, spread
 from components.figures.sheets import RESULT_STEP, RESULT_WIDTH
 from components.figures.style import RIGHT, WHITE, WRONG, save_png
 from components.figures.text import ELLIPSIS, MISSING, load_face
@@ -199,6 +201,22 @@ def test_one_epoch_is_enough_for_curves(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("error")
+def test_the_number_at_a_full_recall_is_below_the_title(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = []
+
+    @contextmanager
+    def kept(path: Path, height: float) -> Iterator[Figure]:
+        with chart(path, height) as figure:
+            figures.append(figure)
+            yield figure
+
+    monkeypatch.setattr("components.figures.curves.chart", kept)
+    cmc_curve(tmp_path / "cmc.png", {"val/t2i": [20.0] + [100.0] * 9})
+    boxes = {text.get_text(): text.get_window_extent() for text in figures[0].findobj(Text)}
+    (title,) = (box for text, box in boxes.items() if "recall" in text)
+    assert boxes["100.0"].y1 < title.y0
+
+
 def test_names_with_mathematics_are_shown_as_they_are(tmp_path: Path) -> None:
     validation_curves(tmp_path / "validation.png", [1, 2], {r"$\frac{R": [1.0, 2.0], "_x^": [1.0, 2.0]}, 2)
     assert opened(tmp_path / "validation.png").size

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from dvc.utils.serialize import parse_yaml
 
 from irra.backbones import read_patch_size
 from irra.config import Params, TokenizeConfig, change, load_params, parse_section
@@ -158,6 +159,7 @@ def test_a_header_ends_where_the_text_of_the_program_begins(tmp_path: Path) -> N
         ("data/raw", "data/raw"),
         ("1e-5", "'1e-5'"),
         ("null", "'null'"),
+        ("on", "'on'"),
         ("a # b: [c", "'a # b: [c'"),
     ],
 )
@@ -358,6 +360,11 @@ def test_numbers_are_read_as_people_write_them(tmp_path: Path, text: str, value:
     lines = preset_text("synthetic").splitlines()
     path.write_text("\n".join(f"  lr: {text}" if line.startswith("  lr: ") else line for line in lines))
     assert load_params(path).train.lr == value
+
+
+def test_words_are_words_as_dvc_writes_and_reads_them() -> None:
+    text = "[on, off, Yes, no, y, true, False]"
+    assert read_yaml(text) == parse_yaml(text, "params.yaml") == ["on", "off", "Yes", "no", "y", True, False]
 
 
 def test_sections_survive_the_way_through_json(params: Params) -> None:

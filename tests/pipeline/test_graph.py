@@ -264,6 +264,8 @@ def test_ablation_compares_after_all_trainings() -> None:
     [
         ({"image_pull_polcy": "Always"}, "did you mean 'image_pull_policy'?"),
         ({"tasks": {"trian": {}}}, "unknown task 'trian'"),
+        ({"tasks": {"evaluate": {**SMALL, "memroy": "8Gi"}}}, "evaluate.memroy: unknown key; did you mean 'memory'?"),
+        ({"volumes": [{"claim": "a", "mount_pth": "/a"}]}, "volumes.0.mount_pth: unknown key; did you mean"),
         ({"default": {"cpu": "two", "memory": "4Gi", "timeout": "2h", "retries": 0}}, "default.cpu"),
         ({"default": {"cpu": "2", "memory": "4Gi", "timeout": "2 hours", "retries": 0}}, "default.timeout"),
         ({"tasks": {"evaluate": {**SMALL, "num_nodes": 2}}}, "evaluate.num_nodes is 2, but only train runs on several"),

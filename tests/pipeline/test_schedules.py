@@ -103,6 +103,8 @@ def test_a_version_is_named_by_commit_and_content(package: Path, tmp_path: Path)
     assert name.startswith("0123456789ab-")
     (other := tmp_path / "other.yaml").write_text(package.read_text().replace("defaultValue: 3", "defaultValue: 4"))
     assert version_name(other, "localhost:5000/irra:0123456789ab") != name
+    other.write_text("# KFP lists dictionaries in another order each time\n" + package.read_text())
+    assert version_name(other, "localhost:5000/irra:0123456789ab") == name
     assert version_name(package, f"irra@sha256:{'ab' * 32}").startswith("abababababab-")
 
 
@@ -297,7 +299,12 @@ def test_a_schedule_uploads_what_it_runs(
     (version,), (schedule,) = api.catalog.versions, api.catalog.recurring_runs
     assert [pipeline["display_name"] for pipeline in api.catalog.pipelines] == ["irra-scheduled"]
     assert schedule["pipeline_version_reference"]["pipeline_version_id"] == version["pipeline_version_id"]
-    assert f"schedule nightly ({schedule['recurring_run_id']}): 0 3 * * *" in capsys.readouterr().out
+    assert f"schedule nightly ({schedule['recurring_run_id']}): 0 3 * * *, in the server's" in capsys.readouterr().out
+
+
+def test_only_the_times_of_a_cron_line_have_a_time_zone() -> None:
+    assert Schedule("nightly", cron="0 3 * * *").times() == "0 3 * * *, in the server's time zone"
+    assert Schedule("often", interval="6h").times() == "every 6h"
 
 
 @pytest.mark.parametrize(
