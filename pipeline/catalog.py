@@ -33,6 +33,7 @@ class Version:
     name: str
     pipeline_id: str
     version_id: str
+    description: str = ""
     is_new: bool = False
 
     @property
@@ -71,8 +72,8 @@ def upload(client: Client, package: Path, version: str, description: str) -> Ver
     info = read_package(package)[0]["pipelineInfo"]
     name = info["name"]
     pipeline_id = _pipeline_id(client, name) or _create(client, name, info.get("description", ""))
-    if known := _version_id(client, pipeline_id, version):
-        return Version(name, version, pipeline_id, known)
+    if known := _version(client, pipeline_id, version):
+        return Version(name, version, pipeline_id, str(known.pipeline_version_id), known.description or "")
     made = client.ask(
         client._upload_api.upload_pipeline_version,
         str(package),
@@ -80,7 +81,7 @@ def upload(client: Client, package: Path, version: str, description: str) -> Ver
         pipelineid=pipeline_id,
         description=description,
     )
-    return Version(name, version, pipeline_id, str(made.pipeline_version_id), is_new=True)
+    return Version(name, version, pipeline_id, str(made.pipeline_version_id), description, is_new=True)
 
 
 def find_version(client: Client, pipeline: str, version: str) -> Version:
@@ -92,17 +93,17 @@ def find_version(client: Client, pipeline: str, version: str) -> Version:
     pipeline_id = _pipeline_id(client, pipeline)
     if pipeline_id is None:
         raise UserError(f"{client.host} has no pipeline {pipeline!r}: upload it first (python -m pipeline upload)")
-    version_id = _version_id(client, pipeline_id, version)
-    if version_id is None:
+    found = _version(client, pipeline_id, version)
+    if found is None:
         latest = client.ask(
             client._pipelines_api.pipeline_service_list_pipeline_versions,
             pipeline_id,
             page_size=5,
             sort_by="created_at desc",
         ).pipeline_versions
-        names = ", ".join(found.display_name for found in latest or []) or "none"
+        names = ", ".join(other.display_name for other in latest or []) or "none"
         raise UserError(f"{client.host} has no version {version!r} of {pipeline}; the latest are: {names}")
-    return Version(pipeline, version, pipeline_id, version_id)
+    return Version(pipeline, version, pipeline_id, str(found.pipeline_version_id), found.description or "")
 
 
 def submit_version(
@@ -111,7 +112,8 @@ def submit_version(
     """Create a run of an uploaded version, with the parameters that it was uploaded with, and print its address."""
     body = kfp_server_api.V2beta1Run(
         experiment_id=client.experiment_id(experiment),
-        display_name=run_name or f"{version.pipeline} {datetime.now():%Y-%m-%d %H:%M:%S}",
+        display_name=run_name or f"{version.pipeline} {version.name} {datetime.now():%Y-%m-%d %H:%M:%S}",
+        description=version.description or None,
         pipeline_version_reference=version.reference,
         runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters={}),
         service_account=service_account,
@@ -153,8 +155,8 @@ def _create(client: Client, name: str, description: str) -> str:
     return str(client.ask(client._pipelines_api.pipeline_service_create_pipeline, pipeline=body).pipeline_id)
 
 
-def _version_id(client: Client, pipeline_id: str, name: str) -> str | None:
+def _version(client: Client, pipeline_id: str, name: str) -> Any:
     found = client.ask(
         client._pipelines_api.pipeline_service_list_pipeline_versions, pipeline_id, filter=same_name(name)
     ).pipeline_versions
-    return str(found[0].pipeline_version_id) if found else None
+    return found[0] if found else None

@@ -111,6 +111,7 @@ def for_cluster(options: argparse.Namespace, params: Params) -> tuple[Chosen, "C
         UserError: The cluster could not run it.
     """
     from pipeline.cluster import check_reachable, load_cluster
+    from pipeline.graph import tasks_in
     from pipeline.misfits import warn_of_misfits
     from pipeline.package import check_committed, check_image, has_registry
 
@@ -124,5 +125,5 @@ def for_cluster(options: argparse.Namespace, params: Params) -> tuple[Chosen, "C
     if not cluster.knows_mlflow():
         lost = "logged metrics and registered models are lost when the pods end"
         warn(f"{options.cluster}: environment has no MLFLOW_TRACKING_URI, so {lost}")
-    warn_of_misfits(cluster)
+    warn_of_misfits(cluster, tasks_in(chosen.pipeline))
     return chosen, cluster

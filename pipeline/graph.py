@@ -167,6 +167,12 @@ def ablation_pipeline(
     return ablation
 
 
+def tasks_in(pipeline: Pipeline) -> list[str]:
+    """Return the names of the tasks that a pipeline has, at any depth."""
+    executors = pipeline.pipeline_spec.deployment_spec["executors"]
+    return [name for name in STAGES if f"exec-{name}" in executors]
+
+
 def compile_pipeline(pipeline: Pipeline, path: Path, values: Mapping[str, Any] | None = None) -> None:
     """Write `pipeline` to `path` as two YAML documents: the graph and its Kubernetes settings."""
     path.parent.mkdir(parents=True, exist_ok=True)

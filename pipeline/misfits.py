@@ -50,17 +50,17 @@ class Node:
     taints: Sequence[Taint] = ()
 
 
-def misfits(cluster: Cluster, nodes: Sequence[Node]) -> list[str]:
-    """Say which tasks no node could hold, even if it were empty, and what the node that comes closest lacks.
+def misfits(cluster: Cluster, nodes: Sequence[Node], tasks: Sequence[str] = TASKS) -> list[str]:
+    """Say which `tasks` no node could hold, even if it were empty, and what the node that comes closest lacks.
 
     Tasks with the same reason share a line. Without any nodes there is nothing to compare, and nothing to say.
     """
     if not nodes:
         return []
-    lacking = {name: _least([_obstacles(cluster.resources_of(name), node) for node in nodes]) for name in TASKS}
+    lacking = {name: _least([_obstacles(cluster.resources_of(name), node) for node in nodes]) for name in tasks}
     reasons = dict.fromkeys(reason for reason in lacking.values() if reason)
     return [
-        f"no node can hold {', '.join(name for name in TASKS if lacking[name] == reason)}: {reason}"
+        f"no node can hold {', '.join(name for name in tasks if lacking[name] == reason)}: {reason}"
         for reason in reasons
     ]
 
@@ -115,8 +115,8 @@ def _tolerates(toleration: Toleration, taint: Taint) -> bool:
     return toleration.operator == "Exists" or (toleration.value or "") == taint.value
 
 
-def warn_of_misfits(cluster: Cluster) -> None:
-    """Print a warning for tasks that no node could hold, if this machine may list the nodes of the cluster.
+def warn_of_misfits(cluster: Cluster, tasks: Sequence[str] = TASKS) -> None:
+    """Print a warning for `tasks` that no node could hold, if this machine may list the nodes of the cluster.
 
     The cluster is that of the current context of the kubeconfig or, in a pod, the pod's own. This takes `SECONDS` at
     most, and whatever goes wrong, no node is found and nothing is said.
@@ -133,7 +133,7 @@ def warn_of_misfits(cluster: Cluster) -> None:
     thread.start()
     thread.join(SECONDS)
     for where, nodes in found:
-        for line in misfits(cluster, nodes):
+        for line in misfits(cluster, nodes, tasks):
             warn(f"{where}: {line}; unless one is added, its pod stays Pending")
 
 

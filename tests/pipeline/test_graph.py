@@ -15,7 +15,7 @@ from components.stages import SECTIONS, STAGES
 from irra.config import PrepareConfig
 from irra.utils.errors import UserError
 from pipeline.cluster import TASKS, Cluster, load_cluster, seconds
-from pipeline.graph import ablation_arguments, ablation_pipeline, irra_pipeline
+from pipeline.graph import ablation_arguments, ablation_pipeline, irra_pipeline, tasks_in
 from pipeline.kfp_quirks import disable_caching
 from tests.imports import ROOT
 from tests.pipeline.packages import (
@@ -286,6 +286,11 @@ def test_wrong_cluster_settings_are_named(tmp_path: Path, changes: dict[str, Any
     with pytest.raises(UserError, match=message.replace("?", r"\?")) as caught:
         load_cluster(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_pipeline_knows_its_tasks() -> None:
+    tasks = ["prepare", "check", "tokenize", "train", "evaluate", "index", "gate", "register"]
+    assert tasks_in(irra_pipeline(tiny(), IMAGE)) == tasks
 
 
 def test_durations_are_seconds() -> None:

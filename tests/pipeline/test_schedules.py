@@ -287,6 +287,8 @@ def test_a_version_is_uploaded_and_run(
     (version,) = api.catalog.versions
     assert f"pipeline irra, version {version['display_name']}: uploaded\n" in capsys.readouterr().out
     assert run(monkeypatch, "submit", *host, "--version", version["display_name"]) == 0
+    assert api.runs[0].body["display_name"].startswith(f"irra {version['display_name']} ")
+    assert api.runs[0].body["description"] == version["description"] != ""
     parameters = api.runs[0].pipeline["root"]["inputDefinitions"]["parameters"]
     assert parameters["train_checkpoints"]["defaultValue"] == "s3://bucket/states"
     assert parameters["train"]["defaultValue"]["num_epoch"] == 2
