@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.server import Server
+    from pipeline.server.client import Server
 
 CLUSTER = Path(__file__).with_name("cluster.yaml")
 CREDENTIALS = (
@@ -39,7 +39,7 @@ def add_server(command: argparse.ArgumentParser) -> None:
 
 def chosen_server(options: argparse.Namespace) -> "Server":
     """Return the server that the options of `add_server` name."""
-    from pipeline.server import Server
+    from pipeline.server.client import Server
 
     return Server(options.host, options.namespace, options.token_file, options.ca_certificate)
 

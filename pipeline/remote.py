@@ -12,8 +12,8 @@ from pipeline.choice import Chosen, add_pipeline_command, for_cluster, name_of, 
 from pipeline.command_line import add_server, chosen_server
 
 if TYPE_CHECKING:
-    from pipeline.catalog import Version
-    from pipeline.server import Client
+    from pipeline.server.catalog import Version
+    from pipeline.server.client import Client
 
 
 def add_commands(commands: Any) -> None:
@@ -44,7 +44,7 @@ def add_commands(commands: Any) -> None:
 def submit_(options: argparse.Namespace) -> None:
     """Check, compile and submit. Nothing is sent until every check has passed."""
     from pipeline.graph import compile_pipeline
-    from pipeline.submit import ALL, submit
+    from pipeline.server.submit import ALL, submit
 
     if options.version:
         return submit_version(options)
@@ -73,10 +73,10 @@ def submit_(options: argparse.Namespace) -> None:
 
 def submit_version(options: argparse.Namespace) -> None:
     """Submit a version that was uploaded, with the parameters and settings that it has."""
-    from pipeline import catalog
     from pipeline.cluster import load_cluster
-    from pipeline.follow import follow
     from pipeline.graph import ABLATION, IRRA
+    from pipeline.server import catalog
+    from pipeline.server.follow import follow
 
     fixed = ("image", "params", "set", "checkpoints", "no_cache", "retrain", "pipeline_root")
     given = [
@@ -103,8 +103,8 @@ def upload_(options: argparse.Namespace) -> None:
 
 
 def _upload(options: argparse.Namespace) -> tuple["Client", "Version", Chosen]:
-    from pipeline import catalog
     from pipeline.graph import compile_pipeline
+    from pipeline.server import catalog
 
     chosen, _ = for_cluster(options, read_params(options))
     with tempfile.TemporaryDirectory() as folder:

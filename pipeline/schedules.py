@@ -14,8 +14,8 @@ from irra.utils.errors import UserError
 from pipeline.command_line import add_command, add_server, chosen_server
 
 if TYPE_CHECKING:  # kfp takes a second, and `--help` should not
-    from pipeline.catalog import Version
-    from pipeline.server import Client
+    from pipeline.server.catalog import Version
+    from pipeline.server.client import Client
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
@@ -166,7 +166,7 @@ def manage(options: argparse.Namespace) -> None:
     Raises:
         UserError: No schedule is named, or it is not there, or several are of that name.
     """
-    from pipeline.server import Client
+    from pipeline.server.client import Client
 
     if (options.action == "list") != (options.name is None):
         raise UserError(f"schedules {options.action} takes {'no' if options.name else 'the'} name of a schedule")
@@ -187,7 +187,7 @@ def manage(options: argparse.Namespace) -> None:
 
 
 def _all(client: "Client") -> list[Any]:
-    from pipeline.catalog import every
+    from pipeline.server.catalog import every
 
     method = client._recurring_run_api.recurring_run_service_list_recurring_runs
     return list(every(client, method, "recurring_runs", namespace=client.get_user_namespace()))

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from irra.utils.errors import UserError
 from pipeline.command_line import add_command, add_server, chosen_server
-from pipeline.task_details import Task, describe, tasks_of
+from pipeline.server.task_details import Task, describe, tasks_of
 
 if TYPE_CHECKING:  # kfp takes a second, and `--help` should not
-    from pipeline.server import Client
+    from pipeline.server.client import Client
 
 
 def add_commands(commands: Any) -> None:
@@ -28,7 +28,7 @@ def add_commands(commands: Any) -> None:
 
 def show_status(options: argparse.Namespace) -> None:
     """Print a table of the tasks, or follow them."""
-    from pipeline.follow import follow
+    from pipeline.server.follow import follow
 
     client, run_id = _client(options), options.run_id.rpartition("/")[2]
     run = client.get_run(run_id)
@@ -79,6 +79,6 @@ def find_task(tasks: list[Task], wanted: str) -> Task:
 
 
 def _client(options: argparse.Namespace) -> "Client":
-    from pipeline.server import Client
+    from pipeline.server.client import Client
 
     return Client(chosen_server(options))

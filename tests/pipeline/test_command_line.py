@@ -238,7 +238,7 @@ def test_submitting_without_a_host_says_how_to_name_one(
 def test_a_failed_run_that_was_waited_for_is_an_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("pipeline.follow.POLL_SECONDS", 0.0)
+    monkeypatch.setattr("pipeline.server.follow.POLL_SECONDS", 0.0)
     with kfp_api(states=("RUNNING", "FAILED"), failing_task="train", logs={"train": "error: no such file\n"}) as api:
         assert run(monkeypatch, "submit", *PARAMS, "--host", api.host, "--image", IMAGE, "--wait") == 2
     assert "error: task train failed: no such file\n" in capsys.readouterr().err

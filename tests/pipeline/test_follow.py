@@ -12,11 +12,11 @@ import kfp_server_api
 import pytest
 
 from irra.utils.errors import UserError
-from pipeline import follow as module
-from pipeline.follow import follow, last_words, own_lines
-from pipeline.server import Client, Server, Submission
+from pipeline.server import follow as module
+from pipeline.server.client import Client, Server, Submission
+from pipeline.server.follow import follow, last_words, own_lines
+from pipeline.server.task_details import Task, describe, tasks_of
 from pipeline.status import find_task
-from pipeline.task_details import Task, describe, tasks_of
 from tests.pipeline.kfp_api import Answer, KfpApi, kfp_api, recorded_log, recording
 from tests.pipeline.workflow import NEVER, Workflow, node_id
 
@@ -337,7 +337,9 @@ def test_a_pod_that_does_not_start_is_told_once(
 ) -> None:
     client, submission = start(api, pipeline(MAIN))
     api.states, api.pending, api.logs = (*["RUNNING"] * 5, "SUCCEEDED"), pending, logs
-    monkeypatch.setattr("pipeline.follow.monotonic", iter(range(0, 100_000, 60)).__next__)  # a minute at every look
+    monkeypatch.setattr(
+        "pipeline.server.follow.monotonic", iter(range(0, 100_000, 60)).__next__
+    )  # a minute at every look
     lines, _ = followed(capsys, client, submission)
     told = [line for line in lines if "has not started" in line]
     assert len(told) == expected

@@ -10,9 +10,9 @@ from kfp import compiler, dsl
 
 from irra.utils.errors import UserError
 from pipeline.__main__ import main
-from pipeline.catalog import Version, find_version, submit_version, upload, version_name
 from pipeline.schedules import Schedule, create, six_fields
-from pipeline.server import Client, Server
+from pipeline.server.catalog import Version, find_version, submit_version, upload, version_name
+from pipeline.server.client import Client, Server
 from tests.imports import ROOT
 from tests.pipeline.kfp_api import KfpApi, kfp_api
 from tests.pipeline.packages import IMAGE

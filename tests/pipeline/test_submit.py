@@ -19,10 +19,10 @@ from kfp import compiler, dsl, kubernetes
 from kfp.dsl.executor_main import executor_main
 
 from irra.utils.errors import UserError
-from pipeline import server as server_module
 from pipeline.package import check_image, has_registry
-from pipeline.server import Client, Server, Submission
-from pipeline.submit import ALL, submit
+from pipeline.server import client as server_module
+from pipeline.server.client import Client, Server, Submission
+from pipeline.server.submit import ALL, submit
 from tests.pipeline.kfp_api import Answer, KfpApi, Refused, Run, check_model, kfp_api
 
 pytestmark = pytest.mark.xdist_group("submit")
@@ -69,7 +69,7 @@ def api() -> Iterator[KfpApi]:
 @pytest.fixture(autouse=True)
 def quick_and_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Poll without waiting, and ignore the environment of the user who runs the tests."""
-    monkeypatch.setattr("pipeline.follow.POLL_SECONDS", 0.0)
+    monkeypatch.setattr("pipeline.server.follow.POLL_SECONDS", 0.0)
     for name in ("TOKEN", "COOKIE", "ENDPOINT", "UI_ENDPOINT"):
         monkeypatch.delenv(f"KF_PIPELINES_{name}", raising=False)
 

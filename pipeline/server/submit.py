@@ -13,10 +13,10 @@ import kfp_server_api
 
 from irra.utils.errors import UserError
 from pipeline.command_line import warn
-from pipeline.follow import follow
 from pipeline.kfp_quirks import disable_caching, separate_cache
 from pipeline.package import read_package, typed_arguments
-from pipeline.server import Client, Server, Submission
+from pipeline.server.client import Client, Server, Submission
+from pipeline.server.follow import follow
 
 # `optional` of a Secret's variables, which cluster.yaml uses, needs a server of 2.15; `dsl.Collected` in graph.py 2.14.
 ALL = "all tasks"  # run again

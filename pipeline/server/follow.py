@@ -10,8 +10,8 @@ from time import monotonic
 from typing import Any
 
 from irra.utils.errors import UserError
-from pipeline.server import Client, NoAnswer, NoRun, Submission
-from pipeline.task_details import Task, describe, memory_limit, pods_are_pending, tasks_of
+from pipeline.server.client import Client, NoAnswer, NoRun, Submission
+from pipeline.server.task_details import Task, describe, memory_limit, pods_are_pending, tasks_of
 
 POLL_SECONDS = 5.0
 LOST_POLLS = 60  # five minutes without an answer

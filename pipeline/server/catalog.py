@@ -18,8 +18,8 @@ import kfp_server_api
 
 from irra.utils.errors import UserError
 from pipeline.package import read_package
-from pipeline.server import Client, Server, Submission
-from pipeline.submit import check_version
+from pipeline.server.client import Client, Server, Submission
+from pipeline.server.submit import check_version
 
 PAGE = 100
 SHORT = 12  # characters of a digest

@@ -1,0 +1,1 @@
+"""A Kubeflow Pipelines server: submit runs and follow them, keep pipelines as versions."""
