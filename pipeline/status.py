@@ -75,7 +75,8 @@ def find_task(tasks: list[Task], wanted: str) -> Task:
     if len(named) == 1:
         return named[0]
     known = ", ".join(task.title for task in named or tasks) or "none yet"
-    raise UserError(f"{wanted} is {len(named) or 'no'} task{'s' * bool(named)} of this run: {known}")
+    what = f"is {len(named)} tasks of this run" if named else "is no task of this run, or has not begun; there are"
+    raise UserError(f"{wanted} {what}: {known}")
 
 
 def _client(options: argparse.Namespace) -> "Client":

@@ -26,6 +26,25 @@ def run_local(project: Project, *options: str) -> Path:
     return project.folder / shown.rpartition("outputs: ")[2].splitlines()[0]
 
 
+SCHEDULED = """
+import sys
+from pathlib import Path
+from irra.config import change, load_params
+from pipeline.graph import NO_IMAGE, arguments, scheduled_pipeline
+from pipeline.local import run_in_subprocesses
+
+params = change(load_params(Path("params.yaml")), sys.argv[1:])
+values = {**arguments(params), "train_checkpoints": ""}
+print("outputs:", run_in_subprocesses(scheduled_pipeline(params, NO_IMAGE), Path("build/runs"), values))
+"""
+
+
+def run_scheduled(project: Project, *changes: str) -> Path:
+    """Run the pipeline of a schedule, which only a cluster repeats, and return the folder of the run."""
+    shown = project.run("python", "-c", SCHEDULED, *changes)
+    return project.folder / shown.rpartition("outputs: ")[2].splitlines()[0]
+
+
 def client(project: Project) -> MlflowClient:
     return MlflowClient(f"sqlite:///{project.folder / 'mlflow.db'}")
 
@@ -114,6 +133,19 @@ def test_of_two_trainings_with_equal_weights_each_has_its_own_evaluation(project
     assert len({run.data.tags["irra.model_fingerprint"] for run in twins}) == 1
     logged = [client(project).get_metric_history(run.info.run_id, "final/test/t2i/R1") for run in twins]
     assert [len(history) for history in logged] == [1, 1]
+
+
+def test_a_schedule_trains_only_if_the_champion_is_outdated_and_compares_on_the_new_data(project: Project) -> None:
+    folders = [
+        run_scheduled(project, "registry.model_name=nightly", *changes)
+        for changes in ((), (), ("prepare.synthetic.seed=9",))
+    ]
+    ran = [{path.name for path in folder.iterdir()} for folder in folders]
+    assert "register" in ran[0]
+    assert ran[1] == {"prepare", "outdated"}
+    assert "with these parameters" in (folders[1] / "outdated" / "champion_comparison").read_text()
+    assert {"champion", "train", "gate"} <= ran[2]
+    assert "of the champion of nightly (version 1)" in (folders[2] / "gate" / "decision").read_text()
 
 
 def test_a_failed_task_fails_the_run_and_shows_its_log(project: Project) -> None:
