@@ -416,12 +416,9 @@ def test_a_task_can_be_named_in_several_ways(wanted: str, expected: str) -> None
     ("wanted", "message"),
     [
         ("train itc", r"train itc is 2 tasks of this run: train \(itc, seed 0\), train \(itc, seed 1\)$"),
-        (
-            "gate",
-            r"gate is no task of this run, or has not begun; there are: prepare, tokenize, train \(itc, seed 0\), .*, compare$",
-        ),
-        ("train 5/4", "train 5/4 is no task of this run: prepare"),
-        (" ", "is no task of this run: prepare"),
+        ("gate", r"gate is no task of this run, or .*: prepare, tokenize, train \(itc, seed 0\), .*, compare$"),
+        ("train 5/4", "train 5/4 is no task of this run, or has not begun; there are: prepare"),
+        (" ", "is no task of this run, or has not begun; there are: prepare"),
     ],
 )
 def test_a_task_that_is_not_there_lists_those_that_are(wanted: str, message: str) -> None:
