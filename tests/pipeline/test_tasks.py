@@ -12,28 +12,32 @@ from irra.data.tokens import TokenStore
 from pipeline import tasks
 from tests.conftest import write_store
 
+pytestmark = pytest.mark.xdist_group("tasks")  # they share a training
 
-@pytest.fixture
+
+@pytest.fixture(scope="module")
 def model(
     store: PreparedStore,
     tokens: TokenStore,
     train_config: TrainConfig,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dsl.Model:
     """Train without an MLflow server, and return the model's artifact."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    tmp_path = tmp_path_factory.mktemp("task")
     config = train_config.model_copy(update={"num_epoch": 1, "warmup_epochs": 0, "loss_names": "itc"})
     made = dsl.Model(uri=str(tmp_path / "model"))
-    tasks.train.python_func(
-        config=as_parameter(config),
-        checkpoints="",
-        prepared=dsl.Dataset(uri=str(store.root)),
-        tokens=dsl.Dataset(uri=str(tokens.root)),
-        model=made,
-        training_metrics=dsl.Metrics(uri=str(tmp_path / "metrics")),
-        training_report=dsl.HTML(uri=str(tmp_path / "report")),
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+        patch.chdir(tmp_path)  # what could not be sent to MLflow is kept there
+        tasks.train.python_func(
+            config=as_parameter(config),
+            checkpoints="",
+            prepared=dsl.Dataset(uri=str(store.root)),
+            tokens=dsl.Dataset(uri=str(tokens.root)),
+            model=made,
+            training_metrics=dsl.Metrics(uri=str(tmp_path / "metrics")),
+            training_report=dsl.HTML(uri=str(tmp_path / "report")),
+        )
     return made
 
 
