@@ -91,10 +91,15 @@ def test_a_model_that_passes_the_gate_becomes_the_champion(project: Project, fir
 
 
 def test_reports_are_self_contained_pages(first_run: Path) -> None:
-    reports = ("prepare/dataset_report", "train/training_report", "evaluate/retrieval_report")
-    for report, picture in zip(reports, ("contact sheet", "losses", "retrieval best"), strict=True):
+    shown = {
+        "prepare/dataset_report": '<div class="people">',
+        "train/training_report": 'alt="losses"',
+        "evaluate/retrieval_report": "Best queries",
+    }
+    for report, part in shown.items():
         page = (first_run / report).read_text()
-        assert f'alt="{picture}" src="data:image/png;base64,' in page
+        assert part in page
+        assert 'src="data:image/' in page
         assert "http" not in page
 
 
