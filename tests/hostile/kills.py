@@ -23,14 +23,15 @@ from typing import IO, NamedTuple
 import psutil
 import yaml
 
-from components.layout import DATASET_RECORD
+from components.layout import DATASET_RECORD, MODEL_RUN
 from irra.utils.files import hash_file
 from tests.hostile.forks import Command, Moment, changes
 from tests.hostile.outcomes import Outcomes
 from tests.presets import preset_text
 from tests.projects import Project, commit, new_project
 
-STORE = ("mlflow.db", "mlartifacts", "temporary", ".git", ".dvc")  # not compared, since ids and times differ
+# not compared, since ids and times differ; and neither is MODEL_RUN
+STORE = ("mlflow.db", "mlartifacts", "temporary", ".git", ".dvc")
 UNCOUNTED = Moment(change=1 << 40)
 REFUSED = " is writing it; wait until it has finished, or end it first"
 DVC_SECONDS = 100.0  # for the last `dvc repro` and its checks
@@ -88,7 +89,7 @@ def tree(folder: Path) -> dict[str, str]:
             folders[:] = [name for name in folders if name not in STORE]
             files = [name for name in files if not name.startswith(STORE)]
         found |= {str(here / name): "/" for name in folders}
-        found |= {str(here / name): hash_file(Path(parent, name)) for name in files}
+        found |= {str(here / name): hash_file(Path(parent, name)) for name in files if here / name != MODEL_RUN}
     return found
 
 

@@ -5,8 +5,10 @@ import shutil
 import stat
 from pathlib import Path
 
+from components.layout import MODEL_RUN
+
 Signature = tuple[int, int, int, int]
-IGNORED = ("mlflow.db", "mlartifacts", "mlflow-spool")  # of MLflow, which notes every attempt
+IGNORED = (str(MODEL_RUN), "mlflow.db", "mlartifacts", "mlflow-spool")  # of MLflow, which notes every attempt
 
 
 class Sandbox:
