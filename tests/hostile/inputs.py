@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from irra.utils.files import partial_folder
 from tests.hostile import bad_data, bad_models, bad_params
 from tests.hostile.case import Case
 from tests.hostile.outcomes import Outcomes
@@ -65,7 +66,9 @@ def problem_with(case: Case, ending: Ending, touched: list[str], answer: str) ->
     """Say what is wrong with how a case ended, after which the files `touched` had changed."""
     if "executed" in touched:
         return "code in it ran"
-    wrong = [path for path in touched if ending.status != 0 or not path.startswith(WRITTEN)]
+    # an error keeps what `prepare` has finished, for its next start
+    allowed = WRITTEN if ending.status == 0 else str(partial_folder(Path("prepared")))
+    wrong = [path for path in touched if not path.startswith(allowed)]
     if wrong:
         return f"exit status {ending.status}, but it changed {', '.join(wrong)}"
     if case.valid and ending.status != 0:
