@@ -40,8 +40,12 @@ def add_pipeline_command(commands: Any, name: str, run: Callable[..., None], wha
     command.add_argument(
         "--checkpoints", default="", metavar="URI", help="where training states go: s3://bucket/folder"
     )
-    command.add_argument("--ablation", action="store_true", help="train all --losses with all --seeds and compare them")
-    add_choice(command)
+    if name == "schedule":  # which trains one model
+        command.set_defaults(ablation=False)
+    else:
+        study = "train all --losses with all --seeds and compare them"
+        command.add_argument("--ablation", action="store_true", help=study)
+        add_choice(command)
     if name != "run-local":
         needed = name != "submit"  # which also takes a version
         command.add_argument("--image", required=needed, help="image for all tasks; its tag must never move")

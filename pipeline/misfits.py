@@ -127,6 +127,7 @@ def warn_of_misfits(cluster: Cluster, tasks: Sequence[str] = TASKS) -> None:
         logging.getLogger().addFilter(_is_from_elsewhere)
         with suppress(Exception, SystemExit):
             found.append(_list_nodes())
+        logging.getLogger().removeFilter(_is_from_elsewhere)
 
     # a thread, since a plugin of the kubeconfig may ask for a login, and a name server may be silent
     thread = threading.Thread(target=ask, daemon=True)

@@ -123,8 +123,6 @@ def schedule_(options: argparse.Namespace) -> None:
     from pipeline.cluster import load_cluster
     from pipeline.schedules import Schedule, create
 
-    if options.ablation:
-        raise UserError("a schedule trains one model: leave out --ablation")
     schedule = Schedule(options.name, options.cron, options.every)
     schedule.trigger()  # before anything is sent
     client, version, chosen = _upload(options)

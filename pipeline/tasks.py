@@ -123,7 +123,7 @@ def evaluate(
     from pathlib import Path
 
     from components import evaluate as stage
-    from components.kubeflow import noted, reporting_folder, rounded, running_stage, section
+    from components.kubeflow import RUN_ID, noted, reporting_folder, rounded, running_stage, section
     from components.report import draw_evaluation, log, write_chapter
     from irra.config import EvaluateConfig, ReportConfig
     from irra.utils.nested import flatten
@@ -136,7 +136,7 @@ def evaluate(
         measured = stage.run(inputs, outputs, section(EvaluateConfig, config))
         drawn = section(ReportConfig, report)
         evaluation = draw_evaluation(found, outputs.rankings, inputs.prepared, drawn, folder)
-        run_id = model.metadata.get("mlflow_run_id")
+        run_id = model.metadata.get(RUN_ID)
         write_chapter(Path(retrieval_report.path), evaluation, run_id)
         log([evaluation], measured["model"]["fingerprint"], run_id)
     training = {name: measured["model"]["train"][name] for name in ("loss_names", "seed")}
@@ -221,7 +221,7 @@ def register(
     from pathlib import Path
 
     from components import register as stage
-    from components.kubeflow import noted, reporting_folder, running_stage, section
+    from components.kubeflow import RUN_ID, noted, reporting_folder, running_stage, section
     from irra.config import RegistryConfig
 
     with running_stage(), reporting_folder() as folder:
@@ -229,8 +229,9 @@ def register(
         rival = Path(champion_results.path) if champion_results else folder / "none"  # only a schedule has one
         inputs = stage.Inputs(Path(model.path), Path(gallery.path), Path(results.path), rival, note)
         done = stage.run(inputs, stage.Outputs(Path(registration.path)), section(RegistryConfig, config))
-    run_id = done.pop("run_id", None)  # a key that Kubeflow's page takes for its own
-    registration.metadata.update({**done, **({"mlflow_run_id": run_id} if run_id else {})})
+    if "run_id" in done:  # a key that Kubeflow's page takes for its own
+        done[RUN_ID] = done.pop("run_id")
+    registration.metadata.update(done)
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

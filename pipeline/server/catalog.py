@@ -18,7 +18,7 @@ import kfp_server_api
 
 from irra.utils.errors import UserError
 from pipeline.package import read_package
-from pipeline.server.client import Client, Server, Submission
+from pipeline.server.client import Client, Server, Submission, same_name
 from pipeline.server.submit import check_version
 
 PAGE = 100
@@ -121,11 +121,6 @@ def submit_version(
     submission = client.create_run(body)
     print(f"run {submission.run_id}: {submission.address}", flush=True)
     return submission
-
-
-def same_name(name: str) -> str:
-    """Return the filter of the API for a name."""
-    return json.dumps({"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]})
 
 
 def every(client: Client, method: Callable[..., Any], field: str, **arguments: Any) -> Iterator[Any]:

@@ -126,10 +126,9 @@ class Client(QuietClient):
     def experiment_id(self, name: str) -> str:
         """Return the id of the experiment `name`, and create it if there is none."""
         namespace = self.get_user_namespace()
-        same_name = {"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]}
         found = self.ask(
             self._experiment_api.experiment_service_list_experiments,
-            filter=json.dumps(same_name),
+            filter=same_name(name),
             namespace=namespace,
         ).experiments
         if found:
@@ -195,6 +194,11 @@ class Client(QuietClient):
         path = f"/apis/v1alpha1/runs/{quote(run_id)}/nodes/{quote(pod)}/log"
         self.ask(client.call_api, path, "GET", auth_settings=["Bearer"], response_type=None, kind="text/plain")
         return str(client.last_response.data)
+
+
+def same_name(name: str) -> str:
+    """Return the filter of the API for a name."""
+    return json.dumps({"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]})
 
 
 def _host(server: Server) -> str:

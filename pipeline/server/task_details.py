@@ -183,7 +183,6 @@ def _losses_and_seed(item: Any) -> tuple[str, ...]:
     """Return losses and seed of a training, from a dictionary or its JSON; nothing if they are not there."""
     try:
         section = json.loads(item) if isinstance(item, str) else item
-        losses = section["losses"] if "losses" in section else section["loss_names"]
-        return str(losses), str(int(section["seed"]))
+        return str(section["loss_names"]), str(int(section["seed"]))
     except (ValueError, TypeError, KeyError):  # submitted by another version: the place must do
         return ()

@@ -169,7 +169,10 @@ def test_a_loops_task_has_its_own_pod() -> None:
 @pytest.mark.parametrize(
     ("trainings", "expected"),
     [
-        ([{"losses": "itc", "seed": 3.0}, {"losses": "sdm+id", "seed": 4.0}], ["itc, seed 3", "sdm+id, seed 4"]),
+        (
+            [{"loss_names": "itc", "seed": "3"}, {"loss_names": "sdm+id", "seed": "4"}],
+            ["itc, seed 3", "sdm+id, seed 4"],
+        ),
         (["{}", '{"loss_names": "sdm", "seed": 1}'], ["1/2", "sdm, seed 1"]),
         (["hello", None], ["1/2", "2/2"]),
         (None, ["1/2", "2/2"]),

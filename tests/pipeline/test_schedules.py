@@ -313,7 +313,6 @@ def test_only_the_times_of_a_cron_line_have_a_time_zone() -> None:
     ("arguments", "message"),
     [
         (["schedule", "0 3 * *", *PARAMS], "has 4 fields"),
-        (["schedule", "0 3 * * *", *PARAMS, "--ablation"], "leave out --ablation"),
         (["schedule", "--every", "soon", *PARAMS], "--every soon: expected"),
         (["submit"], "give --image, or the --version"),
         (["submit", "--version", "v1", "--no-cache", "--set", "train.lr=1"], "leave out --set, --no-cache"),
