@@ -21,6 +21,7 @@ def sdm(
     logit_scale: float,
     image_ids: Tensor | None = None,
     soft_labels: bool = True,
+    epsilon: float = EPSILON,
 ) -> Tensor:
     """Similarity distribution matching: KL(p || q), image-to-text plus text-to-image (IRRA, section 3.3).
 
@@ -33,11 +34,13 @@ def sdm(
         image_ids: (B,), needed for soft labels.
         soft_labels: Whether labels are soft if `image_ids` is given: 1 for the same image, 0.3 for another image of the
             same person.
+        epsilon: Added to q. The larger, the less a pair costs that p matches and q does not. At 0.01, half of this loss
+            is R-ITC (TBPS-CLIP, AAAI 2024).
     """
     logits = logit_scale * F.normalize(text_features, dim=1) @ F.normalize(image_features, dim=1).T
     labels = matching_labels(pids, image_ids if soft_labels else None)
     target = labels / labels.sum(dim=1, keepdim=True)
-    return _kl_to(target, logits) + _kl_to(target, logits.T)
+    return _kl_to(target, logits, epsilon) + _kl_to(target, logits.T, epsilon)
 
 
 def itc(image_features: Tensor, text_features: Tensor, logit_scale: float) -> Tensor:
@@ -48,6 +51,58 @@ def itc(image_features: Tensor, text_features: Tensor, logit_scale: float) -> Te
     logits = logit_scale * F.normalize(text_features, dim=1) @ F.normalize(image_features, dim=1).T
     positives = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, positives) + F.cross_entropy(logits.T, positives)) / 2
+
+
+def nitc(image_features: Tensor, text_features: Tensor, pids: Tensor, logit_scale: float, alpha: float) -> Tensor:
+    """Normalised image-text contrast (N-ITC of TBPS-CLIP, AAAI 2024): cross-entropy to all matches, softened.
+
+    The target of a row is its matches, divided by their number, mixed with `alpha` of the softmax of the row itself,
+    through which no gradient flows. Features are (B, D), of any norm; the result is the mean over both directions.
+    """
+    logits = logit_scale * F.normalize(image_features, dim=1) @ F.normalize(text_features, dim=1).T
+    labels = matching_labels(pids)
+    matches = labels / labels.sum(dim=1, keepdim=True)
+
+    def cross_entropy(logits: Tensor) -> Tensor:
+        target = (1 - alpha) * matches + alpha * logits.detach().softmax(dim=1)
+        return -(target * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
+
+    return (cross_entropy(logits) + cross_entropy(logits.T)) / 2
+
+
+def citc(image_features: Tensor, text_features: Tensor) -> Tensor:
+    """Cyclic image-text consistency (C-ITC of TBPS-CLIP, AAAI 2024; Goel et al., CyCLIP): both spaces look alike.
+
+    Over all pairs a, b of the batch, the mean squared difference of image-image and text-text similarities, and that of
+    the two image-text similarities, each with the weight 0.25. Features are (B, D), of any norm.
+    """
+    image, text = F.normalize(image_features, dim=1), F.normalize(text_features, dim=1)
+    across = image @ text.T
+    within = image @ image.T - text @ text.T
+    return (within.square().mean() + (across - across.T).square().mean()) / 4
+
+
+def tal(image_features: Tensor, text_features: Tensor, pids: Tensor, tau: float, margin: float) -> Tensor:
+    """Triplet alignment (TAL of RDE, CVPR 2024, equation 6): (B,) losses, each sample as image and as text anchor.
+
+    The positive is the mean of the matches, weighted by their softmax at the temperature `tau`, whose weights are
+    constant; the negative is `tau` times the log of the summed exponentials of all others, which bounds the hardest.
+    The released code exponentiates first, which overflows below tau = 0.0113 and gives nan without a negative; here
+    such sums are taken in the log, and an anchor without a negative costs 0. Features are (B, D), of any norm.
+    """
+    similarity = F.normalize(text_features, dim=1) @ F.normalize(image_features, dim=1).T
+    matches = pids[:, None] == pids[None, :]
+    return _triplet(similarity, matches, tau, margin) + _triplet(similarity.T, matches, tau, margin)
+
+
+def _triplet(similarity: Tensor, matches: Tensor, tau: float, margin: float) -> Tensor:
+    """TAL of each row's anchor."""
+    scaled = similarity / tau
+    weights = scaled.masked_fill(~matches, -torch.inf).softmax(dim=1).detach()
+    positive = (weights * similarity).sum(dim=1)
+    alone = matches.all(dim=1)  # no negative: masking every column would make the gradient nan
+    negative = tau * scaled.masked_fill(matches & ~alone[:, None], -torch.inf).logsumexp(dim=1)
+    return (margin - positive + negative).clamp(min=0).masked_fill(alone, 0)
 
 
 def cmpm(image_features: Tensor, text_features: Tensor, pids: Tensor) -> Tensor:
@@ -104,6 +159,6 @@ def matching_labels(pids: Tensor, image_ids: Tensor | None = None) -> Tensor:
     return SAME_PERSON_WEIGHT * (labels - same_image) + same_image
 
 
-def _kl_to(target: Tensor, logits: Tensor) -> Tensor:
+def _kl_to(target: Tensor, logits: Tensor, epsilon: float = EPSILON) -> Tensor:
     log_p = F.log_softmax(logits, dim=1)
-    return (log_p.exp() * (log_p - torch.log(target + EPSILON))).sum(dim=1).mean()
+    return (log_p.exp() * (log_p - torch.log(target + epsilon))).sum(dim=1).mean()
