@@ -116,3 +116,94 @@ def test_sdm_and_itc_do_not_depend_on_the_norm_of_features(
         losses.sdm(image, text, pids, 50.0).item(), rel=1e-3
     )
     assert losses.itc(image, scale * text, 50.0).item() == pytest.approx(losses.itc(image, text, 50.0).item(), rel=1e-3)
+
+
+def slow_tal(similarity: list[list[float]], pids: list[int], tau: float, margin: float) -> list[float]:
+    """TAL of each row, one element at a time, with sums of exponentials in Python's numbers."""
+    found = []
+    for row, pid in zip(similarity, pids, strict=True):
+        positives = [value for value, other in zip(row, pids, strict=True) if other == pid]
+        negatives = [value for value, other in zip(row, pids, strict=True) if other != pid]
+        weights = [math.exp(value / tau) for value in positives]
+        positive = sum(w * value for w, value in zip(weights, positives, strict=True)) / sum(weights)
+        negative = tau * math.log(sum(math.exp(value / tau) for value in negatives))
+        found.append(max(0.0, margin - positive + negative))
+    return found
+
+
+def test_tal_equals_a_slow_loop(features: tuple[Tensor, Tensor, Tensor]) -> None:
+    image, text, pids = features
+    rows = cosine(text, image)
+    both = (slow_tal(matrix.tolist(), pids.tolist(), 0.05, 0.1) for matrix in (rows, rows.T))
+    expected = [text_first + image_first for text_first, image_first in zip(*both, strict=True)]
+    assert losses.tal(image, text, pids, 0.05, 0.1).tolist() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_tal_does_not_overflow_where_exponentials_would() -> None:
+    image, text, pids = torch.eye(3) + 0.5, torch.ones(3, 3), torch.tensor([0, 1, 2])
+    exact = losses.tal(image.double(), text.double(), pids, 1e-4, 0.1)
+    assert losses.tal(image, text, pids, 1e-4, 0.1).tolist() == pytest.approx(exact.tolist(), rel=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_tal_of_one_identity_is_zero_and_so_is_its_gradient(size: int) -> None:
+    image = torch.eye(size, 4, requires_grad=True)
+    losses.tal(image, torch.ones(size, 4), torch.zeros(size, dtype=torch.long), 0.015, 0.1).sum().backward()
+    assert image.grad is not None
+    assert image.grad.tolist() == torch.zeros(size, 4).tolist()
+
+
+def test_tal_pulls_at_constant_weights(features: tuple[Tensor, Tensor, Tensor]) -> None:
+    """The gradient is that of the sum whose positives have the weights that they have now."""
+    image, text, pids = features
+    leaf = image.double().requires_grad_()
+    similarity = F.normalize(text.double(), dim=1) @ F.normalize(leaf, dim=1).T
+    matches = pids[:, None] == pids[None, :]
+    total = torch.tensor(0.0, dtype=torch.float64)
+    for matrix in (similarity, similarity.T):
+        for row, mask in zip(matrix, matches, strict=True):
+            weights = torch.tensor((row[mask] / 0.05).softmax(0).tolist())
+            term = 0.1 - (weights * row[mask]).sum() + 0.05 * torch.logsumexp(row[~mask] / 0.05, 0)
+            total = total + term.clamp(min=0)
+    (expected,) = torch.autograd.grad(total, leaf)
+    (found,) = torch.autograd.grad(losses.tal(leaf, text.double(), pids, 0.05, 0.1).sum(), leaf)
+    assert torch.allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+def test_nitc_equals_a_slow_loop(features: tuple[Tensor, Tensor, Tensor], alpha: float) -> None:
+    image, text, pids = features
+    logits, total = 5.0 * cosine(image, text), 0.0
+    for matrix in (logits, logits.T):
+        for row, pid in zip(matrix.double().tolist(), pids.tolist(), strict=True):
+            norm, matches = sum(map(math.exp, row)), int((pids == pid).sum())
+            for value, other in zip(row, pids.tolist(), strict=True):
+                p = math.exp(value) / norm
+                total -= ((1 - alpha) * (other == pid) / matches + alpha * p) * math.log(p) / 12
+    assert losses.nitc(image, text, pids, 5.0, alpha).item() == pytest.approx(total, rel=1e-4)
+
+
+def test_no_gradient_flows_through_the_soft_part_of_nitc(features: tuple[Tensor, Tensor, Tensor]) -> None:
+    image, text, pids = features
+    leaf = image.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(losses.nitc(leaf, text, pids, 5.0, 1.0), leaf)
+    assert gradient.abs().max().item() == pytest.approx(0.0, abs=1e-6)  # a softmax that is its own target
+
+
+def test_citc_equals_a_slow_loop(features: tuple[Tensor, Tensor, Tensor]) -> None:
+    image, text, _ = features
+    ii, tt, it = cosine(image, image).tolist(), cosine(text, text).tolist(), cosine(image, text).tolist()
+    pairs = [(a, b) for a in range(6) for b in range(6)]
+    total = sum((ii[a][b] - tt[a][b]) ** 2 + (it[a][b] - it[b][a]) ** 2 for a, b in pairs)
+    assert losses.citc(image, text).item() == pytest.approx(total / 36 / 4, rel=1e-4)
+
+
+def test_a_larger_epsilon_softens_what_sdm_asks_of_pairs_that_do_not_match(
+    features: tuple[Tensor, Tensor, Tensor],
+) -> None:
+    image, text, pids = features
+    p = (5.0 * cosine(text, image)).double()
+    matching = (pids[:, None] == pids[None, :]).double()
+    q = matching / matching.sum(1, keepdim=True)
+    expected = sum(float((m.softmax(1) * (m.log_softmax(1) - torch.log(q + 1e-2))).sum(1).mean()) for m in (p, p.T))
+    assert losses.sdm(image, text, pids, 5.0, epsilon=1e-2).item() == pytest.approx(expected, rel=1e-4)
