@@ -95,14 +95,34 @@ def tal(image_features: Tensor, text_features: Tensor, pids: Tensor, tau: float,
     return _triplet(similarity, matches, tau, margin) + _triplet(similarity.T, matches, tau, margin)
 
 
+def trl(image_features: Tensor, text_features: Tensor, pids: Tensor, tau: float, margin: float) -> Tensor:
+    """Triplet ranking (TRL of RDE's released code): as `tal`, with the hardest negative alone, which counts 0 or more.
+
+    Features are (B, D), of any norm; the result is (B,).
+    """
+    similarity = F.normalize(text_features, dim=1) @ F.normalize(image_features, dim=1).T
+    matches = pids[:, None] == pids[None, :]
+
+    def term(similarity: Tensor) -> Tensor:
+        hardest = similarity.masked_fill(matches, 0).max(dim=1).values
+        return (margin - _soft_positive(similarity, matches, tau) + hardest).clamp(min=0)
+
+    return term(similarity) + term(similarity.T)
+
+
 def _triplet(similarity: Tensor, matches: Tensor, tau: float, margin: float) -> Tensor:
     """TAL of each row's anchor."""
     scaled = similarity / tau
-    weights = scaled.masked_fill(~matches, -torch.inf).softmax(dim=1).detach()
-    positive = (weights * similarity).sum(dim=1)
     alone = matches.all(dim=1)  # no negative: masking every column would make the gradient nan
     negative = tau * scaled.masked_fill(matches & ~alone[:, None], -torch.inf).logsumexp(dim=1)
+    positive = _soft_positive(similarity, matches, tau)
     return (margin - positive + negative).clamp(min=0).masked_fill(alone, 0)
+
+
+def _soft_positive(similarity: Tensor, matches: Tensor, tau: float) -> Tensor:
+    """(B,) mean similarity of each row's matches, by weights through which no gradient flows."""
+    weights = (similarity / tau).masked_fill(~matches, -torch.inf).softmax(dim=1).detach()
+    return (weights * similarity).sum(dim=1)
 
 
 def cmpm(image_features: Tensor, text_features: Tensor, pids: Tensor) -> Tensor:
@@ -142,6 +162,10 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "sdm": sdm,
     "itc": itc,
     "cmpm": cmpm,
+    "tal": tal,
+    "trl": trl,
+    "nitc": nitc,
+    "citc": citc,
     "id": id_loss,
     "mlm": mlm,
 }
