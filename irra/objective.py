@@ -97,6 +97,11 @@ def objective(
     return Objective({name: values[name] for name in names} | {"total": total_loss}, others)
 
 
+def varying(config: TrainConfig, done: float) -> dict[str, float]:
+    """The parameters of losses that change during training, after `done` epochs: N-ITC's alpha rises in the first."""
+    return {"nitc_alpha": config.nitc_alpha * min(1.0, done)}
+
+
 def pair_losses(model: nn.Module, batch: dict[str, Tensor], config: TrainConfig, world: World = ALONE) -> list[Tensor]:
     """The losses (B,) of the single pairs of a batch, by the first loss that has such: of each kind of features."""
     _, together, _ = _outputs(model, batch, config, world)
@@ -111,8 +116,11 @@ def _outputs(
     """The outputs for this process's samples, those with the features of all, and which of the batch its own are."""
     total = len(batch["pids"])
     rows = world.rows(total)
-    outputs = model(_model_inputs(batch, "mlm" in config.losses, config.mask_global_text))
-    own: Outputs = outputs.first(rows.stop - rows.start)
+    inputs = _model_inputs(batch, "mlm" in config.losses, config.mask_global_text)
+    if world.size > 1:
+        places = torch.arange(len(inputs["images"]), device=batch["pids"].device)
+        inputs["real"] = places < rows.stop - rows.start
+    own: Outputs = model(inputs).first(rows.stop - rows.start)
     return own, own.with_features(lambda features: world.gather(features, total)), rows
 
 

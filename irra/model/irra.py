@@ -164,7 +164,8 @@ class IRRA(nn.Module):
         Args:
             batch: `images` (B, 3, H, W) and `caption_ids` (B, L); for masked language modelling also `mlm_ids` and
                 `mlm_labels` (B, L), rows of full length, with `mlm_positions` and `mlm_slots` as `place_chosen` finds
-                them. Without `caption_ids`, one pass of the text encoder over `mlm_ids` serves both branches.
+                them. Without `caption_ids`, one pass of the text encoder over `mlm_ids` serves both branches. `real`
+                (B,) bool says which samples are none that only fill a batch; without it, all are.
         """
         size = self.micro_batch or len(batch["images"])
         names = [name for name in ("images", "caption_ids", "mlm_ids", "mlm_positions") if name in batch]
@@ -174,18 +175,20 @@ class IRRA(nn.Module):
             encode = partial(checkpoint, self._features, use_reentrant=False)
         encoded = [encode(dict(zip(names, part, strict=True))) for part in parts]
         features = Features(*(_joined(values) for values in zip(*encoded, strict=True)))  # type: ignore[arg-type]
-        return Outputs(self, features, self._select(features), batch)
+        return Outputs(self, features, self._select(features, batch.get("real")), batch)
 
-    def _select(self, features: Features) -> tuple[Tensor, Tensor] | None:
+    def _select(self, features: Features, real: Tensor | None) -> tuple[Tensor, Tensor] | None:
         """The features (B, E) of the selected tokens of images and texts; of the whole batch, for its statistics."""
         if self.token_selection is None:
             return None
         assert features.patches is not None
         assert features.words is not None
         assert features.kept is not None
-        every = features.patches.new_ones(features.patches.shape[:2], dtype=torch.bool)
-        images = self.token_selection.image(features.patches, every)
-        return _wide(images), _wide(self.token_selection.text(features.words, features.kept))
+        patches, words = features.patches.new_ones(features.patches.shape[:2], dtype=torch.bool), features.kept
+        if real is not None:
+            patches, words = patches & real[:, None], words & real[:, None]
+        images = self.token_selection.image(features.patches, patches)
+        return _wide(images), _wide(self.token_selection.text(features.words, words))
 
     def compile_encoders(self, backend: str = "inductor") -> None:
         """Compile what `forward` runs but the heads, as one graph; encoders called on their own stay as they are."""

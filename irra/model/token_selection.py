@@ -73,13 +73,14 @@ class SelectionHead(nn.Module):
             assert mean is not None
             assert var is not None
         else:
-            mean, var = self._statistics(x.float(), kept)
+            x = x.to(torch.promote_types(like, torch.float32))
+            mean, var = self._statistics(x, kept)
         normalised: Tensor = (x - mean) * (var + norm.eps).rsqrt() * norm.weight + norm.bias
         return normalised.to(like)
 
     def _statistics(self, x: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance (H,) of the rows of `x` (B, k, H) that are kept, of all processes; also in the averages."""
-        norm, share = self.norm, kept[:, :, None].float()
+        norm, share = self.norm, kept[:, :, None].to(x.dtype)
         sums = torch.cat([share.sum().view(1), (x * share).sum(dim=(0, 1))])
         sums = self.total(sums)
         rows = sums[0].detach().clamp(min=1)
@@ -104,7 +105,12 @@ class TokenSelection(nn.Module):
         self.image = SelectionHead(width, by_batch)
         self.text = SelectionHead(width, by_batch)
 
+    def share_statistics(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Let both heads take the statistics of a batch that processes share, whose sums `total` gives."""
+        self.image.total = self.text.total = total
+
 
 def joint(feature: Tensor, selected: Tensor) -> Tensor:
     """One embedding (B, D + E) of both features, whose cosine similarities are the means of theirs."""
-    return torch.cat([F.normalize(part, dim=1) for part in (feature, selected)], dim=1) * 0.5**0.5
+    embedding: Tensor = torch.cat([F.normalize(part, dim=1) for part in (feature, selected)], dim=1) * 0.5**0.5
+    return embedding

@@ -20,6 +20,7 @@ from tests.models import architecture, small_model
 MODELS = {
     "plain": {},
     "overlapping patches": {"stride_size": 11},
+    "selected tokens": {"token_selection": 0.3},
     "no heads, erf GELU": {
         "num_classes": None,
         "cmt_depth": None,

@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from irra.model import IRRA, ModelSpec, build_model
+from irra.model.token_selection import SelectionHead, select_patches, select_words
 from irra.objective import compute_losses
 
 PIDS = torch.tensor([1, 0, 1, 2, 3, 2])
@@ -118,3 +120,112 @@ def test_similarities_are_the_means_of_both_features_as_in_the_released_evaluati
     model = released_model().eval()
     found = model.encode_text(rows(CAPTIONS["long"])[:1]) @ model.encode_image(images(134, 12)).T
     assert found[0, :6].tolist() == pytest.approx(SIMILARITIES, abs=1e-5)
+
+
+@torch.no_grad()
+def test_each_part_of_the_embedding_has_unit_length_before_it_is_divided() -> None:
+    model = released_model().eval()
+    for embedding in (model.encode_text(rows(CAPTIONS["short"])), model.encode_image(images())):
+        lengths = [part.norm(dim=1) for part in embedding.split(list(model.embedding_parts), dim=1)]
+        assert torch.allclose(torch.stack(lengths), torch.tensor(0.5**0.5))
+
+
+def slow_head(head: SelectionHead, tokens: Tensor, kept: Tensor) -> Tensor:
+    """One token at a time, with the batch norm as an affine map."""
+    features = []
+    for row, mask in zip(tokens, kept, strict=True):
+        outputs = []
+        for token in row[mask]:
+            unit = token / token.norm()
+            hidden = head.hidden(unit) / (1 + head.norm.eps) ** 0.5 * head.norm.weight + head.norm.bias
+            outputs.append(head.output(hidden.clamp(min=0)) + head.linear(unit))
+        features.append(torch.stack(outputs).amax(dim=0) if outputs else torch.zeros(head.linear.out_features))
+    return torch.stack(features)
+
+
+def head_and_tokens(by_batch: bool) -> tuple[SelectionHead, Tensor, Tensor]:
+    torch.manual_seed(0)
+    head, tokens = SelectionHead(8, by_batch), torch.randn(4, 5, 8)
+    torch.nn.init.normal_(head.norm.weight)
+    torch.nn.init.normal_(head.norm.bias)
+    kept = torch.arange(5) < torch.tensor([[5], [2], [1], [0]])  # also a caption with one word, and one with none
+    return head, tokens, kept
+
+
+def test_a_head_equals_a_slow_loop() -> None:
+    head, tokens, kept = head_and_tokens(by_batch=False)
+    assert torch.allclose(head(tokens, kept), slow_head(head, tokens, kept), atol=1e-6)
+
+
+def test_statistics_of_a_batch_are_those_of_the_words_alone() -> None:
+    head, tokens, kept = head_and_tokens(by_batch=True)
+    plain = torch.nn.BatchNorm1d(8)
+    plain.load_state_dict(head.norm.state_dict())
+    expected = plain(head.hidden(F.normalize(tokens[kept], dim=-1)))
+    normalised = head._normalised(head.hidden(F.normalize(tokens, dim=-1)), kept)[kept]
+    assert torch.allclose(normalised, expected, atol=1e-6)
+    for name, value in plain.state_dict().items():
+        assert torch.allclose(head.norm.state_dict()[name], value), name
+
+
+def test_frozen_statistics_stay_as_they_were() -> None:
+    head, tokens, kept = head_and_tokens(by_batch=False)
+    head(tokens, kept)
+    assert head.norm.running_mean.tolist() == [0.0] * 8  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("norm", ["frozen", "batch"])
+def test_padding_changes_nothing(norm: str) -> None:
+    """A batch with longer rows has the same losses, gradients and averages."""
+    results = []
+    for length in (16, 9):
+        model, batch = released_model(norm), batch_of("short")
+        ids = rows([words for words in CAPTIONS["short"] if len(words) <= 7], length)
+        batch = {name: value[: len(ids)] for name, value in batch.items()} | {"caption_ids": ids}
+        compute_losses(model, batch, "tal")["total"].backward()  # type: ignore[no-untyped-call]
+        assert model.token_selection is not None
+        text = model.token_selection.text
+        results.append([text.hidden.weight.grad, text.norm.running_mean, model.clip.visual.conv1.weight.grad])
+    for one, other in zip(*results, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_captions_of_one_word_and_of_none_train() -> None:
+    model, batch = released_model("batch"), batch_of("short")
+    batch["caption_ids"] = rows([[5], [], [7, 8], [9], [], [3, 4, 5]])
+    compute_losses(model, batch, "tal")["total"].backward()  # type: ignore[no-untyped-call]
+    assert all(value.grad.isfinite().all() for value in model.parameters() if value.grad is not None)
+    assert model.eval().encode_text(rows([[]]))[0, 32:].tolist() == [0.0] * 64
+
+
+def test_only_words_are_selected_by_attention() -> None:
+    attention = torch.tensor([[0.5, 0.1, 0.0, 0.3, 0.1, 0.0], [0.2, 0.3, 0.5, 0.0, 0.0, 0.0]])
+    chosen, kept = select_words(attention, torch.tensor([[4], [2]]), 3)
+    assert chosen[0].tolist() == [3, 1, 2]
+    assert chosen[1, 0].item() == 1
+    assert kept.tolist() == [[True, True, True], [True, False, False]]
+
+
+def test_the_share_of_the_patches_is_that_of_the_released_code() -> None:
+    assert select_patches(torch.rand(2, 193), 0.3).shape == (2, 57)
+
+
+def test_a_word_piece_with_the_id_of_padding_is_a_word() -> None:
+    ids = rows([[5, 0, 7]])
+    _, kept = select_words(torch.full((1, 16), 0.1), ids.argmax(dim=1, keepdim=True), 4)
+    assert kept.sum().item() == 3
+
+
+@torch.no_grad()
+def test_masked_words_do_not_change_how_tokens_are_selected() -> None:
+    """With all tokens at hand, as MLM needs them, the features are those of the selected tokens alone."""
+    model = released_model().eval()
+    ids = rows(CAPTIONS["long"])
+    for one, other in (
+        (model._image(images()), model._image(images(), all_tokens=True)),
+        (model._text(ids), model._text(ids, all_tokens=True)),
+    ):
+        assert one.selected is not None
+        assert other.selected is not None
+        assert torch.allclose(one.feature, other.feature, atol=1e-5)
+        assert torch.allclose(one.selected[one.kept], other.selected[one.kept], atol=1e-5)
