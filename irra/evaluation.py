@@ -82,7 +82,7 @@ def encode_split(
 def _room(model: IRRA, count: int) -> Tensor:
     """Zeros for `count` features, with the type of the weights and on their device."""
     weight = model.clip.text_projection
-    return weight.new_zeros(count, weight.shape[1])
+    return weight.new_zeros(count, model.embedding_width)
 
 
 def _encode(
