@@ -28,7 +28,7 @@ OPTIONAL: dict[str, tuple[type, str]] = {
     "captions_bt": (str, 'sentences or ""'),
 }
 HINTS = {
-    "split": "; it says train, val or test. Take the annotation file that has it, or have one for each split, named so"
+    "split": "; it says train, val or test. Take the annotation file that has it, or one for each split, as train.json"
 }
 
 

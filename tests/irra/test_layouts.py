@@ -169,7 +169,7 @@ def test_captions_by_path_may_be_split_by_file(tmp_path: Path) -> None:
         ({"annotations.json": {"a.jpg": "a man", "b.jpg": []}}, 'entry "b.jpg": captions must be a list of at least'),
         ({"annotations.json": {"a.jpg": "a man", "b.jpg": 3}}, 'entry "b.jpg": captions must be sentences, found 3'),
         ({"annotations.json": {"/data/a.jpg": "a man"}}, 'entry "/data/a.jpg": path must stay inside imgs/'),
-        ({"annotations.json": MALS}, "entry 0: key 'split' is missing; .* or have one for each split, named so"),
+        ({"annotations.json": MALS}, "entry 0: key 'split' is missing; .* or one for each split, as train.json"),
         ({"train.json": [{**MALS[0], "caption": 3}]}, "entry 0: caption must be a list of at least one sentence"),
         ({"train.json": [MALS[0], {**MALS[1], "image_id": 3}]}, 'entry 0: image_id must be .* found "c_g_a_0_0"'),
         ({"train.json": [MALS[0], {"image_id": "x"}]}, "entry 1: key 'caption' is missing"),
