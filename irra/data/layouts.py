@@ -23,6 +23,7 @@ MAX_PID = 2**31 - 1
 SHOWN_PROBLEMS = 5
 LOOKED_AT = 100  # images that tell where all of them lie
 FOLDER_OF_PERSON = re.compile(r"(.*Part\d+/\d+)/[^/]+")  # in SYNTH-PEDES: the group is one person's folder
+HALF_PAIR = re.compile("[\ud800-\udfff]")
 OPTIONAL: dict[str, tuple[type, str]] = {
     "wrong_captions": (bool, "true or false"),
     "captions_bt": (str, 'sentences or ""'),
@@ -315,7 +316,7 @@ def _is_text(value: str) -> bool:
     Control characters alone do not count, since the tokenizer removes them.
     """
     readable = any(character.isprintable() and not character.isspace() for character in value)
-    return readable and not any("\ud800" <= character <= "\udfff" for character in value)
+    return readable and not HALF_PAIR.search(value)
 
 
 def _show(value: Any) -> str:
