@@ -91,9 +91,9 @@ def build_trainer(
         UserError: Data, parameters, weights and saved state do not fit together.
     """
     with world.first_before_others():
+        check_selection(store, config)
         data = TrainingData(store, tokens, config, world)
         tokens.verify()  # the store looks at each shard when it first reads it
-        check_selection(store, config)
         device = choose_device(config.device)
         torch.manual_seed(config.seed)
         model = build_model(model_spec(store, tokens, config), weights)

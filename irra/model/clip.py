@@ -14,6 +14,8 @@ from irra.model.token_selection import select_patches, select_words
 from irra.model.weights import load_strictly, read_foreign
 from irra.utils.errors import UserError
 
+KEPT_POSITIONS, STRETCH = 20, 4  # in LongCLIP's extension of the text encoder's positions
+
 
 def create_clip(
     architecture: dict[str, Any],
@@ -32,14 +34,14 @@ def create_clip(
         weights: A file with pretrained weights of this architecture; None for random weights.
 
     Raises:
-        UserError: The weights do not fit the architecture.
+        UserError: The weights do not fit the architecture, or its positions cannot be extended to `text_length`.
     """
     clip = CLIP(**architecture)
     if weights is not None:
         load_weights(clip, weights)
     del clip.logit_scale  # the temperature is a constant here, not a weight
     adapt_image_size(clip.visual, image_size, stride)
-    clip.positional_embedding = nn.Parameter(clip.positional_embedding.detach()[:text_length].clone())
+    clip.positional_embedding = nn.Parameter(extend_positions(clip.positional_embedding.detach(), text_length))
     return clip
 
 
@@ -174,6 +176,31 @@ def resize_positions(embedding: Tensor, old: tuple[int, int], new: tuple[int, in
     grid = embedding[1:].T.reshape(1, -1, *old)
     grid = F.interpolate(grid, size=new, mode="bilinear", align_corners=False)
     return torch.cat([embedding[:1], grid.flatten(2)[0].T])
+
+
+def extend_positions(embedding: Tensor, length: int) -> Tensor:
+    """The first `length` of the text encoder's positions (L, D), or of more if `length` exceeds L.
+
+    As in LongCLIP (Zhang et al., ECCV 2024), the first 20 stay, since most captions are short and these alone are well
+    trained; each of the others becomes four on the straight line to the next one, and the last ones go on along the
+    line before them. So CLIP's 77 positions become up to 248.
+
+    Raises:
+        UserError: `length` is more than that.
+    """
+    if length <= len(embedding):
+        return embedding[:length].clone()
+    longest = len(embedding) + (STRETCH - 1) * max(0, len(embedding) - KEPT_POSITIONS)
+    if length > longest:
+        raise UserError(
+            f"tokenize.text_length: {length} tokens are more than the {longest} to which this backbone's "
+            f"{len(embedding)} positions can be extended"
+        )
+    kept, stretched = embedding[:KEPT_POSITIONS], embedding[KEPT_POSITIONS:]
+    steps = torch.cat([stretched[1:] - stretched[:-1], embedding[-1:] - embedding[-2:-1]])
+    parts = torch.arange(STRETCH, dtype=embedding.dtype, device=embedding.device)[:, None] / STRETCH
+    between = stretched[:, None] + parts * steps[:, None]
+    return torch.cat([kept, between.flatten(0, 1)])[:length]
 
 
 def image_tokens(visual: Any, images: Tensor, recompute: bool = False) -> Tensor:
