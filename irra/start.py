@@ -125,7 +125,7 @@ def _check_backbone(start: Start, backbone: str, path: Path) -> None:
     try:
         check_fit(_without_lengths(own), _without_lengths(theirs), path)
     except UserError as error:
-        raise UserError(f"{error}; it has not the backbone {backbone}, which train.backbone names") from None
+        raise UserError(f"train.backbone is {backbone}, but {error}") from None
     _check_what_weights_do_not_show(start, backbone, architecture, path)
 
 
@@ -140,7 +140,7 @@ def _check_what_weights_do_not_show(start: Start, backbone: str, architecture: d
             f"set train.backbone: {other}"
         )
     if _attention_heads(theirs or _usual_heads(architecture)) != _attention_heads(architecture):
-        raise UserError(f"{path} divides attention into other heads than {backbone}, which train.backbone names")
+        raise UserError(f"train.backbone is {backbone}, but {path} divides attention into other heads")
 
 
 def _attention_heads(architecture: dict[str, Any]) -> tuple[int, int]:

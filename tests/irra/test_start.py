@@ -139,9 +139,9 @@ def test_a_model_folder_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("backbone", "message"),
     [
-        ("irra-small", r"model: weights do not fit .* it has not the backbone irra-small, which train\.backbone names"),
+        ("irra-small", r"train\.backbone is irra-small, but .*/model: weights do not fit"),
         ("quick", r"was trained without QuickGELU, unlike quick; set train\.backbone: quick"),
-        ("heads", r"divides attention into other heads than heads, which train\.backbone names"),
+        ("heads", r"train\.backbone is heads, but .*/model divides attention into other heads"),
     ],
 )
 def test_a_model_folder_of_another_backbone_is_refused(
