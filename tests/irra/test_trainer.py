@@ -21,6 +21,7 @@ from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
 from irra.evaluation import encode_split, image_to_text, text_to_image
 from irra.objective import compute_losses
+from irra.optim import learning_rates, temperature
 from irra.trainer import NonFiniteLoss, Trainer
 from irra.utils.errors import Interrupted, UserError
 from tests.models import small_model
@@ -74,6 +75,98 @@ def test_stopped_by_a_signal_and_started_again_equals_never_stopped(
     resumed, state = train(store, tokens, config, tmp_path / "cut")
     assert_equal(weights(whole), weights(resumed))
     assert state == expected
+
+
+VARIED = {
+    **{"schedule_unit": "step", "temperature_start": 0.2, "freeze_patches": True, "decay_vectors": False},
+    **{"text_dropout": 0.1, "txt_aug": "rde", "mask_global_text": False, "img_transforms": "tbps-clip"},
+}
+
+
+def test_a_training_that_varies_in_every_step_resumes_as_if_never_stopped(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
+) -> None:
+    config = config.model_copy(update=VARIED)
+    whole, expected = train(store, tokens, config, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(store, tokens, config, tmp_path / "cut", Meets(8))
+    resumed, state = train(store, tokens, config, tmp_path / "cut")
+    assert_equal(weights(whole), weights(resumed))
+    assert state == expected
+
+
+def test_a_schedule_by_step_is_set_before_each_and_logged_for_the_last_of_a_window(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
+) -> None:
+    changes = {"schedule_unit": "step", "temperature_start": 0.2, "log_period": 2, "loss_names": "itc"}
+    config = config.model_copy(update=changes)
+
+    class Observed(Trainer):
+        seen: list[tuple[float, float]] = []  # noqa: RUF012
+
+        def step(self, batch: dict[str, Tensor]) -> None:
+            self.seen.append((self.optimizer.param_groups[0]["lr"], 1.0 / self.model.logit_scale))
+            super().step(batch)
+
+    trainer = make_trainer(store, tokens, config, tmp_path, kind=Observed)
+    state = trainer.fit(Quiet())
+    done = [step / 6 for step in range(18)]
+    expected = [(learning_rates(config, x)["default"], temperature(config, x)) for x in done]
+    assert trainer.seen == [pytest.approx(pair) for pair in expected]
+    assert len(set(expected)) == 18
+    logged = [(row["lr/default"], row["temperature"]) for row in state.history]
+    assert logged == expected[1::2]
+
+
+def test_frozen_patches_keep_their_weights(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
+) -> None:
+    trainer = make_trainer(store, tokens, config.model_copy(update={"freeze_patches": True}), tmp_path)
+    before = weights(trainer)
+    trainer.step(next(trainer.rest_of_epoch()))
+    kept = {name for name, value in weights(trainer).items() if torch.equal(value, before[name])}
+    assert kept == {"clip.visual.conv1.weight"}
+
+
+def text_gradients(trainer: Trainer, caption_ids: Tensor) -> list[Tensor]:
+    """Text features with dropout of fixed random numbers, and their gradients."""
+    torch.manual_seed(3)
+    batch = {"images": torch.zeros(len(caption_ids), 3, 64, 32), "caption_ids": caption_ids}
+    features = trainer.model.train()(batch).text_features
+    clip = trainer.model.clip
+    return [features, *torch.autograd.grad(features[:, ::2].square().sum(), list(clip.transformer.parameters()))]
+
+
+def test_dropout_is_the_same_where_blocks_are_computed_again(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
+) -> None:
+    trainer = make_trainer(store, tokens, config.model_copy(update={"text_dropout": 0.3}), tmp_path)
+    ids = next(trainer.data.batches(1, 0, CPU))["caption_ids"]
+    expected = text_gradients(trainer, ids)
+    trainer.model.recompute = True
+    for found, right in zip(text_gradients(trainer, ids), expected, strict=True):
+        torch.testing.assert_close(found, right)
+    trainer.model.text_dropout = 0.0
+    assert not torch.allclose(text_gradients(trainer, ids)[0], expected[0], atol=1e-3)
+
+
+def test_dropout_is_the_same_in_both_passes_of_a_part(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"text_dropout": 0.3, "micro_batch": 3}
+    trainer = make_trainer(store, tokens, config.model_copy(update=changes), tmp_path)
+    ids = next(trainer.data.batches(1, 0, CPU))["caption_ids"]
+    found = text_gradients(trainer, ids)
+    monkeypatch.setattr("irra.model.irra.checkpoint", lambda encode, part, use_reentrant: encode(part))
+    for one, right in zip(found, text_gradients(trainer, ids), strict=True):
+        torch.testing.assert_close(one, right)
+
+
+def test_nothing_is_dropped_in_a_validation(store: PreparedStore, tokens: TokenStore) -> None:
+    model, ids = small_model().eval(), torch.from_numpy(tokens.caption_ids[:4].astype(np.int64))
+    expected = model.encode_text(ids)
+    model.text_dropout = 0.5
+    assert torch.equal(model.encode_text(ids), expected)
 
 
 class StopsInValidation(Trainer):
