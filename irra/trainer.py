@@ -61,7 +61,8 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self.state = self.load()
         self.model.micro_batch, self.model.recompute = config.micro_batch, config.recompute
-        self.model.text_dropout = config.text_dropout
+        for block in self.model.clip.transformer.resblocks:
+            block.attn.dropout = config.text_dropout
         if self.is_compiled():
             self.model.compile_encoders()
         self.parallel = self.world.parallel(self.model)

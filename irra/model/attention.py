@@ -15,21 +15,15 @@ from irra.model.modules import Transformer
 
 
 def attend(
-    attention: nn.MultiheadAttention,
-    query: Tensor,
-    memory: Tensor,
-    causal: bool = False,
-    mask: Tensor | None = None,
-    dropout: float = 0.0,
+    attention: nn.MultiheadAttention, query: Tensor, memory: Tensor, causal: bool = False, mask: Tensor | None = None
 ) -> Tensor:
     """Attention (B, N, D) of `query` (B, N, D) over `memory` (B, M, D), with the weights of torch's module.
 
     Args:
-        attention: The weights.
+        attention: The weights, and in training the share of attention weights that is dropped.
         query, memory: The same object in self-attention.
         causal: Whether position n attends to memory up to n only.
         mask: (B, 1, N, M) bool, what may be attended to.
-        dropout: The share of the attention weights that is dropped, by the device's random numbers.
     """
     weight, bias = attention.in_proj_weight, attention.in_proj_bias
     width, heads = attention.embed_dim, attention.num_heads
@@ -40,29 +34,22 @@ def attend(
         q = F.linear(query, weights[0], biases[0])
         k, v = F.linear(memory, weights[1], biases[1]).chunk(2, dim=-1)
     q, k, v = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
+    dropout = attention.dropout if attention.training else 0.0
     attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
     output: Tensor = attention.out_proj(attended.transpose(1, 2).flatten(2))
     return output
 
 
-def run_blocks(
-    transformer: Transformer, x: Tensor, causal: bool = False, recompute: bool = False, dropout: float = 0.0
-) -> Tensor:
+def run_blocks(transformer: Transformer, x: Tensor, causal: bool = False, recompute: bool = False) -> Tensor:
     """Run all residual blocks of `transformer` on `x` (B, N, D).
 
-    With `recompute`, the backward pass computes each block again instead of keeping what it computed. `dropout` is that
-    of the attention weights.
+    With `recompute`, the backward pass computes each block again instead of keeping what it computed.
     """
-    return _run(transformer.resblocks, x, causal, recompute, dropout)
+    return _run(transformer.resblocks, x, causal, recompute)
 
 
 def run_blocks_at(
-    transformer: Transformer,
-    x: Tensor,
-    positions: Tensor,
-    causal: bool = False,
-    recompute: bool = False,
-    dropout: float = 0.0,
+    transformer: Transformer, x: Tensor, positions: Tensor, causal: bool = False, recompute: bool = False
 ) -> Tensor:
     """Run all residual blocks on `x` (B, N, D), and return the (B, M, D) outputs at `positions` (B, M).
 
@@ -70,26 +57,27 @@ def run_blocks_at(
     """
     blocks: list[Any] = list(transformer.resblocks)
     *first, last = blocks
-    x = _run(first, x, causal, recompute, dropout)
+    x = _run(first, x, causal, recompute)
     index = positions[:, :, None].expand(-1, -1, x.shape[2])
     normed = last.ln_1(x)
     seen = torch.arange(x.shape[1], device=x.device) <= positions[:, None, :, None] if causal else None
-    x = x.gather(1, index) + last.ls_1(attend(last.attn, normed.gather(1, index), normed, mask=seen, dropout=dropout))
+    x = x.gather(1, index) + last.ls_1(attend(last.attn, normed.gather(1, index), normed, mask=seen))
     output: Tensor = x + last.ls_2(last.mlp(last.ln_2(x)))
     return output
 
 
-def _run(blocks: Iterable[Any], x: Tensor, causal: bool, recompute: bool, dropout: float) -> Tensor:
+def _run(blocks: Iterable[Any], x: Tensor, causal: bool, recompute: bool) -> Tensor:
     for block in blocks:
         if recompute and torch.is_grad_enabled():
-            x = checkpoint(_block, block, x, causal, dropout, use_reentrant=False, preserve_rng_state=dropout > 0.0)
+            drops = block.attn.dropout > 0.0  # and must drop the same again
+            x = checkpoint(_block, block, x, causal, use_reentrant=False, preserve_rng_state=drops)
         else:
-            x = _block(block, x, causal, dropout)
+            x = _block(block, x, causal)
     return x
 
 
-def _block(block: Any, x: Tensor, causal: bool, dropout: float) -> Tensor:
+def _block(block: Any, x: Tensor, causal: bool) -> Tensor:
     normed = block.ln_1(x)
-    x = x + block.ls_1(attend(block.attn, normed, normed, causal, dropout=dropout))
+    x = x + block.ls_1(attend(block.attn, normed, normed, causal))
     output: Tensor = x + block.ls_2(block.mlp(block.ln_2(x)))
     return output

@@ -187,23 +187,20 @@ def image_feature(visual: Any, images: Tensor, recompute: bool = False) -> Tenso
     return _project_image(visual, run_blocks_at(visual.transformer, x, first, recompute=recompute))[:, 0]
 
 
-def text_tokens(clip: Any, caption_ids: Tensor, recompute: bool = False, dropout: float = 0.0) -> Tensor:
+def text_tokens(clip: Any, caption_ids: Tensor, recompute: bool = False) -> Tensor:
     """(B, L) token ids to (B, L, D); final layer norm and projection act on every token.
 
     The encoder is causal, so trimming `caption_ids` to the longest caption does not change the remaining features.
-    `dropout` is that of the attention weights.
     """
-    x = _embed_text(clip, caption_ids)
-    x = run_blocks(clip.transformer, x, causal=True, recompute=recompute, dropout=dropout)
+    x = run_blocks(clip.transformer, _embed_text(clip, caption_ids), causal=True, recompute=recompute)
     return _project_text(clip, x)
 
 
-def text_feature(clip: Any, caption_ids: Tensor, recompute: bool = False, dropout: float = 0.0) -> Tensor:
+def text_feature(clip: Any, caption_ids: Tensor, recompute: bool = False) -> Tensor:
     """(B, L) token ids to the end token's (B, D), as in `text_tokens`."""
     x = _embed_text(clip, caption_ids)
     ends = end_positions(caption_ids)[:, None]
-    x = run_blocks_at(clip.transformer, x, ends, causal=True, recompute=recompute, dropout=dropout)
-    return _project_text(clip, x)[:, 0]
+    return _project_text(clip, run_blocks_at(clip.transformer, x, ends, causal=True, recompute=recompute))[:, 0]
 
 
 def end_positions(caption_ids: Tensor) -> Tensor:

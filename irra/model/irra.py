@@ -91,7 +91,6 @@ class IRRA(nn.Module):
         micro_batch: Samples that `forward` encodes at once, so that memory does not grow with the batch (GradCache, Gao
             et al., 2021: features without graph, then each part once more with it); None for all.
         recompute: Whether the backward pass computes each residual block again instead of keeping its activations.
-        text_dropout: Share of the text encoder's attention weights that is dropped in training.
     """
 
     mlm_class_of: Tensor | None
@@ -102,7 +101,6 @@ class IRRA(nn.Module):
         self.logit_scale = 1.0 / spec.temperature
         self.micro_batch: int | None = None
         self.recompute = False
-        self.text_dropout = 0.0
         self.clip = clip
         width = clip.text_projection.shape[1]
         # saved weights use this attribute name
@@ -152,10 +150,6 @@ class IRRA(nn.Module):
             texts = self.encode_text(caption_ids)
         return _wide(patches[:, 0]), texts, self.interaction(words, patches, batch["mlm_positions"], self.recompute)
 
-    @property
-    def _dropout(self) -> float:
-        return self.text_dropout if self.training else 0.0
-
     def part_of_parameters(self) -> dict[str, Part]:
         """The part of the model that each parameter belongs to, by parameter name."""
         owner = {
@@ -190,7 +184,7 @@ class IRRA(nn.Module):
 
     def text_tokens(self, caption_ids: Tensor) -> Tensor:
         """(B, L) token ids to (B, L, D)."""
-        return text_tokens(self.clip, caption_ids, self.recompute, self._dropout)
+        return text_tokens(self.clip, caption_ids, self.recompute)
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Global image features (B, D) of (B, 3, H, W) normalised images: un-normalised, float32."""
@@ -198,7 +192,7 @@ class IRRA(nn.Module):
 
     def encode_text(self, caption_ids: Tensor) -> Tensor:
         """Global text features (B, D) of (B, L) token ids, read at the end token: un-normalised, float32."""
-        return _wide(text_feature(self.clip, caption_ids, self.recompute, self._dropout))
+        return _wide(text_feature(self.clip, caption_ids, self.recompute))
 
 
 class Outputs:

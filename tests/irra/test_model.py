@@ -46,9 +46,9 @@ def test_cross_attention_equals_torch_s_module() -> None:
 
 def test_dropout_is_that_of_attention_weights() -> None:
     torch.manual_seed(0)
-    attention, x = nn.MultiheadAttention(32, 4, batch_first=True), torch.randn(3, 7, 32)
+    attention, x = nn.MultiheadAttention(32, 4, dropout=0.5, batch_first=True), torch.randn(3, 7, 32)
     torch.manual_seed(1)
-    dropped = attend(attention, x, x, causal=True, dropout=0.5)
+    dropped = attend(attention, x, x, causal=True)
     q, k, v = (part.view(3, 7, 4, 8).transpose(1, 2) for part in F.linear(x, attention.in_proj_weight).chunk(3, dim=-1))
     scores = (q @ k.transpose(2, 3) / 8**0.5).masked_fill(torch.ones(7, 7).triu(1).bool(), -torch.inf)
     torch.manual_seed(1)

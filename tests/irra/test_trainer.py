@@ -128,45 +128,44 @@ def test_frozen_patches_keep_their_weights(
     assert kept == {"clip.visual.conv1.weight"}
 
 
-def text_gradients(trainer: Trainer, caption_ids: Tensor) -> list[Tensor]:
+@pytest.fixture
+def dropping(store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path) -> Trainer:
+    return make_trainer(store, tokens, config.model_copy(update={"text_dropout": 0.3}), tmp_path)
+
+
+def text_gradients(trainer: Trainer) -> list[Tensor]:
     """Text features with dropout of fixed random numbers, and their gradients."""
+    batch = next(trainer.data.batches(1, 0, CPU))
     torch.manual_seed(3)
-    batch = {"images": torch.zeros(len(caption_ids), 3, 64, 32), "caption_ids": caption_ids}
-    features = trainer.model.train()(batch).text_features
-    clip = trainer.model.clip
-    return [features, *torch.autograd.grad(features[:, ::2].square().sum(), list(clip.transformer.parameters()))]
+    features = trainer.model.train()({name: batch[name] for name in ("images", "caption_ids")}).text_features
+    weights = list(trainer.model.clip.transformer.parameters())
+    return [features, *torch.autograd.grad(features[:, ::2].square().sum(), weights)]
 
 
-def test_dropout_is_the_same_where_blocks_are_computed_again(
-    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
-) -> None:
-    trainer = make_trainer(store, tokens, config.model_copy(update={"text_dropout": 0.3}), tmp_path)
-    ids = next(trainer.data.batches(1, 0, CPU))["caption_ids"]
-    expected = text_gradients(trainer, ids)
-    trainer.model.recompute = True
-    for found, right in zip(text_gradients(trainer, ids), expected, strict=True):
+def test_dropout_is_the_same_where_blocks_are_computed_again(dropping: Trainer) -> None:
+    expected = text_gradients(dropping)
+    dropping.model.recompute = True
+    for found, right in zip(text_gradients(dropping), expected, strict=True):
         torch.testing.assert_close(found, right)
-    trainer.model.text_dropout = 0.0
-    assert not torch.allclose(text_gradients(trainer, ids)[0], expected[0], atol=1e-3)
 
 
-def test_dropout_is_the_same_in_both_passes_of_a_part(
-    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    changes = {"text_dropout": 0.3, "micro_batch": 3}
-    trainer = make_trainer(store, tokens, config.model_copy(update=changes), tmp_path)
-    ids = next(trainer.data.batches(1, 0, CPU))["caption_ids"]
-    found = text_gradients(trainer, ids)
+def test_dropout_is_the_same_in_both_passes_of_a_part(dropping: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    dropping.model.micro_batch = 3
+    found = text_gradients(dropping)
     monkeypatch.setattr("irra.model.irra.checkpoint", lambda encode, part, use_reentrant: encode(part))
-    for one, right in zip(found, text_gradients(trainer, ids), strict=True):
+    for one, right in zip(found, text_gradients(dropping), strict=True):
         torch.testing.assert_close(one, right)
 
 
-def test_nothing_is_dropped_in_a_validation(store: PreparedStore, tokens: TokenStore) -> None:
-    model, ids = small_model().eval(), torch.from_numpy(tokens.caption_ids[:4].astype(np.int64))
-    expected = model.encode_text(ids)
-    model.text_dropout = 0.5
-    assert torch.equal(model.encode_text(ids), expected)
+def test_dropout_is_in_the_text_encoder_alone_and_in_no_validation(dropping: Trainer, store: PreparedStore) -> None:
+    images = normalise(torch.from_numpy(store.pixels(store.image_ids("val"))))
+    ids = torch.from_numpy(dropping.data.tokens.caption_ids[:4].astype(np.int64))
+    plain = small_model(dropping.config.seed)
+    expected = plain.encode_image(images), plain.encode_text(ids)
+    dropping.model.train()
+    torch.testing.assert_close(dropping.model.encode_image(images), expected[0])
+    assert not torch.allclose(dropping.model.encode_text(ids), expected[1], atol=1e-3)
+    torch.testing.assert_close(dropping.model.eval().encode_text(ids), expected[1])
 
 
 class StopsInValidation(Trainer):
