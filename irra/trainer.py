@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -61,7 +61,8 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self.state = self.load()
         self.model.micro_batch, self.model.recompute = config.micro_batch, config.recompute
-        for block in self.model.clip.transformer.resblocks:
+        blocks: list[Any] = list(self.model.clip.transformer.resblocks)
+        for block in blocks:
             block.attn.dropout = config.text_dropout
         if self.is_compiled():
             self.model.compile_encoders()

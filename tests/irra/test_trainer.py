@@ -79,7 +79,7 @@ def test_stopped_by_a_signal_and_started_again_equals_never_stopped(
 
 VARIED = {
     **{"schedule_unit": "step", "temperature_start": 0.2, "freeze_patches": True, "decay_vectors": False},
-    **{"text_dropout": 0.1, "txt_aug": "rde", "mask_global_text": False, "img_transforms": "tbps-clip"},
+    **{"text_dropout": 0.1, "txt_aug": "rde", "img_transforms": "tbps-clip", "loss_names": "itc"},
 }
 
 
@@ -101,31 +101,32 @@ def test_a_schedule_by_step_is_set_before_each_and_logged_for_the_last_of_a_wind
     changes = {"schedule_unit": "step", "temperature_start": 0.2, "log_period": 2, "loss_names": "itc"}
     config = config.model_copy(update=changes)
 
-    class Observed(Trainer):
-        seen: list[tuple[float, float]] = []  # noqa: RUF012
+    seen = []
 
+    class Observed(Trainer):
         def step(self, batch: dict[str, Tensor]) -> None:
-            self.seen.append((self.optimizer.param_groups[0]["lr"], 1.0 / self.model.logit_scale))
+            seen.append((self.optimizer.param_groups[0]["lr"], 1.0 / self.model.logit_scale))
             super().step(batch)
 
-    trainer = make_trainer(store, tokens, config, tmp_path, kind=Observed)
-    state = trainer.fit(Quiet())
+    state = make_trainer(store, tokens, config, tmp_path, kind=Observed).fit(Quiet())
     done = [step / 6 for step in range(18)]
     expected = [(learning_rates(config, x)["default"], temperature(config, x)) for x in done]
-    assert trainer.seen == [pytest.approx(pair) for pair in expected]
+    assert seen == [pytest.approx(pair) for pair in expected]
     assert len(set(expected)) == 18
     logged = [(row["lr/default"], row["temperature"]) for row in state.history]
-    assert logged == expected[1::2]
+    assert logged == [pytest.approx(pair) for pair in expected[1::2]]
 
 
 def test_frozen_patches_keep_their_weights(
     store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
 ) -> None:
-    trainer = make_trainer(store, tokens, config.model_copy(update={"freeze_patches": True}), tmp_path)
+    trainer = make_trainer(
+        store, tokens, config.model_copy(update={"freeze_patches": True, "loss_names": "itc"}), tmp_path
+    )
     before = weights(trainer)
     trainer.step(next(trainer.rest_of_epoch()))
     kept = {name for name, value in weights(trainer).items() if torch.equal(value, before[name])}
-    assert kept == {"clip.visual.conv1.weight"}
+    assert {name for name in kept if name.startswith("clip.")} == {"clip.visual.conv1.weight"}
 
 
 @pytest.fixture
