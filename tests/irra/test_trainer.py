@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from irra.config import TrainConfig
 from irra.data.augment import normalise
+from irra.data.loader import DROPOUT, seed_of
 from irra.data.masking import END_ID
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
@@ -156,6 +157,13 @@ def test_dropout_is_the_same_in_both_passes_of_a_part(dropping: Trainer, monkeyp
     monkeypatch.setattr("irra.model.irra.checkpoint", lambda encode, part, use_reentrant: encode(part))
     for one, right in zip(found, text_gradients(dropping), strict=True):
         torch.testing.assert_close(one, right)
+
+
+def test_dropout_is_drawn_anew_in_each_step_from_the_run_s_seed(dropping: Trainer) -> None:
+    dropping.config = dropping.config.model_copy(update={"loss_names": "itc"})
+    for step, batch in enumerate(dropping.rest_of_epoch()):
+        dropping.step(batch)
+        assert torch.initial_seed() == seed_of(dropping.config.seed, 1, step, DROPOUT, 0)
 
 
 def test_dropout_is_in_the_text_encoder_alone_and_in_no_validation(dropping: Trainer, store: PreparedStore) -> None:
