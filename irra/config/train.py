@@ -86,7 +86,7 @@ class TrainConfig(ConfigSection):
     power: Positive = param(0.9, "exp, poly: the base of the power")
     target_lr: NonNegative = param(0.0, "cosine, poly: the final rate")
     freeze_patches: bool = param(False, "whether the patch embedding keeps its pretrained weights")
-    text_dropout: Share = param(0.0, "of the attention weights in the text encoder")
+    text_dropout: Share = param(0.0, "of attention weights in the text encoder; each process draws its own")
     precision: TrainPrecision = param("fp16", "of the forward pass; weights are fp32, or fp16-weights as released")
     compile: Literal["auto", "on", "off"] = param("auto", "the encoders; auto: on a GPU, in trainings of many steps")
     micro_batch: Count | None = param(None, "samples encoded at once, so that any batch fits; null: the whole batch")
@@ -137,6 +137,11 @@ class TrainConfig(ConfigSection):
             raise ValueError(f"warmup_epochs {self.warmup_epochs} must be below num_epoch {self.num_epoch}")
         if self.ccd != "none" and BY_PAIR.isdisjoint(self.losses):
             raise ValueError(f"ccd {self.ccd} divides captions by tal or trl; name one of them in loss_names")
+        if self.txt_aug != "none" and self.mask_global_text and "mlm" in self.losses:
+            raise ValueError(
+                f"txt_aug {self.txt_aug} has no effect while mask_global_text is true, by which every loss sees the "
+                "masked caption; set train.mask_global_text: false"
+            )
         if self.learn_temperature and self.temperature_start is not None:
             raise ValueError("learn_temperature starts at temperature; leave temperature_start at null")
         if self.milestones != sorted(set(self.milestones)):
