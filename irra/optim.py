@@ -54,12 +54,17 @@ def temperature(config: TrainConfig, epoch: int) -> float:
 
 
 def build_optimizer(model: IRRA, config: TrainConfig) -> Optimizer:
-    """Fused SGD, Adam (coupled L2) or AdamW over the parameter groups."""
+    """Fused SGD, Adam (coupled L2) or AdamW over the parameter groups.
+
+    For float16 weights they are not fused, but round after every operation, as in the released code. A fused step
+    computes in float32: it divides by second moments that float16 rounds to 0, so that fewer weights move.
+    """
     groups = parameter_groups(model, config)
+    fused = True if config.precision != "fp16-weights" else None  # None: a kernel per operation
     if config.optimizer == "SGD":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=fused)
     kind = torch.optim.Adam if config.optimizer == "Adam" else torch.optim.AdamW
-    return kind(groups, lr=config.lr, betas=(config.alpha, config.beta), eps=config.eps, fused=True)
+    return kind(groups, lr=config.lr, betas=(config.alpha, config.beta), eps=config.eps, fused=fused)
 
 
 def _rules(config: TrainConfig) -> dict[str, tuple[float, float]]:

@@ -22,6 +22,7 @@ from irra.config.section import (
 
 LOSSES = ("sdm", "mlm", "id", "itc", "cmpm", "tal", "trl", "nitc", "citc")
 BY_PAIR = {"tal", "trl"}  # losses of single pairs, by which CCD can tell wrong captions
+SMALLEST_HALF = 2.0**-24  # the smallest float16 above 0
 Depth = Annotated[int, Field(ge=1, le=100)]
 Ratio = Annotated[float, Field(gt=0.0, le=1.0)]
 TrainPrecision = Literal["fp32", "tf32", "bf16", "fp16", "fp16-weights"]
@@ -137,6 +138,11 @@ class TrainConfig(ConfigSection):
             raise ValueError(f"warmup_epochs {self.warmup_epochs} must be below num_epoch {self.num_epoch}")
         if self.ccd != "none" and BY_PAIR.isdisjoint(self.losses):
             raise ValueError(f"ccd {self.ccd} divides captions by tal or trl; name one of them in loss_names")
+        if self.precision == "fp16-weights" and self.optimizer != "SGD" and self.eps < SMALLEST_HALF:
+            raise ValueError(
+                f"eps {self.eps} is less than any number of fp16-weights, and {self.optimizer} would divide by 0; "
+                "1e-3 is the published one"
+            )
         if self.learn_temperature and self.temperature_start is not None:
             raise ValueError("learn_temperature starts at temperature; leave temperature_start at null")
         if self.milestones != sorted(set(self.milestones)):
