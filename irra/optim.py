@@ -22,7 +22,8 @@ def parameter_groups(model: IRRA, config: TrainConfig) -> list[Group]:
     of the cross-modal branch; `default`: the rest. The model tells which part each parameter belongs to.
 
     Without `decay_vectors`, what has fewer than two axes leaves `default` and `new` for `vector` and `new_vector`, of
-    the same rates without weight decay, as in TBPS-CLIP's released code. Frozen parameters are in no group.
+    the same rates without weight decay, as in TBPS-CLIP's released code. So does a trained temperature, which decay
+    would draw to 1. Frozen parameters are in no group.
     """
     groups: dict[str, Group] = {
         name: {"name": name, "params": [], "lr": config.lr * factor, "weight_decay": decay}
@@ -32,7 +33,7 @@ def parameter_groups(model: IRRA, config: TrainConfig) -> list[Group]:
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             group = group_of(name, parts[name])
-            if parameter.ndim < 2 and not config.decay_vectors:
+            if parameter.ndim == 0 or (parameter.ndim < 2 and not config.decay_vectors):
                 group = UNDECAYED.get(group, group)
             groups[group]["params"].append(parameter)
     return [group for group in groups.values() if group["params"]]
@@ -69,12 +70,17 @@ def temperature(config: TrainConfig, done: float) -> float:
 
 
 def build_optimizer(model: IRRA, config: TrainConfig) -> Optimizer:
-    """Fused SGD, Adam (coupled L2) or AdamW over the parameter groups."""
+    """Fused SGD, Adam (coupled L2) or AdamW over the parameter groups.
+
+    For float16 weights they are not fused, but round after every operation, as in the released code. A fused step
+    computes in float32: it divides by second moments that float16 rounds to 0, so that fewer weights move.
+    """
     groups = parameter_groups(model, config)
+    fused = True if config.precision != "fp16-weights" else None  # None: a kernel per operation
     if config.optimizer == "SGD":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=fused)
     kind = torch.optim.Adam if config.optimizer == "Adam" else torch.optim.AdamW
-    return kind(groups, lr=config.lr, betas=(config.alpha, config.beta), eps=config.eps, fused=True)
+    return kind(groups, lr=config.lr, betas=(config.alpha, config.beta), eps=config.eps, fused=fused)
 
 
 def _rules(config: TrainConfig) -> dict[str, tuple[float, float]]:
@@ -85,8 +91,9 @@ def _rules(config: TrainConfig) -> dict[str, tuple[float, float]]:
         "bias": (config.bias_lr_factor, config.weight_decay_bias),
         "new_bias": (config.lr_factor, config.weight_decay_bias),
     }
-    spared = {} if config.decay_vectors else {name: (rules[group][0], 0.0) for group, name in UNDECAYED.items()}
-    return rules | spared
+    if config.decay_vectors and not config.learn_temperature:
+        return rules
+    return rules | {name: (rules[group][0], 0.0) for group, name in UNDECAYED.items()}
 
 
 def _scheduled(config: TrainConfig, base: float, done: float) -> float:

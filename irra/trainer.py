@@ -16,7 +16,7 @@ from irra.evaluation import encode_split, text_to_image
 from irra.model import IRRA
 from irra.objective import objective, varying
 from irra.optim import build_optimizer, learning_rates, temperature
-from irra.utils.device import autocast, matrix_products
+from irra.utils.device import autocast, half_weights, matrix_products
 from irra.utils.errors import SharedError
 from irra.utils.files import hash_file
 from irra.utils.progress import progress
@@ -51,6 +51,8 @@ class Trainer:
         self, model: IRRA, data: TrainingData, config: TrainConfig, device: torch.device, folder: StateFolder
     ) -> None:
         self.model = model.to(device)
+        if config.precision == "fp16-weights":
+            half_weights(self.model)
         self.data = data
         self.world = data.world
         self.config = config
@@ -188,7 +190,7 @@ class Trainer:
     def step(self, batch: Batch) -> None:
         """Run forward and backward passes and one optimizer step, which does nothing once a loss was not finite.
 
-        Nothing here waits for the device, whose work is queued ahead of it.
+        Nothing here waits for the device, whose work is queued ahead of it, unless the optimizer is not a fused one.
         """
         config = self.config
         self.model.train()
@@ -202,9 +204,9 @@ class Trainer:
             self.guard.look(self.state.step + 1, means[: len(result.losses)])
             self.optimizer.zero_grad(set_to_none=True)
             self.scaler.scale(self.guard.poison(result.losses["total"])).backward()  # type: ignore[no-untyped-call]
-        self.guard.hold(self.optimizer)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        if not self.guard.hold(self.optimizer):
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
         self.model.limit_temperature()
         self.state.step += 1
         self.averager.add(names, means, len(batch["pids"]))
@@ -290,9 +292,15 @@ class FiniteGuard:
         """The loss unchanged, or infinite from the first bad step on, so that a gradient scaler skips the steps."""
         return loss / (1.0 - self._found)
 
-    def hold(self, optimizer: Optimizer) -> None:
-        """Let the optimizer's next step move nothing from the first bad step on."""
+    def hold(self, optimizer: Optimizer) -> bool:
+        """Whether to leave the optimizer's next step out, as from the first bad step on.
+
+        A fused optimizer is told to move nothing instead; for another one, this waits for the device.
+        """
+        if not optimizer.defaults["fused"]:
+            return bool(self._found)
         optimizer.found_inf = self._found  # type: ignore[attr-defined]
+        return False
 
     def read(self) -> tuple[int, list[int]] | None:
         """The first bad step since the last reading, and which of its losses are bad; waits for the device."""

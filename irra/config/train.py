@@ -22,6 +22,7 @@ from irra.config.section import (
 
 LOSSES = ("sdm", "mlm", "id", "itc", "cmpm", "tal", "trl", "nitc", "citc")
 BY_PAIR = {"tal", "trl"}  # losses of single pairs, by which CCD can tell wrong captions
+SMALLEST_HALF = 2.0**-24  # the smallest float16 above 0
 Depth = Annotated[int, Field(ge=1, le=100)]
 Ratio = Annotated[float, Field(gt=0.0, le=1.0)]
 TrainPrecision = Literal["fp32", "tf32", "bf16", "fp16", "fp16-weights"]
@@ -141,6 +142,11 @@ class TrainConfig(ConfigSection):
             raise ValueError(
                 f"txt_aug {self.txt_aug} has no effect while mask_global_text is true, by which every loss sees the "
                 "masked caption; set train.mask_global_text: false"
+            )
+        if self.precision == "fp16-weights" and self.optimizer != "SGD" and self.eps < SMALLEST_HALF:
+            raise ValueError(
+                f"eps {self.eps} is less than any number of fp16-weights, and {self.optimizer} would divide by 0; "
+                "1e-3 is the published one"
             )
         if self.learn_temperature and self.temperature_start is not None:
             raise ValueError("learn_temperature starts at temperature; leave temperature_start at null")

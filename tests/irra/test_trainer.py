@@ -275,12 +275,20 @@ class Spoilt(Trainer):
 
 @pytest.mark.parametrize(
     ("precision", "optimizer"),
-    [("fp32", "Adam"), ("fp32", "AdamW"), ("fp32", "SGD"), ("bf16", "Adam"), ("fp16", "Adam"), ("fp16", "SGD")],
+    [
+        ("fp32", "Adam"),
+        ("fp32", "AdamW"),
+        ("fp32", "SGD"),
+        ("bf16", "Adam"),
+        ("fp16", "Adam"),
+        ("fp16", "SGD"),
+        ("fp16-weights", "Adam"),
+    ],
 )
 def test_nothing_moves_from_the_step_of_a_non_finite_loss_on(
     store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path, precision: str, optimizer: str
 ) -> None:
-    config = config.model_copy(update={"log_period": 50, "precision": precision, "optimizer": optimizer})
+    config = config.model_copy(update={"log_period": 50, "precision": precision, "optimizer": optimizer, "eps": 1e-3})
     trainer = make_trainer(store, tokens, config, tmp_path, kind=Spoilt)
     with pytest.raises(NonFiniteLoss, match="epoch 1, step 3: sdm, mlm, id, total is not finite"):
         trainer.fit(Quiet())
