@@ -91,7 +91,8 @@ def data(store: PreparedStore, tokens: TokenStore, config: TrainConfig) -> Train
 
 
 def test_every_caption_is_measured_once_whatever_the_sampler(data: TrainingData) -> None:
-    data = replace(data, config=data.config.model_copy(update={"sampler": "identity", "batch_size": 9, "num_instance": 3}))
+    changes = {"sampler": "identity", "batch_size": 9, "num_instance": 3}
+    data = replace(data, config=data.config.model_copy(update=changes))
     first, again, later = (np.concatenate(data.for_division().epoch(epoch)).tolist() for epoch in (1, 1, 2))
     assert sorted(first) == data.store.caption_ids("train").tolist()
     assert first == again != later
