@@ -259,6 +259,8 @@ class Trainer:
         self.check_finite()
         state = self.state
         scores = self.division.scores(state.epoch)
+        if self.model.log_scale is not None:
+            self.schedule["temperature"] = 1.0 / self.model.log_scale.exp().item()
         row = {"epoch": self.progress(), **self.averager.means(), **self.schedule, **scores}
         state.history.append(row)
         speed = {"images_per_second": self.averager.speed()}

@@ -14,9 +14,10 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from irra.checkpoint import StateFolder
 from irra.config import TrainConfig
 from irra.data.augment import normalise
-from irra.data.loader import DROPOUT, seed_of
+from irra.data.loader import DROPOUT, TrainingData, seed_of
 from irra.data.masking import END_ID
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
@@ -359,6 +360,20 @@ def test_any_combination_of_losses_trains(
 ) -> None:
     _, state = train(store, tokens, config.model_copy(update={"loss_names": names}), tmp_path)
     assert state.history[-1]["loss/total"] < state.history[0]["loss/total"]
+
+
+def test_a_learned_temperature_moves_is_logged_and_never_falls_below_a_hundredth(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
+) -> None:
+    changes = {"loss_names": "nitc", "temperature": 0.0101, "learn_temperature": True, "weight_decay": 100.0}
+    changed = config.model_copy(update=changes)
+    model = small_model(temperature=0.0101, learn_temperature=True)
+    trainer = Trainer(model, TrainingData(store, tokens, changed), changed, CPU, StateFolder(tmp_path, {}))
+    state = trainer.fit(Quiet())
+    logged = [row["temperature"] for row in state.history]
+    assert len(set(logged)) > 1
+    assert min(logged) >= 0.01 - 1e-6
+    assert max(logged) < 0.02  # weight decay would have drawn it to 1
 
 
 def test_evaluation_both_ways_covers_the_split(store: PreparedStore, tokens: TokenStore) -> None:
