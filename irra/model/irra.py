@@ -110,6 +110,11 @@ class IRRA(nn.Module):
         self.register_buffer("mlm_class_of", _mlm_class_of(spec), persistent=False)
         self.classifier = None if spec.num_classes is None else _classifier(width, spec.num_classes)
 
+    @property
+    def embedding_width(self) -> int:
+        """Numbers of an image's or a text's embedding."""
+        return self.clip.text_projection.shape[1]
+
     def forward(self, batch: dict[str, Tensor]) -> "Outputs":
         """Compute the outputs that the losses use.
 

@@ -41,7 +41,7 @@ class Encoder:
         """
         ids = self.tokenize(captions)
         batches = by_length(ids, batch_size)
-        embeddings = np.empty((len(ids), self.model.clip.text_projection.shape[1]), dtype=np.float32)
+        embeddings = np.empty((len(ids), self.model.embedding_width), dtype=np.float32)
         for rows in progress(batches, title, len(batches), "batches") if title else batches:
             with matrix_products(self.precision), autocast(self.device, self.precision):
                 features = self.model.encode_text(torch.from_numpy(trimmed(ids[rows])).to(self.device))
