@@ -88,3 +88,10 @@ def test_a_failed_check_leaves_the_earlier_export(tmp_path: Path, monkeypatch: p
         export_onnx(small_model(seed=1), tmp_path / "onnx", "second")
     assert json.loads((tmp_path / "onnx" / EXPORT_FACTS).read_text())["model_fingerprint"] == "first"
     assert [path.name for path in tmp_path.iterdir()] == ["onnx"]
+
+
+def test_the_parts_of_an_embedding_are_said_where_there_are_several() -> None:
+    model = small_model()
+    assert "embedding" not in export.describe(model, None)
+    object.__setattr__(model.spec, "token_selection", 0.5)
+    assert "16 global (CLS / END), 32 of the selected 50% of tokens" in export.describe(model, None)["embedding"]
