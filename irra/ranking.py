@@ -34,7 +34,7 @@ class GalleryCaptions:
 
     Attributes:
         weight: That of the captions, from 0 to 1.
-        means: (G, D) mean of the unit features of each image's captions; zeros where there is none.
+        means: (G, D) mean of the unit features of each image's captions, of any norm; zeros where there is none.
         own_rows: (Q,) image of the captions that each query is made of.
         own_means: (Q, D) like `means`, of that image's captions which are not in the query.
     """

@@ -50,19 +50,16 @@ def check_other(folder: Path, image_size: tuple[int, int]) -> None:
             prepared in another size.
     """
     if not is_prepared(folder):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # whoever prepares it warns of the same
-            records = read_annotations(folder, _config(folder, image_size).dataset_name)
-        return _check_splits(folder, {record.split for record in records})
+        _measured_split(folder, _annotated_splits(folder, image_size))
+        return
     store = PreparedStore.open(folder)
-    _check_splits(folder, store.splits)
+    _measured_split(folder, store.splits)
     if store.image_size != image_size:
         (height, width), (high, wide) = store.image_size, image_size
         raise UserError(
             f"evaluate.also: {folder} holds images of {height}x{width}, the model takes {high}x{wide}; "
             "name the raw dataset, which is then prepared in this size"
         )
-    return None
 
 
 def folders_of(folder: Path, image_size: tuple[int, int], text_length: int, kept: Path) -> Folders:
@@ -73,6 +70,8 @@ def folders_of(folder: Path, image_size: tuple[int, int], text_length: int, kept
 
 def prepare_other(folder: Path, image_size: tuple[int, int], text_length: int, kept: Path) -> Folders:
     """Tokenize a dataset, and prepare it before if it is raw, unless that was done and no file has changed since.
+
+    Of a raw one, the split that is measured is prepared alone: test, or val if there is no test split.
 
     Raises:
         UserError: As in `check_other`, or an image cannot be used.
@@ -103,7 +102,8 @@ def _prepare(folder: Path, image_size: tuple[int, int], note: Path, target: Path
             return
     except UserError:  # there is none yet, or it is damaged
         pass
-    stats = prepare_dataset(_config(folder, image_size), target)
+    split = _measured_split(folder, _annotated_splits(folder, image_size))
+    stats = prepare_dataset(_config(folder, image_size), target, [split])
     write_record(note, asdict(Source(stamp, stats["fingerprint"])))
 
 
@@ -116,9 +116,17 @@ def _config(folder: Path, image_size: tuple[int, int]) -> PrepareConfig:
     return PrepareConfig(dataset_name=folder.name, root_dir=str(folder.parent), image_size=list(image_size))
 
 
-def _check_splits(folder: Path, splits: Collection[str]) -> None:
-    if not {"val", "test"} & set(splits):
+def _annotated_splits(folder: Path, image_size: tuple[int, int]) -> set[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # whoever prepares it warns of the same
+        return {record.split for record in read_annotations(folder, _config(folder, image_size).dataset_name)}
+
+
+def _measured_split(folder: Path, splits: Collection[str]) -> str:
+    split = next((split for split in ("test", "val") if split in splits), None)
+    if split is None:
         raise UserError(f"evaluate.also: {folder} has neither a val nor a test split to evaluate on")
+    return split
 
 
 def _stamp(folder: Path) -> str:

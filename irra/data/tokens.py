@@ -245,16 +245,16 @@ def write_tokens(store: PreparedStore, config: TokenizeConfig, target: Path) -> 
     captions = progress(store.captions, "tokenize", len(store.captions), "captions")
     words = [tokenizer.words(caption) for caption in captions]
     caption_ids = token_rows(words, config.text_length)
-    training = store.caption_ids("train")
-    first, last = int(training[0]), int(training[-1]) + 1
-    assert last - first == len(training), "training captions are contiguous"
+    training = store.caption_ids("train") if "train" in store.splits else np.array([], dtype=np.int64)
+    first = int(training[0]) if len(training) else 0
+    assert np.array_equal(training, np.arange(first, first + len(training))), "training captions are contiguous"
     with replace_folder(target) as folder:
         with (folder / "caption_ids.npy").open("wb") as file:
             write_npy_header(file, caption_ids.dtype, caption_ids.shape)
             file.write(caption_ids.data)
         digest = hashlib.sha256(caption_ids.tobytes())
         if config.mask_draws:
-            _write_masks(folder, caption_ids[first:last], config, digest)
+            _write_masks(folder, caption_ids[first : first + len(training)], config, digest)
         info = {
             "version": FORMAT_VERSION,
             "text_length": config.text_length,

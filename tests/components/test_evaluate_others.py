@@ -108,6 +108,12 @@ def test_a_raw_dataset_is_prepared_and_tokenized_with_the_sizes_of_the_model(raw
     assert tokens.data_fingerprint == store.fingerprint
 
 
+def test_the_split_that_is_measured_is_prepared_alone(raw: Path, kept: Path, tmp_path: Path) -> None:
+    assert PreparedStore.open(folders_of(raw, SIZE, LENGTH, kept).prepared).splits == ("test",)
+    found = prepare_other(write_raw(tmp_path / "VAL", "train", "val"), SIZE, LENGTH, tmp_path)
+    assert PreparedStore.open(found.prepared).splits == ("val",)
+
+
 def test_what_was_prepared_is_used_again_until_a_file_changes(
     raw: Path, kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,7 +131,7 @@ def test_what_was_prepared_is_used_again_until_a_file_changes(
     (raw / "annotations.json").write_text(text.replace("red", "blue"))
     found = prepare_other(raw, SIZE, LENGTH, kept)
     assert len(prepared) == 1
-    assert PreparedStore.open(found.prepared).captions[0] == "a person in blue, number 0"
+    assert PreparedStore.open(found.prepared).captions[0] == "a person in blue, number 4"
     (found.prepared / "images.parquet").unlink()
     prepare_other(raw, SIZE, LENGTH, kept)
     assert len(prepared) == 2
