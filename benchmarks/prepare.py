@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.photographs import write_pictures
 from benchmarks.results import Row
 from irra.config import PrepareConfig
-from irra.data.datasets import read_annotations
+from irra.data.layouts import read_annotations
 from irra.data.preparation import prepare
 from irra.data.store import StoreWriter
 from irra.utils.cores import available_cores

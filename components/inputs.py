@@ -1,4 +1,4 @@
-"""Record what the pipeline reads from outside: the raw dataset, a file of pretrained weights, and other test sets.
+"""Record what the pipeline reads from outside: the raw dataset, weights from which training starts, other test sets.
 
 python -m components.inputs             # what `dvc repro` runs first, each time
 
@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from components.layout import DATASET_RECORD, OTHERS_RECORD, PARAMS, WEIGHTS_RECORD, outside, project
+from components.layout import DATASET_RECORD, MODEL, OTHERS_RECORD, PARAMS, WEIGHTS_RECORD, outside, project
 from components.s3.client import RemoteFolder, is_remote
 from components.stage import guarded
 from irra.config import Params, load_params, located
@@ -55,18 +55,21 @@ def run(params: Params) -> None:
         UserError: A dataset is neither here nor recorded, its annotations cannot be used or lack a split that a key
             names, or the weights cannot be used.
     """
-    source, pretrained = params.prepare.source, params.train.pretrained
+    source, train = params.prepare.source, params.train
+    start = train.init_from or train.pretrained
     dataset = current(DATASET_RECORD, source)
     if source and not is_remote(source) and (dataset is None or Path(outside(source)).exists()):
         needed = needed_splits(params.train, params.index, params.registry)
         check_annotations(Path(outside(source)), params.prepare, needed)
     if dataset is None:
         raise UserError(f"{source}: out of reach, and {DATASET_RECORD} does not describe it; correct prepare.root_dir")
-    weights = current(WEIGHTS_RECORD, pretrained) or Record(pretrained)  # what is no file is a tag
-    if pretrained and weights != read(WEIGHTS_RECORD):
-        from irra.model.clip import find_weights  # takes seconds, and more to read a file
+    weights = current(WEIGHTS_RECORD, start) or Record(start)  # what is no file is a tag
+    if start and weights != read(WEIGHTS_RECORD):
+        from irra.start import find_start  # takes seconds, and more to read a file
 
-        find_weights(params.train.backbone, outside(pretrained))
+        if Path(start).resolve() == MODEL.resolve():
+            raise UserError(f"train.init_from: {start} is removed when a training starts; copy it, and name the copy")
+        find_start(train.backbone, outside(start), train.init_from and outside(start))
     others = Others([other(source, params) for source in located(params).also])
     write(DATASET_RECORD, dataset)
     write(WEIGHTS_RECORD, weights)

@@ -27,7 +27,7 @@ from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
 from irra.distributed import joined
 from irra.layout import WEIGHTS
-from irra.model.clip import find_weights
+from irra.start import find_start
 from irra.trainer import Trainer
 from irra.training import EpochLines, Silent, best_metrics, build_trainer, fingerprint, save_best, write_curves
 from irra.utils.files import check_replaceable
@@ -70,7 +70,8 @@ def run(inputs: Inputs, outputs: Outputs, config: TrainConfig) -> dict[str, Any]
             check_replaceable(outputs.model, WEIGHTS, "a model folder")
         with world.first_before_others():
             store, tokens = PreparedStore.open(inputs.prepared), TokenStore.open(inputs.tokens)
-            weights = find_weights(config.backbone, config.pretrained and outside(config.pretrained))
+            pretrained, init_from = (name and outside(name) for name in (config.pretrained, config.init_from))
+            weights = find_start(config.backbone, pretrained, init_from)
         if not world.first:
             build_trainer(store, tokens, config, weights, StateFolder(outputs.checkpoints, {}), world).fit(Silent())
             return {}

@@ -145,6 +145,10 @@ class StateFolder:
         """Path of the weights kept when `epoch` is the best so far."""
         return self.folder / f"best-{epoch:04d}.safetensors"
 
+    def has_state(self) -> bool:
+        """Whether a state was saved, from which training resumes."""
+        return os.path.lexists(self.folder / STATE)
+
     def save(self, state: TrainState, model: nn.Module, optimizer: Optimizer, scaler: dict[str, Any]) -> None:
         """Write the state atomically, then delete best weights that it no longer refers to."""
         tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
@@ -171,7 +175,7 @@ class StateFolder:
         for unfinished in self._unfinished():
             unfinished.unlink()
         path = self.folder / STATE
-        if not os.path.lexists(path):
+        if not self.has_state():
             return None
         metadata = self.read_metadata()
         self._check_fingerprint(metadata.fingerprint)

@@ -55,6 +55,13 @@ class World:
         gathered: Tensor = _Gather.apply(features, self, total)
         return gathered
 
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over the processes, with a gradient that is the sum of those of all of them."""
+        if self.size == 1:
+            return values
+        summed: Tensor = _Total.apply(values)
+        return summed
+
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the processes, in place."""
         if self.size > 1:
@@ -194,3 +201,19 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         return ctx.size * gradient[ctx.rows], None, None
+
+
+class _Total(torch.autograd.Function):
+    """Sums over the processes, forward and backward: each one's value counts in the loss of all."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        summed = values.clone()
+        dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        summed = gradient.clone()
+        dist.all_reduce(summed)
+        return summed

@@ -5,17 +5,20 @@ These are labels of the batch, parameters of the section `train`, and outputs of
 
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from irra.config import TrainConfig
+from irra.config.train import BY_PAIR
 from irra.data.masking import place_chosen
 from irra.distributed import ALONE, World
 from irra.losses import LOSSES
+from irra.model.irra import Outputs
 
-# What a loss may ask for from the batch itself.
+# What a loss may ask for from the batch itself; `clean` of a batch, (B,) 0 or 1, weighs losses of single pairs.
 LABELS = ("pids", "image_ids")
 # A loss that asks for one of these compares samples with each other.
 FEATURES = {"image_features", "text_features"}
@@ -38,16 +41,24 @@ class Objective(NamedTuple):
 
 
 def compute_losses(
-    model: nn.Module, batch: dict[str, Tensor], loss_names: Sequence[str], **settings: Any
+    model: nn.Module, batch: dict[str, Tensor], loss_names: str | Sequence[str], **settings: Any
 ) -> dict[str, Tensor]:
     """Weighted losses of a batch by name, and their sum as `total` (IRRA, section 3.4).
 
-    `settings` are parameters of the section `train` that differ from their defaults.
+    `loss_names` are joined by +, or a sequence. `settings` are parameters of the section `train` that differ from their
+    defaults.
     """
-    return objective(model, batch, TrainConfig(loss_names="+".join(loss_names), **settings)).losses
+    names = loss_names if isinstance(loss_names, str) else "+".join(loss_names)
+    return objective(model, batch, TrainConfig(loss_names=names, **settings)).losses
 
 
-def objective(model: nn.Module, batch: dict[str, Tensor], config: TrainConfig, world: World = ALONE) -> Objective:
+def objective(
+    model: nn.Module,
+    batch: dict[str, Tensor],
+    config: TrainConfig,
+    world: World = ALONE,
+    now: Mapping[str, float] = MappingProxyType({}),
+) -> Objective:
     """The losses that `config` names, and accuracies of the classifiers that they train.
 
     With `mask_global_text`, the masked caption also feeds the global losses, as in IRRA's released code, and one pass
@@ -61,26 +72,63 @@ def objective(model: nn.Module, batch: dict[str, Tensor], config: TrainConfig, w
         batch: Tensors as the loader yields them.
         config: Names, weights and parameters of the losses.
         world: The processes among which the loader has divided the samples of the batch; labels are of all of them.
+        now: Values of parameters that change while the model is trained, instead of those of `config`.
     """
-    names, total = config.losses, len(batch["pids"])
-    inputs = _model_inputs(batch, "mlm" in names, config.mask_global_text)
-    rows = world.rows(total)
-    outputs = model(inputs).first(rows.stop - rows.start)
+    names = config.losses
+    outputs, together, rows = _outputs(model, batch, config, world)
     labels = {name: batch[name] for name in LABELS}
     own = {name: label[rows] for name, label in labels.items()}
-    together = outputs.with_features(lambda features: world.gather(features, total))
+    settings = config.model_dump() | dict(now)
     values, others = {}, {}
     for name, loss in LOSSES.items():
         if name in names:
             compares = not FEATURES.isdisjoint(signature(loss).parameters)
             share = 1.0 if compares else _share(name, batch, rows, world)
-            value = _call(name, loss, labels if compares else own, config, together if compares else outputs)
+            if compares:
+                of_views = [_call(name, loss, labels, settings, view) for view in together.views()]
+                value = torch.stack([_reduced(each, batch.get("clean")) for each in of_views]).sum()
+            else:
+                value = _call(name, loss, own, settings, outputs)
             values[name] = config.loss_weights[name] * share * value
             for key, (logits, target) in CLASSIFIERS.get(name, {}).items():
                 right = own[target] if target in own else getattr(outputs, target)
                 others[f"accuracy/{key}"] = share * _accuracy(getattr(outputs, logits), right)
     total_loss = torch.stack([values[name] for name in names]).sum()
     return Objective({name: values[name] for name in names} | {"total": total_loss}, others)
+
+
+def varying(config: TrainConfig, done: float) -> dict[str, float]:
+    """The parameters of losses that change during training, after `done` epochs: N-ITC's alpha rises in the first."""
+    return {"nitc_alpha": config.nitc_alpha * min(1.0, done)}
+
+
+def pair_losses(model: nn.Module, batch: dict[str, Tensor], config: TrainConfig, world: World = ALONE) -> list[Tensor]:
+    """The losses (B,) of the single pairs of a batch, by the first loss that has such: of each kind of features."""
+    _, together, _ = _outputs(model, batch, config, world)
+    name = next(name for name in config.losses if name in BY_PAIR)
+    labels = {name: batch[name] for name in LABELS}
+    return [_call(name, LOSSES[name], labels, config.model_dump(), view) for view in together.views()]
+
+
+def _outputs(
+    model: nn.Module, batch: dict[str, Tensor], config: TrainConfig, world: World
+) -> tuple[Outputs, Outputs, slice]:
+    """The outputs for this process's samples, those with the features of all, and which of the batch its own are."""
+    total = len(batch["pids"])
+    rows = world.rows(total)
+    inputs = _model_inputs(batch, "mlm" in config.losses, config.mask_global_text)
+    if world.size > 1:
+        places = torch.arange(len(inputs["images"]), device=batch["pids"].device)
+        inputs["real"] = places < rows.stop - rows.start
+    own: Outputs = model(inputs).first(rows.stop - rows.start)
+    return own, own.with_features(lambda features: world.gather(features, total)), rows
+
+
+def _reduced(values: Tensor, clean: Tensor | None) -> Tensor:
+    """Losses of single pairs as their sum, as in RDE's released code, without those that are not `clean`."""
+    if values.ndim == 0:
+        return values
+    return values.sum() if clean is None else (clean * values).sum()
 
 
 def _model_inputs(batch: dict[str, Tensor], with_mlm: bool, mask_global_text: bool) -> dict[str, Tensor]:
@@ -112,17 +160,25 @@ def _share(name: str, batch: dict[str, Tensor], rows: slice, world: World) -> An
 
 
 def _call(
-    name: str, loss: Callable[..., Tensor], labels: Mapping[str, Tensor], config: TrainConfig, outputs: Any
+    name: str, loss: Callable[..., Tensor], labels: Mapping[str, Tensor], settings: Mapping[str, Any], outputs: Outputs
 ) -> Tensor:
-    """Call `loss` with the labels, parameters and outputs that its parameters name."""
+    """Call `loss` with the labels, parameters and outputs that its parameters name.
+
+    A parameter of the section `train` may have the loss's name before its own.
+    """
     arguments = {}
     for wanted in signature(loss).parameters:
-        source: Any = config if wanted in TrainConfig.model_fields else outputs
-        assert wanted in labels or hasattr(type(source), wanted) or wanted in vars(source), (
-            f"the loss {name} asks for {wanted}, which is no label ({', '.join(LABELS)}), no parameter of the section "
-            "train and no output of the model (Outputs in irra/model/irra.py)"
-        )
-        arguments[wanted] = labels[wanted] if wanted in labels else getattr(source, wanted)
+        own = f"{name}_{wanted}"
+        if wanted in labels:
+            arguments[wanted] = labels[wanted]
+        elif own in settings or wanted in settings:
+            arguments[wanted] = settings[own if own in settings else wanted]
+        else:
+            assert hasattr(type(outputs), wanted) or wanted in vars(outputs), (
+                f"the loss {name} asks for {wanted}, which is no label ({', '.join(LABELS)}), no parameter of the "
+                "section train and no output of the model (Outputs in irra/model/irra.py)"
+            )
+            arguments[wanted] = getattr(outputs, wanted)
     with torch.autocast(labels["pids"].device.type, enabled=False):
         return loss(**arguments)  # in float32, because similarities at temperature 0.02 need it
 

@@ -14,7 +14,7 @@ from irra.data.loader import Batch, TrainingData
 from irra.distributed import ProcessLost, noticing_lost_processes
 from irra.evaluation import encode_split, text_to_image
 from irra.model import IRRA
-from irra.objective import objective
+from irra.objective import objective, varying
 from irra.optim import build_optimizer, learning_rates, temperature
 from irra.utils.device import autocast, matrix_products
 from irra.utils.errors import SharedError
@@ -60,6 +60,8 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self.state = self.load()
         self.model.micro_batch, self.model.recompute = config.micro_batch, config.recompute
+        if self.model.token_selection is not None:
+            self.model.token_selection.share_statistics(self.world.total)
         if self.is_compiled():
             self.model.compile_encoders()
         self.parallel = self.world.parallel(self.model)
@@ -147,6 +149,10 @@ class Trainer:
         """Where the training stands, in words."""
         return f"epoch {self.state.epoch} at step {self.state.step}"
 
+    def progress(self) -> float:
+        """How many epochs are done, the current one in part."""
+        return self.state.epoch - 1 + self.state.step / self.steps
+
     def state_is_due(self) -> bool:
         """Whether the last state was saved as long ago as the parameters allow."""
         return time.monotonic() - self.saved_at > 60.0 * self.config.checkpoint_minutes
@@ -177,7 +183,7 @@ class Trainer:
         self.model.train()
         with matrix_products(config.precision):
             with autocast(self.device, config.precision):
-                result = objective(self.parallel, batch, config, self.world)
+                result = objective(self.parallel, batch, config, self.world, varying(config, self.progress()))
             names, values = zip(*result.named().items(), strict=True)
             means = self.world.mean(torch.stack([value.detach() for value in values]))
             self.guard.look(self.state.step + 1, means[: len(result.losses)])
@@ -186,6 +192,7 @@ class Trainer:
         self.guard.hold(self.optimizer)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.model.limit_temperature()
         self.state.step += 1
         self.averager.add(names, means, len(batch["pids"]))
 
@@ -213,7 +220,7 @@ class Trainer:
         """
         self.check_finite()
         state = self.state
-        row = {"epoch": state.epoch - 1 + state.step / self.steps, **self.averager.means(), **self.schedule}
+        row = {"epoch": self.progress(), **self.averager.means(), **self.schedule}
         state.history.append(row)
         speed = {"images_per_second": self.averager.speed()}
         reporter.step(row | speed, (state.epoch - 1) * self.steps + state.step)

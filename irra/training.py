@@ -17,7 +17,7 @@ from irra.distributed import ALONE, World
 from irra.layout import WEIGHTS
 from irra.metrics import METRIC_NAMES
 from irra.model import ModelSpec, build_model
-from irra.model.clip import find_weights
+from irra.start import find_start, load_start
 from irra.trainer import Trainer
 from irra.utils.device import choose_device
 from irra.utils.errors import UserError
@@ -65,7 +65,7 @@ def train(prepared: Path, tokens: Path, config: TrainConfig, model: Path) -> dic
     """
     check_replaceable(model, WEIGHTS, "a model folder")
     store, token_store = PreparedStore.open(prepared), TokenStore.open(tokens)
-    weights = find_weights(config.backbone, config.pretrained)
+    weights = find_start(config.backbone, config.pretrained, config.init_from)
     states = StateFolder(model.with_name(f"{model.name}.checkpoints"), fingerprint(config, store, token_store, weights))
     with locked(states.folder):
         trainer = build_trainer(store, token_store, config, weights, states)
@@ -85,18 +85,23 @@ def build_trainer(
 ) -> Trainer:
     """Build the trainer, with the model and optimizer restored from `states` if there is a saved state.
 
-    A new model starts from the file `weights`, or from random ones. The processes of `world` train together.
+    A new model starts from the file `weights` that `find_start` finds, or from random ones. The processes of `world`
+    train together.
 
     Raises:
         UserError: Data, parameters, weights and saved state do not fit together.
     """
     with world.first_before_others():
+        check_selection(store, config)
         data = TrainingData(store, tokens, config, world)
         tokens.verify()  # the store looks at each shard when it first reads it
-        check_selection(store, config)
         device = choose_device(config.device)
         torch.manual_seed(config.seed)
-        model = build_model(model_spec(store, tokens, config), weights)
+        model = build_model(model_spec(store, tokens, config), None if config.init_from else weights)
+        if config.init_from and weights and not states.has_state():
+            loaded = load_start(model, weights)
+            if world.first:
+                print(loaded, flush=True)
     return Trainer(model, data, config, device, states)
 
 

@@ -198,7 +198,7 @@ def check_reachable(params: Params) -> None:
     Raises:
         UserError: A path is relative, so it names a file on this machine.
     """
-    root, weights = params.prepare.root_dir, params.train.pretrained
+    root = params.prepare.root_dir
     if params.prepare.source and is_remote(root):
         parse_address(root, "prepare.root_dir")
     elif params.prepare.source and not Path(root).is_absolute():
@@ -214,11 +214,13 @@ def check_reachable(params: Params) -> None:
                 f"evaluate.also: {address!r} is a folder on this machine, which a cluster cannot see; name one in S3 "
                 "(s3://bucket/raw/NAME), or the absolute path of one on a volume"
             )
-    if weights and not Path(weights).is_absolute() and Path(weights).is_file():
-        raise UserError(
-            f"train.pretrained: {weights!r} is a file on this machine, which a cluster cannot see; "
-            "give the absolute path of a file on a volume"
-        )
+    for key, weights in (("pretrained", params.train.pretrained), ("init_from", params.train.init_from)):
+        if weights and not Path(weights).is_absolute() and (key == "init_from" or Path(weights).is_file()):
+            what = "folder" if Path(weights).is_dir() else "file"
+            raise UserError(
+                f"train.{key}: {weights!r} is a {what} on this machine, which a cluster cannot see; "
+                f"give the absolute path of a {what} on a volume"
+            )
 
 
 def check_nodes(cluster: Cluster, checkpoints: str) -> None:

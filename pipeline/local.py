@@ -86,10 +86,10 @@ def on_this_machine(params: Params) -> tuple[Params, list[Path]]:
         root = Path(prepare.root_dir).resolve()
         prepare = prepare.model_copy(update={"root_dir": str(root)})
         seen += [root, (root / prepare.dataset_name).resolve()]  # may be a link to another disk
-    if train.pretrained and Path(train.pretrained).is_file():
-        weights = Path(train.pretrained).resolve()
-        train = train.model_copy(update={"pretrained": str(weights)})
-        seen.append(weights)
+    for key, weights in (("pretrained", train.pretrained), ("init_from", train.init_from)):
+        if weights and (Path(weights).is_file() or (key == "init_from" and Path(weights).is_dir())):
+            seen.append(Path(weights).resolve())
+            train = train.model_copy(update={key: str(seen[-1])})
     mounts = [path for path in dict.fromkeys(seen) if not any(other in path.parents for other in seen)]
     return params.model_copy(update={"prepare": prepare, "train": train, "evaluate": evaluate}), mounts
 

@@ -45,8 +45,15 @@ def last_step(data: TrainingData, world: World) -> dict[str, Any]:
     batch = next(replace(data, world=world).batches(1, steps - 1, CPU))
     batch["images"] = batch["images"].double()
     names = data.config.losses
-    model = small_model(cmt_depth=1 if "mlm" in names else None, num_classes=12 if "id" in names else None).double()
+    model = small_model(
+        cmt_depth=1 if "mlm" in names else None,
+        num_classes=12 if "id" in names else None,
+        token_selection=data.config.token_selection,
+        tse_norm=data.config.tse_norm,
+    ).double()
     model.micro_batch = data.config.micro_batch
+    if model.token_selection is not None:
+        model.token_selection.share_statistics(world.total)
     parallel = world.parallel(model)  # which must live until the gradients have been exchanged
     result = objective(parallel, batch, data.config, world)
     result.losses["total"].backward()
@@ -60,6 +67,7 @@ def all_steps(data: TrainingData, world: World) -> dict[str, Any]:
         **{f"{sampler} {names}": {"sampler": sampler, "loss_names": names} for names in LOSSES for sampler in SAMPLERS},
         "clean captions": {"mask_global_text": False, "loss_names": LOSSES[0]},
         "parts": {"micro_batch": 2, "loss_names": LOSSES[0]},
+        "selected tokens": {"loss_names": "tal+nitc+id", "token_selection": 0.3, "tse_norm": "batch", "micro_batch": 2},
     }
     return {
         name: last_step(replace(data, config=training_config(num_instance=2, **changes)), world)

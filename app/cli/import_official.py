@@ -1,4 +1,4 @@
-"""irra import-official: convert a checkpoint released by IRRA's authors to a model folder."""
+"""irra import-official: convert a checkpoint released by the authors of IRRA or RDE to a model folder."""
 
 import tempfile
 from pathlib import Path
@@ -20,7 +20,7 @@ def import_official(
         tuple[int, int], typer.Option(metavar="HEIGHT WIDTH", min=1, help="Size of the training images, in pixels.")
     ] = (384, 128),
 ) -> Document:
-    """Convert a released checkpoint to a model folder.
+    """Convert a checkpoint of IRRA or RDE, as released, to a model folder.
 
     The stages and the other commands accept it like a model trained here.
 

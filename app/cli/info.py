@@ -15,7 +15,7 @@ from irra.utils.files import check_regular_file, hash_file
 
 STATS, TOKENS = "stats.json", "tokens.json"
 SIZES = ("image_size", "stride_size", "text_length", "num_classes", "cmt_depth", "temperature")
-TRAINING = ("backbone", "pretrained", "loss_names", "num_epoch")
+TRAINING = ("backbone", "pretrained", "init_from", "loss_names", "num_epoch")
 ORIGIN = ("imported", "dataset", "data_fingerprint", "selected")
 
 

@@ -27,7 +27,7 @@ class SyntheticConfig(ConfigSection):
 class PrepareConfig(ConfigSection):
     """Which dataset is read, and at which size its images are stored."""
 
-    dataset_name: Name = param("CUHK-PEDES", "CUHK-PEDES, ICFG-PEDES, RSTPReid, synthetic or your own")
+    dataset_name: Name = param("CUHK-PEDES", "a public one by its name in docs/data.md, synthetic or your own")
     root_dir: Name = param("data/raw", "holds the folder <dataset_name>; a path, or in S3: s3://bucket/folder")
     image_size: Size = param([384, 128], "height, width")
     on_bad_image: Literal["error", "skip"] = param("error", "skip: leave out and list")

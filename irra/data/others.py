@@ -9,7 +9,7 @@ from pathlib import Path
 
 from irra.config import PrepareConfig, TokenizeConfig
 from irra.config.prepare import SYNTHETIC
-from irra.data.datasets import read_annotations
+from irra.data.layouts import read_annotations
 from irra.data.preparation import prepare_dataset
 from irra.data.store import PreparedStore
 from irra.data.tokens import tokenize_dataset

@@ -3,16 +3,17 @@
 import hashlib
 import shutil
 import warnings
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import compress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from irra.config import PrepareConfig
-from irra.data.datasets import SPLITS, Record, read_annotations, warn_of_other_sizes
+from irra.data.datasets import SPLITS, Record, warn_of_other_sizes
 from irra.data.images import BadImage, load_images
+from irra.data.layouts import image_folder, read_annotations
 from irra.data.resume import NO_FILE, Notes, Sources, Stamps, stamp_files
 from irra.data.store import StoreWriter
 from irra.utils.cores import available_cores
@@ -20,6 +21,8 @@ from irra.utils.errors import UserError, first_of
 from irra.utils.files import check_replaceable, replace_folder
 from irra.utils.locks import locked
 from irra.utils.progress import progress
+
+CURE_FOR_MISSING = "complete the dataset, or set prepare.on_bad_image: skip"
 
 
 def prepare_dataset(config: PrepareConfig, target: Path, splits: Collection[str] = SPLITS) -> dict[str, Any]:
@@ -81,10 +84,10 @@ def prepare(
     records = hold_out_val(read_annotations(source, config.dataset_name), config.val_share)
     records = [record for record in records if record.split in splits]
     records.sort(key=lambda record: SPLITS.index(record.split))
-    images = source / "imgs"
+    images = image_folder(source, records)
     stamps = stamp_files((images / record.path for record in records), rendered=config.synthetic is not None)
     if config.on_bad_image == "error":
-        _check_present((images / record.path for record in records), stamps)
+        _check_present(images, [record.path for record in records], stamps)
     with replace_folder(target, resume=True) as folder:
         notes = Notes(folder.parent, Sources(config, records, stamps).sha256)
         with closing(StoreWriter(folder, config.dataset_name, _size(config), notes.add)) as writer:
@@ -151,31 +154,34 @@ def _scratch_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check_present(paths: Iterable[Path], stamps: Stamps) -> None:
+def _check_present(images: Path, paths: list[str], stamps: Stamps) -> None:
     """Name missing images before decoding, which takes minutes, rather than in the middle of it.
 
     Raises:
         UserError: Images are missing.
     """
-    missing = [str(path) for path in compress(paths, stamps[:, 0] == NO_FILE)]
+    missing = list(compress(paths, stamps[:, 0] == NO_FILE))
     if missing:
         raise UserError(
-            f"{len(missing)} of the {len(stamps)} images named in the annotations do not exist: {first_of(missing)}; "
-            + (_found_elsewhere(Path(missing[0])) or "complete the dataset, or set prepare.on_bad_image: skip")
+            f"{len(missing)} of the {len(stamps)} images named in the annotations do not exist: "
+            f"{first_of([str(images / path) for path in missing])}; "
+            + (_found_elsewhere(images, PurePosixPath(missing[0])) or CURE_FOR_MISSING)
         )
 
 
-def _found_elsewhere(path: Path) -> str | None:
-    """Where a missing image lies instead, if the layout has one of the usual mistakes, and the cure."""
-    images = next(parent for parent in path.parents if parent.name == "imgs" and parent.parent.name != "imgs")
-    inner = path.relative_to(images)
-    if (images / "imgs" / inner).is_file():
+def _found_elsewhere(images: Path, path: PurePosixPath) -> str | None:
+    """Where an image that is missing in `images` lies instead, if the layout has a usual mistake, and the cure."""
+    if (images / "imgs" / path).is_file():
         return f"it is in {images / 'imgs'}: move what is there to {images}"
-    if inner.parts[0] == "imgs" and (images.parent / inner).is_file():
-        return f"{images.parent / inner} is there: annotations name paths inside imgs/, so remove the prefix imgs/"
-    names = {other.name.lower(): other.name for other in path.parent.iterdir()} if path.parent.is_dir() else {}
+    if path.parts[0] == "imgs" and (images.parent / path).is_file():
+        return f"{images.parent / path} is there: annotations name paths inside imgs/, so remove the prefix imgs/"
+    inner = PurePosixPath(*path.parts[1:])
+    if inner.name and (images / inner).is_file():
+        return f"{images / inner} is there: move what is in {images} to {images / path.parts[0]}"
+    folder = (images / path).parent
+    names = {other.name.lower(): other.name for other in folder.iterdir()} if folder.is_dir() else {}
     if other := names.get(path.name.lower()):
-        return f"{path.parent} has {other}: rename the files, or write their names into the annotations as they are"
+        return f"{folder} has {other}: rename the files, or write their names into the annotations as they are"
     return None
 
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from irra.config import IndexConfig, PrepareConfig, RegistryConfig, TrainConfig
-from irra.data.datasets import find_annotations, read_annotations, split_sizes
+from irra.data.datasets import split_sizes
+from irra.data.layouts import find_annotations, read_annotations
 from irra.data.preparation import hold_out_val
 from irra.data.store import PreparedStore
 from irra.utils.errors import UserError
@@ -24,20 +25,21 @@ def needed_splits(
 
 
 def check_annotations(folder: Path, config: PrepareConfig, needed: Mapping[str, str]) -> None:
-    """Check that the dataset in `folder` has the `needed` splits, or gets its val split by `prepare.val_share`.
+    """Check that the dataset in `folder` can train, and has the `needed` splits or gets val by `prepare.val_share`.
 
     Raises:
         UserError: It has not, or its annotations cannot be used.
     """
-    path = find_annotations(folder, config.dataset_name)
+    files = find_annotations(folder, config.dataset_name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the prepare stage warns of the same
         records = hold_out_val(read_annotations(folder, config.dataset_name), config.val_share)
-    _check(str(path), {split: size.images for split, size in split_sizes(records).items()}, needed)
+    where = files[0] if len(files) == 1 else folder
+    _check(str(where), {split: size.images for split, size in split_sizes(records).items()}, needed)
 
 
 def check_store(store: PreparedStore, needed: Mapping[str, str]) -> None:
-    """Check that a prepared dataset has the `needed` splits.
+    """Check that a prepared dataset can train, and has the `needed` splits.
 
     Raises:
         UserError: It has not.
@@ -48,6 +50,12 @@ def check_store(store: PreparedStore, needed: Mapping[str, str]) -> None:
 
 def _check(where: str, pictures: Mapping[str, int], needed: Mapping[str, str]) -> None:
     """Name all keys whose split has no pictures, the splits that have some, and the cure."""
+    there = ", ".join(f"{split} ({count})" for split, count in pictures.items())
+    if "train" not in pictures:
+        raise UserError(
+            f"{where}: no train split; it has pictures in {there}. A model can be measured on it, but not trained: "
+            "set prepare.dataset_name to a dataset to train on, and name this one in evaluate.also"
+        )
     lacking: dict[str, list[str]] = {}
     for key, value in needed.items():
         if (split := value.split("/")[0]) not in pictures:
@@ -55,7 +63,6 @@ def _check(where: str, pictures: Mapping[str, int], needed: Mapping[str, str]) -
     if not lacking:
         return
     what = " and ".join(f"no {split} split for {', '.join(keys)}" for split, keys in lacking.items())
-    there = ", ".join(f"{split} ({count})" for split, count in pictures.items())
     cure = f"Set these keys to a split that is there, or annotate pictures of other people as {' and '.join(lacking)}"
     share = ", or set prepare.val_share, which holds out training identities as val" if "val" in lacking else ""
     raise UserError(f"{where}: {what}; it has pictures in {there}. {cure}{share}")

@@ -1,7 +1,8 @@
 """The prepared dataset on disk: Parquet manifests and memory-mapped shards of resized uint8 pixels.
 
 images.parquet    image_id, pid, label, split, path     one row per image: train, then val, then test
-captions.parquet  caption_id, image_id, text            one row per caption, in the order of the images
+captions.parquet  caption_id, image_id, text            one row per caption, in the order of the images; where the
+                  wrong, back_translated                dataset has them also these, null where they are not known
 shard-00000.npy   uint8 (k, H, W, 3)                    k <= SHARD_IMAGES; a shard holds one split only
 stats.json        counts, skipped images, settings, fingerprint, SHA-256 of the other files
 """
@@ -35,6 +36,7 @@ MAX_PENDING = 8  # tasks of threads: what they hash should still be in memory
 INT, TEXT = pa.int32(), pa.string()
 IMAGE_SCHEMA = pa.schema({"image_id": INT, "pid": INT, "label": INT, "split": TEXT, "path": TEXT})
 CAPTION_SCHEMA = pa.schema({"caption_id": INT, "image_id": INT, "text": TEXT})
+OPTIONAL_COLUMNS = pa.schema({"wrong": pa.bool_(), "back_translated": TEXT})
 
 TABLES = {"images.parquet": IMAGE_SCHEMA, "captions.parquet": CAPTION_SCHEMA}
 AGAIN = "run the prepare stage again"
@@ -220,6 +222,8 @@ class PreparedStore:
     Attributes:
         image_pids, image_labels: int64 (n,).
         caption_image_ids: int64 (m,), the image of each caption.
+        wrong_captions: bool (m,), whether a caption is known to describe somebody else; None if the dataset knows none.
+        back_translated: The same as each caption in other words, None where there are none; None if there are none.
         stats: The contents of stats.json.
         num_classes: Number of training identities.
         settings: Parameters of the stage that wrote it.
@@ -239,6 +243,8 @@ class PreparedStore:
         self.image_paths: list[str] = images["path"].to_pylist()
         self.captions: list[str] = captions["text"].to_pylist()
         self.caption_image_ids = _int_column(captions, "image_id")
+        self.wrong_captions = _wrong_column(captions)
+        self.back_translated = _optional_column(captions, "back_translated")
         self.num_classes = int(self.image_labels.max(initial=NO_LABEL)) + 1
         self._image_splits = np.array(images["split"].to_pylist(), dtype=np.str_)
         lengths = [_shard_length(path, self.image_size) for path in _shard_paths(root)]
@@ -359,12 +365,22 @@ def _image_table(records: list[Record]) -> pa.Table:
 
 def _caption_table(records: list[Record]) -> pa.Table:
     rows = [(image_id, text) for image_id, record in enumerate(records) for text in record.captions]
-    columns = [
-        _int_array(range(len(rows))),
-        _int_array([image_id for image_id, _ in rows]),
-        _text_array([text for _, text in rows]),
-    ]
-    return pa.Table.from_arrays(columns, schema=CAPTION_SCHEMA)
+    columns = {
+        "caption_id": _int_array(range(len(rows))),
+        "image_id": _int_array([image_id for image_id, _ in rows]),
+        "text": _text_array([text for _, text in rows]),
+    }
+    if any(record.wrong is not None for record in records):
+        columns["wrong"] = _bool_array([flag for record in records for flag in record.wrong or _unknown(record)])
+    twins = [text or None for record in records for text in record.back_translated or _unknown(record)]
+    if any(twins):
+        columns["back_translated"] = _text_array(twins)
+    fields = [*CAPTION_SCHEMA, *(column for column in OPTIONAL_COLUMNS if column.name in columns)]
+    return pa.Table.from_arrays(list(columns.values()), schema=pa.schema(fields))
+
+
+def _unknown(record: Record) -> list[None]:
+    return [None] * len(record.captions)
 
 
 # pa.array, pa.table, pq.read_table and to_numpy all import pandas, which takes longer than preparing a small dataset;
@@ -376,14 +392,38 @@ def _int_array(values: Sequence[int]) -> pa.Array:
     return pa.Array.from_buffers(INT, len(values), [None, buffer])
 
 
-def _text_array(texts: list[str]) -> pa.Array:
-    encoded = [text.encode() for text in texts]
+def _text_array(texts: Sequence[str | None]) -> pa.Array:
+    encoded = [(text or "").encode() for text in texts]
     ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
-    return pa.StringArray.from_buffers(len(texts), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded)))
+    buffers = [_present(texts), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(TEXT, len(texts), buffers)
+
+
+def _bool_array(flags: Sequence[bool | None]) -> pa.Array:
+    return pa.Array.from_buffers(pa.bool_(), len(flags), [_present(flags), _bits([bool(flag) for flag in flags])])
+
+
+def _present(values: Sequence[object]) -> pa.Buffer | None:
+    """The validity bitmap of an array; none if no value is null."""
+    known = [value is not None for value in values]
+    return None if all(known) else _bits(known)
+
+
+def _bits(flags: list[bool]) -> pa.Buffer:
+    return pa.py_buffer(np.packbits(np.array(flags, dtype=np.bool_), bitorder="little"))
 
 
 def _int_column(table: pa.Table, name: str) -> Ints:
     return np.array(table[name].to_pylist(), dtype=np.int64)
+
+
+def _optional_column(table: pa.Table, name: str) -> list[Any] | None:
+    return table[name].to_pylist() if name in table.column_names else None
+
+
+def _wrong_column(captions: pa.Table) -> NDArray[np.bool_] | None:
+    flags = _optional_column(captions, "wrong")
+    return None if flags is None else np.array([flag is True for flag in flags], dtype=np.bool_)
 
 
 def _read_stats(root: Path) -> Stats:
@@ -403,7 +443,8 @@ def _read_table(root: Path, stats: Stats, name: str, schema: pa.Schema) -> pa.Ta
         table = pq.ParquetFile(path).read()
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: damaged ({error}); {AGAIN}") from None
-    if table.schema != schema or any(column.null_count for column in table.columns):
+    present = [column for column in OPTIONAL_COLUMNS if schema is CAPTION_SCHEMA and column.name in table.column_names]
+    if table.schema != pa.schema([*schema, *present]) or any(table[column].null_count for column in schema.names):
         raise UserError(f"{path}: damaged (columns {table.schema.names}, expected {schema.names}); {AGAIN}")
     if name in stats.sha256:
         check_files(root, {name: stats.sha256[name]}, AGAIN)

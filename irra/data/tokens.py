@@ -1,9 +1,12 @@
 """Caption token ids and the MLM masking cache, on disk and memory-mapped.
 
 caption_ids.npy   uint16 (captions, L)
+twin_ids.npy      uint16 (captions, L)                                  back-translated captions; zeros: none
 mlm_ids.npy       uint16 (mask_draws, training captions, L)             masked rows
 mlm_chosen.npy    uint8 (mask_draws, training captions, ceil(L / 8))    chosen positions as packed bits
 tokens.json       sizes, counts, settings, fingerprints, SHA-256 of the other files
+
+Without back-translated captions there are no twins; without training captions or draws there is no masking cache.
 """
 
 import hashlib
@@ -16,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irra.config import TokenizeConfig
+from irra.config.tokenize import MAX_TEXT_LENGTH
 from irra.data.bpe import BytePairs
 from irra.data.masking import END_ID, MASK_ID, START_ID, mask_tokens
 from irra.data.store import PreparedStore
@@ -26,8 +30,9 @@ from irra.utils.progress import progress
 from irra.utils.records import QUICK, check_files, hash_files, read_record, write_record
 
 FORMAT_VERSION = 2
-MAX_PIECES = 77  # of a row of tokens, at most
+MAX_PIECES = MAX_TEXT_LENGTH  # of a row of tokens, at most
 INFO = "tokens.json"
+TWINS = "twin_ids.npy"
 AGAIN = "run the tokenize stage again"
 STOLEN_WORD = "jekyll</w>"
 
@@ -112,6 +117,13 @@ class MaskedRows(NamedTuple):
     mlm_labels: NDArray[np.uint16]
 
 
+class Twins(NamedTuple):
+    """Token ids of back-translated captions (N, L) uint16, and which of the captions have any (N,) bool."""
+
+    rows: NDArray[np.uint16]
+    present: NDArray[np.bool_]
+
+
 @dataclass(frozen=True)
 class _Version:
     version: int
@@ -146,6 +158,7 @@ class TokenStore:
     caption_ids: NDArray[np.uint16]
     _mlm_ids: NDArray[np.uint16] | None
     _mlm_chosen: NDArray[np.uint8] | None
+    _twin_ids: NDArray[np.uint16] | None
 
     @classmethod
     def open(cls, root: Path) -> "TokenStore":
@@ -164,6 +177,7 @@ class TokenStore:
         mlm_ids = _map(root / "mlm_ids.npy", "uint16", (draws, None, length)) if draws else None
         chosen_shape = (draws, None, (length + 7) // 8)
         mlm_chosen = _map(root / "mlm_chosen.npy", "uint8", chosen_shape) if draws else None
+        twin_ids = _map(root / TWINS, "uint16", (info.captions, length)) if TWINS in info.sha256 else None
         rows = mlm_ids.shape[1] if mlm_ids is not None else 0
         if not 0 <= info.first_training_row <= info.captions - rows:
             raise UserError(f"{root / INFO}: damaged (first_training_row: not one of the captions); {AGAIN}")
@@ -180,6 +194,7 @@ class TokenStore:
             caption_ids,
             mlm_ids,
             mlm_chosen,
+            twin_ids,
         )
 
     def verify(self) -> int:
@@ -200,6 +215,14 @@ class TokenStore:
         chosen = np.unpackbits(self._mlm_chosen[draw, rows], axis=1, count=self.text_length).astype(bool)
         labels = np.where(chosen, self.caption_ids[caption_ids], np.uint16(0))
         return MaskedRows(self._mlm_ids[draw, rows], labels)
+
+    def twins(self, caption_ids: NDArray[np.int64]) -> Twins:
+        """The back-translated captions of these, with rows of zeros for those that have none."""
+        if self._twin_ids is None:
+            rows = np.zeros((len(caption_ids), self.text_length), dtype=np.uint16)
+        else:
+            rows = self._twin_ids[caption_ids]
+        return Twins(rows, rows[:, 0] != 0)
 
     def most_masked(self) -> int:
         """The largest number of tokens that any draw of the masking cache chooses in a caption."""
@@ -232,7 +255,7 @@ def tokenize_dataset(prepared: Path, config: TokenizeConfig, target: Path) -> di
 
 
 def write_tokens(store: PreparedStore, config: TokenizeConfig, target: Path) -> dict[str, Any]:
-    """Tokenize all captions, and draw the masking cache for those of the training split.
+    """Tokenize all captions, and draw the masking cache for those of the training split, if there is one.
 
     Returns:
         The contents of tokens.json.
@@ -248,17 +271,18 @@ def write_tokens(store: PreparedStore, config: TokenizeConfig, target: Path) -> 
     training = store.caption_ids("train") if "train" in store.splits else np.array([], dtype=np.int64)
     first = int(training[0]) if len(training) else 0
     assert np.array_equal(training, np.arange(first, first + len(training))), "training captions are contiguous"
+    draws = config.mask_draws if len(training) else 0
     with replace_folder(target) as folder:
-        with (folder / "caption_ids.npy").open("wb") as file:
-            write_npy_header(file, caption_ids.dtype, caption_ids.shape)
-            file.write(caption_ids.data)
-        digest = hashlib.sha256(caption_ids.tobytes())
-        if config.mask_draws:
+        digest = hashlib.sha256()
+        _write_rows(folder / "caption_ids.npy", caption_ids, digest)
+        if draws:
             _write_masks(folder, caption_ids[first : first + len(training)], config, digest)
+        if store.back_translated:
+            _write_rows(folder / TWINS, _twin_rows(store.back_translated, tokenizer, config.text_length), digest)
         info = {
             "version": FORMAT_VERSION,
             "text_length": config.text_length,
-            "mask_draws": config.mask_draws,
+            "mask_draws": draws,
             "captions": len(caption_ids),
             "first_training_row": first,
             "longest_caption": longest(caption_ids),
@@ -270,6 +294,20 @@ def write_tokens(store: PreparedStore, config: TokenizeConfig, target: Path) -> 
         }
         write_record(folder / INFO, info)
     return info
+
+
+def _twin_rows(twins: Sequence[str | None], tokenizer: Tokenizer, text_length: int) -> NDArray[np.uint16]:
+    rows = np.zeros((len(twins), text_length), dtype=np.uint16)
+    present = [row for row, text in enumerate(twins) if text]
+    rows[present] = tokenizer.encode([text for text in twins if text], text_length)
+    return rows
+
+
+def _write_rows(path: Path, rows: NDArray[np.uint16], digest: "hashlib._Hash") -> None:
+    with path.open("wb") as file:
+        write_npy_header(file, rows.dtype, rows.shape)
+        file.write(rows.data)
+    digest.update(rows.data)
 
 
 def _write_masks(

@@ -54,15 +54,51 @@ def run_blocks_at(
 
     The last block computes outputs only there; all positions serve it as keys and values.
     """
+    x = run_but_last(transformer, x, causal, recompute)
+    return run_last_at(transformer, x, positions, causal)
+
+
+def run_but_last(transformer: Transformer, x: Tensor, causal: bool = False, recompute: bool = False) -> Tensor:
+    """Run all residual blocks but the last one on `x` (B, N, D)."""
     blocks: list[Any] = list(transformer.resblocks)
-    *first, last = blocks
-    x = _run(first, x, causal, recompute)
+    return _run(blocks[:-1], x, causal, recompute)
+
+
+def run_last(transformer: Transformer, x: Tensor, causal: bool = False, recompute: bool = False) -> Tensor:
+    """Run the last residual block on what `run_but_last` returns."""
+    blocks: list[Any] = list(transformer.resblocks)
+    return _run(blocks[-1:], x, causal, recompute)
+
+
+def run_last_at(transformer: Transformer, x: Tensor, positions: Tensor, causal: bool = False) -> Tensor:
+    """The (B, M, D) outputs of `run_last` at `positions` (B, M), which alone are computed."""
+    last: Any = transformer.resblocks[-1]
     index = positions[:, :, None].expand(-1, -1, x.shape[2])
     normed = last.ln_1(x)
     seen = torch.arange(x.shape[1], device=x.device) <= positions[:, None, :, None] if causal else None
     x = x.gather(1, index) + last.ls_1(attend(last.attn, normed.gather(1, index), normed, mask=seen))
     output: Tensor = x + last.ls_2(last.mlp(last.ln_2(x)))
     return output
+
+
+@torch.no_grad()
+def last_attention(transformer: Transformer, x: Tensor, position: Tensor, causal: bool = False) -> Tensor:
+    """Attention (B, N) of the tokens at `position` (B, 1) in the last block, on what `run_but_last` returns.
+
+    It is float32, the mean over the heads, and has no gradient. No other row is computed.
+    """
+    last: Any = transformer.resblocks[-1]
+    width, heads = last.attn.embed_dim, last.attn.num_heads
+    normed = last.ln_1(x)
+    weights, biases = (part[: 2 * width].chunk(2) for part in (last.attn.in_proj_weight, last.attn.in_proj_bias))
+    at = normed.gather(1, position[:, :, None].expand(-1, -1, width))
+    query, key = (F.linear(x, *part) for x, part in zip((at, normed), zip(weights, biases, strict=True), strict=True))
+    query, key = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (query, key))
+    scores = (query @ key.transpose(2, 3) * (width // heads) ** -0.5).float()[:, :, 0]
+    if causal:
+        scores = scores.masked_fill(torch.arange(x.shape[1], device=x.device) > position[:, None], -torch.inf)
+    mean: Tensor = scores.softmax(dim=-1).mean(dim=1)
+    return mean
 
 
 def _run(blocks: Iterable[Any], x: Tensor, causal: bool, recompute: bool) -> Tensor:

@@ -1,17 +1,20 @@
 """The CLIP backbone, adapted to the size of person images, with features for every token."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from irra.backbones import read_config
-from irra.model.attention import run_blocks, run_blocks_at
+from irra.model.attention import last_attention, run_blocks, run_blocks_at, run_but_last, run_last, run_last_at
 from irra.model.modules import CLIP, VisionTransformer
+from irra.model.token_selection import select_patches, select_words
 from irra.model.weights import load_strictly, read_foreign
 from irra.utils.errors import UserError
+
+KEPT_POSITIONS, STRETCH = 20, 4  # in LongCLIP's extension of the text encoder's positions
 
 
 def create_clip(
@@ -31,14 +34,14 @@ def create_clip(
         weights: A file with pretrained weights of this architecture; None for random weights.
 
     Raises:
-        UserError: The weights do not fit the architecture.
+        UserError: The weights do not fit the architecture, or its positions cannot be extended to `text_length`.
     """
     clip = CLIP(**architecture)
     if weights is not None:
         load_weights(clip, weights)
     del clip.logit_scale  # the temperature is a constant here, not a weight
     adapt_image_size(clip.visual, image_size, stride)
-    clip.positional_embedding = nn.Parameter(clip.positional_embedding.detach()[:text_length].clone())
+    clip.positional_embedding = nn.Parameter(extend_positions(clip.positional_embedding.detach(), text_length))
     return clip
 
 
@@ -175,6 +178,31 @@ def resize_positions(embedding: Tensor, old: tuple[int, int], new: tuple[int, in
     return torch.cat([embedding[:1], grid.flatten(2)[0].T])
 
 
+def extend_positions(embedding: Tensor, length: int) -> Tensor:
+    """The first `length` of the text encoder's positions (L, D), or of more if `length` exceeds L.
+
+    As in LongCLIP (Zhang et al., ECCV 2024), the first 20 stay, since most captions are short and these alone are well
+    trained; each of the others becomes four on the straight line to the next one, and the last ones go on along the
+    line before them. So CLIP's 77 positions become up to 248.
+
+    Raises:
+        UserError: `length` is more than that.
+    """
+    if length <= len(embedding):
+        return embedding[:length].clone()
+    longest = len(embedding) + (STRETCH - 1) * max(0, len(embedding) - KEPT_POSITIONS)
+    if length > longest:
+        raise UserError(
+            f"tokenize.text_length: {length} tokens are more than the {longest} to which this backbone's "
+            f"{len(embedding)} positions can be extended"
+        )
+    kept, stretched = embedding[:KEPT_POSITIONS], embedding[KEPT_POSITIONS:]
+    steps = torch.cat([stretched[1:] - stretched[:-1], embedding[-1:] - embedding[-2:-1]])
+    parts = torch.arange(STRETCH, dtype=embedding.dtype, device=embedding.device)[:, None] / STRETCH
+    between = stretched[:, None] + parts * steps[:, None]
+    return torch.cat([kept, between.flatten(0, 1)])[:length]
+
+
 def image_tokens(visual: Any, images: Tensor, recompute: bool = False) -> Tensor:
     """(B, 3, H, W) to (B, 1 + patches, D), class token first; final layer norm and projection act on every token."""
     return _project_image(visual, run_blocks(visual.transformer, _embed_image(visual, images), recompute=recompute))
@@ -201,6 +229,74 @@ def text_feature(clip: Any, caption_ids: Tensor, recompute: bool = False) -> Ten
     x = _embed_text(clip, caption_ids)
     ends = end_positions(caption_ids)[:, None]
     return _project_text(clip, run_blocks_at(clip.transformer, x, ends, causal=True, recompute=recompute))[:, 0]
+
+
+class Encoded(NamedTuple):
+    """What an encoder gives.
+
+    Attributes:
+        feature: (B, D) of the class token or the end token.
+        tokens: (B, N, D) of all tokens, where they are asked for.
+        selected: (B, k, D) of selected tokens, where they are asked for.
+        kept: (B, k) bool, false where a caption has fewer words than are selected.
+    """
+
+    feature: Tensor
+    tokens: Tensor | None = None
+    selected: Tensor | None = None
+    kept: Tensor | None = None
+
+
+def encode_image(
+    visual: Any, images: Tensor, all_tokens: bool = False, ratio: float | None = None, recompute: bool = False
+) -> Encoded:
+    """Encode images (B, 3, H, W).
+
+    With `ratio`, that share of the patches is selected, those to which the class token attends most in the last block.
+    """
+    if ratio is None:
+        if not all_tokens:
+            return Encoded(image_feature(visual, images, recompute))
+        tokens = image_tokens(visual, images, recompute)
+        return Encoded(tokens[:, 0], tokens)
+    x = run_but_last(visual.transformer, _embed_image(visual, images), recompute=recompute)
+    first = torch.zeros(x.shape[0], 1, dtype=torch.long, device=x.device)
+    chosen = select_patches(last_attention(visual.transformer, x, first), ratio)
+    kept = torch.ones_like(chosen, dtype=torch.bool)
+    if all_tokens:
+        tokens = _project_image(visual, run_last(visual.transformer, x, recompute=recompute))
+        return Encoded(tokens[:, 0], tokens, _take(tokens, chosen), kept)
+    few = _project_image(visual, run_last_at(visual.transformer, x, torch.cat([first, chosen], dim=1)))
+    return Encoded(few[:, 0], None, few[:, 1:], kept)
+
+
+def encode_text(
+    clip: Any, caption_ids: Tensor, all_tokens: bool = False, ratio: float | None = None, recompute: bool = False
+) -> Encoded:
+    """Encode captions (B, L).
+
+    With `ratio`, the words are selected to which the end token attends most in the last block. Their number is that
+    share of the longest possible caption, whatever the captions.
+    """
+    ends = end_positions(caption_ids)[:, None]
+    if ratio is None:
+        if not all_tokens:
+            return Encoded(text_feature(clip, caption_ids, recompute))
+        tokens = text_tokens(clip, caption_ids, recompute)
+        return Encoded(_take(tokens, ends)[:, 0], tokens)
+    x = run_but_last(clip.transformer, _embed_text(clip, caption_ids), causal=True, recompute=recompute)
+    count = int((clip.positional_embedding.shape[0] - 2) * ratio)
+    chosen, kept = select_words(last_attention(clip.transformer, x, ends, causal=True), ends, count)
+    if all_tokens:
+        tokens = _project_text(clip, run_last(clip.transformer, x, causal=True, recompute=recompute))
+        return Encoded(_take(tokens, ends)[:, 0], tokens, _take(tokens, chosen), kept)
+    few = _project_text(clip, run_last_at(clip.transformer, x, torch.cat([ends, chosen], dim=1), causal=True))
+    return Encoded(few[:, 0], None, few[:, 1:], kept)
+
+
+def _take(tokens: Tensor, positions: Tensor) -> Tensor:
+    """(B, M, D) of `tokens` (B, N, D) at `positions` (B, M)."""
+    return tokens.gather(1, positions[:, :, None].expand(-1, -1, tokens.shape[2]))
 
 
 def end_positions(caption_ids: Tensor) -> Tensor:

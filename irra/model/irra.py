@@ -1,10 +1,11 @@
 """IRRA: a CLIP backbone with the heads that its losses need."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +13,13 @@ from torch.utils.checkpoint import checkpoint
 
 from irra.backbones import read_config
 from irra.config import TrainConfig
-from irra.model.clip import create_clip, end_positions, image_feature, image_tokens, text_feature, text_tokens
+from irra.model.clip import Encoded, create_clip, encode_image, encode_text, image_tokens, text_tokens
 from irra.model.cross_modal import CrossModalEncoder
 from irra.model.modules import CLIP
+from irra.model.token_selection import EXPANSION, TokenSelection, joint
 
 CLASSIFIER_STD = 0.001
+LOWEST_TEMPERATURE = 0.01
 
 # Parts that train at different rates: the pretrained backbone, the new cross-modal branch, the new heads.
 Part = Literal["backbone", "branch", "head"]
@@ -35,6 +38,9 @@ class ModelSpec:
         num_classes: Classes of the ID classifier; None if there is none.
         cmt_depth: Transformer blocks of the cross-modal branch; None if there is none.
         mlm_ids: Token ids that the branch predicts, ascending from padding 0; None for the whole vocabulary.
+        token_selection: Share of the tokens from which a second feature is made; None if there is none.
+        tse_norm: Its batch norm in training, "frozen" or "batch".
+        learn_temperature: Whether the temperature is trained.
     """
 
     architecture: dict[str, Any]
@@ -45,6 +51,9 @@ class ModelSpec:
     num_classes: int | None
     cmt_depth: int | None
     mlm_ids: list[int] | None = None
+    token_selection: float | None = None
+    tse_norm: str = "frozen"
+    learn_temperature: bool = False
 
     @classmethod
     def for_training(
@@ -66,6 +75,9 @@ class ModelSpec:
             num_classes=people if "id" in config.losses else None,
             cmt_depth=config.cmt_depth if mlm else None,
             mlm_ids=used_ids if mlm and config.mlm_vocabulary == "captions" else None,
+            token_selection=config.token_selection,
+            tse_norm=config.tse_norm,
+            learn_temperature=config.learn_temperature,
         )
 
     @property
@@ -83,11 +95,32 @@ class ModelSpec:
         return cls(**data | {"image_size": tuple(data["image_size"])})
 
 
+class Features(NamedTuple):
+    """What the encoders give for a batch of pairs, before heads act on it.
+
+    Attributes:
+        images, texts: (B, D) global features.
+        fused: (B, M, D) of the cross-modal branch at masked words, where there are any.
+        patches, words: (B, k, D) of selected tokens, where the model selects any.
+        kept: (B, k) bool, which of the words are words.
+    """
+
+    images: Tensor
+    texts: Tensor
+    fused: Tensor | None = None
+    patches: Tensor | None = None
+    words: Tensor | None = None
+    kept: Tensor | None = None
+
+
 class IRRA(nn.Module):
     """CLIP encoders with the cross-modal branch (for `mlm`) and the ID classifier (for `id`), where present.
 
+    With `token_selection`, an embedding has two parts of unit length, divided by the square root of 2: the global
+    feature, and that of the selected tokens (RDE). Its cosine similarities are the means of those of the parts.
+
     Attributes:
-        logit_scale: The inverse temperature.
+        logit_scale: The inverse temperature, unless `log_scale`, its logarithm, is trained.
         micro_batch: Samples that `forward` encodes at once, so that memory does not grow with the batch (GradCache, Gao
             et al., 2021: features without graph, then each part once more with it); None for all.
         recompute: Whether the backward pass computes each residual block again instead of keeping its activations.
@@ -109,11 +142,21 @@ class IRRA(nn.Module):
         )
         self.register_buffer("mlm_class_of", _mlm_class_of(spec), persistent=False)
         self.classifier = None if spec.num_classes is None else _classifier(width, spec.num_classes)
+        self.token_selection = (
+            None if spec.token_selection is None else TokenSelection(width, by_batch=spec.tse_norm == "batch")
+        )
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(spec.temperature))) if spec.learn_temperature else None
 
     @property
     def embedding_width(self) -> int:
-        """Numbers of an image's or a text's embedding."""
-        return self.clip.text_projection.shape[1]
+        """Dimensions of an embedding, of an image or a text."""
+        return sum(self.embedding_parts)
+
+    @property
+    def embedding_parts(self) -> tuple[int, ...]:
+        """Dimensions of the parts of an embedding: the global feature, and that of the selected tokens if there is."""
+        width: int = self.clip.text_projection.shape[1]
+        return (width,) if self.token_selection is None else (width, EXPANSION * width)
 
     def forward(self, batch: dict[str, Tensor]) -> "Outputs":
         """Compute the outputs that the losses use.
@@ -121,39 +164,56 @@ class IRRA(nn.Module):
         Args:
             batch: `images` (B, 3, H, W) and `caption_ids` (B, L); for masked language modelling also `mlm_ids` and
                 `mlm_labels` (B, L), rows of full length, with `mlm_positions` and `mlm_slots` as `place_chosen` finds
-                them. Without `caption_ids`, one pass of the text encoder over `mlm_ids` serves both branches.
+                them. Without `caption_ids`, one pass of the text encoder over `mlm_ids` serves both branches. `real`
+                (B,) bool says which samples are none that only fill a batch; without it, all are.
         """
         size = self.micro_batch or len(batch["images"])
         names = [name for name in ("images", "caption_ids", "mlm_ids", "mlm_positions") if name in batch]
         parts = zip(*(torch.split(batch[name], size) for name in names), strict=True)
-        encode: Callable[..., tuple[Tensor, Tensor, Tensor | None]] = self._features
+        encode: Callable[..., Features] = self._features
         if size < len(batch["images"]):  # the backward pass encodes each part again, and holds one at a time
             encode = partial(checkpoint, self._features, use_reentrant=False)
-        features = [encode(dict(zip(names, part, strict=True))) for part in parts]
-        images, texts, fused = (_joined(values) for values in zip(*features, strict=True))
-        assert images is not None
-        assert texts is not None
-        return Outputs(self, images, texts, fused, batch)
+        encoded = [encode(dict(zip(names, part, strict=True))) for part in parts]
+        features = Features(*(_joined(values) for values in zip(*encoded, strict=True)))  # type: ignore[arg-type]
+        return Outputs(self, features, self._select(features, batch.get("real")), batch)
+
+    def _select(self, features: Features, real: Tensor | None) -> tuple[Tensor, Tensor] | None:
+        """The features (B, E) of the selected tokens of images and texts; of the whole batch, for its statistics."""
+        if self.token_selection is None:
+            return None
+        assert features.patches is not None
+        assert features.words is not None
+        assert features.kept is not None
+        patches, words = features.patches.new_ones(features.patches.shape[:2], dtype=torch.bool), features.kept
+        if real is not None:
+            patches, words = patches & real[:, None], words & real[:, None]
+        images = self.token_selection.image(features.patches, patches)
+        return _wide(images), _wide(self.token_selection.text(features.words, words))
 
     def compile_encoders(self, backend: str = "inductor") -> None:
         """Compile what `forward` runs but the heads, as one graph; encoders called on their own stay as they are."""
         self._features = torch.compile(self._features, fullgraph=True, backend=backend)  # type: ignore[method-assign]
 
-    def _features(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Global features (B, D) of images and texts, and the branch's (B, M, D) where words are masked."""
+    def _features(self, batch: dict[str, Tensor]) -> Features:
         images, caption_ids, mlm_ids = (batch.get(name) for name in ("images", "caption_ids", "mlm_ids"))
         assert images is not None
-        if mlm_ids is None:
-            assert caption_ids is not None
-            return self.encode_image(images), self.encode_text(caption_ids), None
-        assert self.interaction is not None, "the model has no cross-modal branch"
-        patches, words = self.image_tokens(images), self.text_tokens(mlm_ids)
-        if caption_ids is None:
-            rows = torch.arange(words.shape[0], device=words.device)
-            texts = _wide(words[rows, end_positions(mlm_ids)])
-        else:
-            texts = self.encode_text(caption_ids)
-        return _wide(patches[:, 0]), texts, self.interaction(words, patches, batch["mlm_positions"], self.recompute)
+        image = self._image(images, all_tokens=mlm_ids is not None)
+        masked = None if mlm_ids is None else self._text(mlm_ids, all_tokens=True)
+        text = masked if caption_ids is None else self._text(caption_ids)
+        assert text is not None
+        fused = None
+        if masked is not None:
+            assert self.interaction is not None, "the model has no cross-modal branch"
+            assert masked.tokens is not None
+            assert image.tokens is not None
+            fused = self.interaction(masked.tokens, image.tokens, batch["mlm_positions"], self.recompute)
+        return Features(_wide(image.feature), _wide(text.feature), fused, image.selected, text.selected, text.kept)
+
+    def _image(self, images: Tensor, all_tokens: bool = False) -> Encoded:
+        return encode_image(self.clip.visual, images, all_tokens, self.spec.token_selection, self.recompute)
+
+    def _text(self, caption_ids: Tensor, all_tokens: bool = False) -> Encoded:
+        return encode_text(self.clip, caption_ids, all_tokens, self.spec.token_selection, self.recompute)
 
     def part_of_parameters(self) -> dict[str, Part]:
         """The part of the model that each parameter belongs to, by parameter name."""
@@ -163,6 +223,8 @@ class IRRA(nn.Module):
             for module in modules
             for parameter in module.parameters()
         }
+        if self.log_scale is not None:
+            owner[id(self.log_scale)] = "backbone"  # as in CLIP
         unknown = [name for name, parameter in self.named_parameters() if id(parameter) not in owner]
         assert not unknown, f"IRRA._parts must say how to train {', '.join(unknown)}"
         return {name: owner[id(parameter)] for name, parameter in self.named_parameters()}
@@ -179,8 +241,7 @@ class IRRA(nn.Module):
             ]  # at the backbone's rate, as in the released code
             parts["branch"] += [cross.cross_attn, cross.cross_modal_transformer]
             parts["head"].append(cross.mlm_head)
-        if self.classifier is not None:
-            parts["head"].append(self.classifier)
+        parts["head"] += [head for head in (self.classifier, self.token_selection) if head is not None]
         return parts
 
     def image_tokens(self, images: Tensor) -> Tensor:
@@ -192,12 +253,28 @@ class IRRA(nn.Module):
         return text_tokens(self.clip, caption_ids, self.recompute)
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """Global image features (B, D) of (B, 3, H, W) normalised images: un-normalised, float32."""
-        return _wide(image_feature(self.clip.visual, images, self.recompute))
+        """Embeddings (B, `embedding_width`) of (B, 3, H, W) normalised images: float32, of any norm."""
+        return self._embedding(self._image(images), self.token_selection and self.token_selection.image)
 
     def encode_text(self, caption_ids: Tensor) -> Tensor:
-        """Global text features (B, D) of (B, L) token ids, read at the end token: un-normalised, float32."""
-        return _wide(text_feature(self.clip, caption_ids, self.recompute))
+        """Embeddings (B, `embedding_width`) of (B, L) token ids, read at the end token: float32, of any norm."""
+        return self._embedding(self._text(caption_ids), self.token_selection and self.token_selection.text)
+
+    @staticmethod
+    def _embedding(encoded: Encoded, head: nn.Module | None) -> Tensor:
+        feature = _wide(encoded.feature)
+        return feature if head is None else joint(feature, _wide(head(encoded.selected, encoded.kept)))
+
+    @property
+    def inverse_temperature(self) -> "Tensor | float":
+        """What similarities are multiplied by before a softmax: a tensor if it is trained."""
+        return self.logit_scale if self.log_scale is None else self.log_scale.exp()
+
+    @torch.no_grad()
+    def limit_temperature(self) -> None:
+        """Keep a trained temperature at 0.01 or above, as in CLIP."""
+        if self.log_scale is not None:
+            self.log_scale.clamp_(max=-math.log(LOWEST_TEMPERATURE))
 
 
 class Outputs:
@@ -207,22 +284,19 @@ class Outputs:
 
     Attributes:
         image_features, text_features: (B, D) global features, un-normalised, float32.
+        selected: Those of the selected tokens, both (B, E), if the model selects any.
         logit_scale: The inverse temperature.
     """
 
     def __init__(
-        self,
-        model: IRRA,
-        image_features: Tensor,
-        text_features: Tensor,
-        fused: Tensor | None,
-        batch: dict[str, Tensor],
+        self, model: IRRA, features: Features, selected: tuple[Tensor, Tensor] | None, batch: dict[str, Tensor]
     ) -> None:
-        self.image_features = image_features
-        self.text_features = text_features
-        self.logit_scale = model.logit_scale
+        self.image_features = features.images
+        self.text_features = features.texts
+        self.selected = selected
+        self.logit_scale = model.inverse_temperature
         self._model = model
-        self._fused = fused
+        self._fused = features.fused
         self._batch = batch
 
     def first(self, rows: int) -> "Outputs":
@@ -230,9 +304,15 @@ class Outputs:
         return self.with_features(lambda features: features[:rows])
 
     def with_features(self, change: Callable[[Tensor], Tensor]) -> "Outputs":
-        """The outputs with both kinds of features changed, for losses yet to be computed."""
-        images, texts = change(self.image_features), change(self.text_features)
-        return Outputs(self._model, images, texts, self._fused, self._batch)
+        """The outputs with all features changed, for losses yet to be computed."""
+        features = Features(change(self.image_features), change(self.text_features), self._fused)
+        selected = self.selected and (change(self.selected[0]), change(self.selected[1]))
+        return Outputs(self._model, features, selected, self._batch)
+
+    def views(self) -> list["Outputs"]:
+        """The outputs as a loss that compares pairs sees them: with global features, and with those of tokens."""
+        others = [] if self.selected is None else [Outputs(self._model, Features(*self.selected), None, self._batch)]
+        return [self, *others]
 
     @cached_property
     def image_logits(self) -> Tensor:

@@ -158,8 +158,9 @@ def _plain_tensors(data: dict[str, Any], path: Path) -> dict[str, Tensor]:
             raise UserError(f"{path}: {name} has the shape {tuple(value.shape)}, for which the file has no values")
     if sum(value.nbytes for value in data.values()) > MAX_SHARING * path.stat().st_size:
         raise UserError(f"{path}: its tensors repeat the same values, to far more bytes than the file has")
-    prefix = DISTRIBUTED if all(name.startswith(DISTRIBUTED) for name in data) else ""
-    return {name.removeprefix(prefix): value.float() for name, value in data.items()}
+    while all(name.startswith(DISTRIBUTED) for name in data):  # once for each wrapper
+        data = {name.removeprefix(DISTRIBUTED): value for name, value in data.items()}
+    return {name: value.float() for name, value in data.items()}
 
 
 def _is_in_memory(value: Tensor) -> bool:

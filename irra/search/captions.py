@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from irra.data.datasets import read_annotations
+from irra.data.layouts import read_annotations
 from irra.search.engine import clean_query
 from irra.utils.errors import UserError
 from irra.utils.files import check_regular_file

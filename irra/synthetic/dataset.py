@@ -62,10 +62,11 @@ def _render_identity(
         photograph = take(person, config.seed * 1_000_003 + pid, camera, rng)
         name = f"{camera.folder}/{pid:05d}_{index:02d}.jpg"
         photograph.image.save(folder / name, quality=JPEG_QUALITY)
-        captions = []
+        captions, wrong = [], []
         for _ in range(config.captions_per_image):
-            wrong = split == "train" and rng.random() < config.wrong_captions
-            described = draw_person(rng) if wrong else person
+            wrong.append(split == "train" and rng.random() < config.wrong_captions)
+            described = draw_person(rng) if wrong[-1] else person
             captions.append(describe(described, photograph.visible, photograph.facing, rng))
-        records.append({"id": pid, "captions": captions, "split": split, "file_path": name})
+        record = {"id": pid, "captions": captions, "split": split, "file_path": name, "wrong_captions": wrong}
+        records.append(record)
     return records

@@ -6,10 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from components.inputs import Record, current, read, run, write
 from components.layout import DATASET_RECORD, WEIGHTS_RECORD, outside
+from irra.backbones import read_config
+from irra.checkpoint import save_model, save_weights
 from irra.config import Params, change, load_params
+from irra.layout import WEIGHTS
+from irra.model import ModelSpec, build_model
 from irra.utils.errors import UserError
 from tests.imports import ROOT
 from tests.irra.test_splits import annotate
@@ -159,6 +164,26 @@ def test_a_file_of_weights_is_hashed() -> None:
     after = recorded("w.pt")
     assert before.files == after.files == 1
     assert before.sha256 != after.sha256
+
+
+def test_a_model_folder_to_start_from_is_hashed(project: Path) -> None:
+    torch.manual_seed(0)
+    model = build_model(ModelSpec(read_config("irra-tiny"), (64, 32), 16, 16, 0.02, None, None))
+    save_weights(model, project / "best.safetensors")
+    save_model(project / "start", project / "best.safetensors", model.spec, {})
+    run(preset("tiny", "train.init_from=start"))
+    record = read(WEIGHTS_RECORD)
+    assert record is not None
+    assert (record.source, record.files) == ("start", 2)
+    (project / "start" / WEIGHTS).write_bytes(b"others")
+    with pytest.raises(UserError, match=r"train\.init_from: start/weights\.safetensors: damaged"):
+        run(preset("tiny", "train.init_from=start"))
+
+
+@pytest.mark.parametrize("name", ["model", "./model/"])
+def test_the_model_that_training_replaces_is_no_start(name: str) -> None:
+    with pytest.raises(UserError, match=r"is removed when a training starts; copy it, and name the copy"):
+        run(preset("tiny", f"train.init_from={name}"))
 
 
 def test_a_temporary_workspace_finds_the_dataset_of_its_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

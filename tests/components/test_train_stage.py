@@ -236,29 +236,28 @@ def test_a_training_on_other_data_or_tokens_is_not_resumed(
 
 
 @pytest.mark.parametrize(
-    ("pretrained", "message"),
+    ("key", "value", "message"),
     [
-        ("opnai", "neither a file nor weights of irra-tiny"),
-        ("weights.pt", "weights.pt: not a PyTorch checkpoint of plain weights"),
+        ("pretrained", "opnai", "neither a file nor weights of irra-tiny"),
+        ("pretrained", "weights.pt", "weights.pt: not a PyTorch checkpoint of plain weights"),
+        ("init_from", "weights.pt", "weights.pt: not a PyTorch checkpoint of plain weights"),
+        ("init_from", "openai", "openai: no such file"),
     ],
 )
-def test_pretrained_weights_that_cannot_be_had_are_named(
+def test_weights_that_cannot_be_had_are_named(
     store: PreparedStore,
     tokens: TokenStore,
     config: TrainConfig,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    pretrained: str,
+    key: str,
+    value: str,
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("weights.pt").write_bytes(b"no weights")
-    with pytest.raises(UserError, match=message):
-        train.run(
-            train.Inputs(store.root, tokens.root),
-            outputs_in(tmp_path),
-            config.model_copy(update={"pretrained": pretrained}),
-        )
+    with pytest.raises(UserError, match=rf"train\.{key}: .*{message}"):
+        train.run(train.Inputs(store.root, tokens.root), outputs_in(tmp_path), config.model_copy(update={key: value}))
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,8 @@ from app.check import check
 from app.cli.import_official import import_official
 from irra.backbones import read_config
 from irra.config import load_params
-from irra.model.clip import create_clip, find_weights
+from irra.model.clip import create_clip
+from irra.start import find_start
 from tests.hostile.case import Case, content, place
 from tests.irra.test_checkpoint import official_weights
 from tests.irra.test_weights import Executing, Scripted, save_scripted
@@ -76,15 +77,16 @@ def official(path: Path) -> str:
     return str(import_official(path, OUT, (64, 32))["fingerprint"])
 
 
-def pretrained(path: Path) -> str:
-    """What `make repro` and `train` do if this file is train.pretrained."""
-    text = Path("params.yaml").read_text().replace("pretrained: null", f"pretrained: {path}")
+def pretrained(path: Path, key: str = "pretrained") -> str:
+    """What `make repro` and `train` do if this file is train.pretrained, or another key."""
+    text = Path("params.yaml").read_text().replace(f"{key}: null", f"{key}: {path}")
     with tempfile.TemporaryDirectory() as folder:
         params = Path(folder, "params.yaml")
         params.write_text(text)
         check(params)
-        backbone = load_params(params).train.backbone
-    create_clip(read_config(backbone), (96, 32), 16, 40, find_weights(backbone, str(path)))
+        train = load_params(params).train
+    weights = find_start(train.backbone, train.pretrained, train.init_from)
+    create_clip(read_config(train.backbone), (96, 32), 16, 40, weights)
     return "accepted"
 
 
@@ -92,6 +94,7 @@ READERS: tuple[tuple[str, Path, Callable[[], str]], ...] = (
     ("import-official", Path("best.pth"), partial(official, Path("best.pth"))),
     ("pretrained", Path("weights.pt"), partial(pretrained, Path("weights.pt"))),
     ("pretrained", Path("weights.safetensors"), partial(pretrained, Path("weights.safetensors"))),
+    ("init_from", Path("start.pth"), partial(pretrained, Path("start.pth"), "init_from")),
 )
 
 

@@ -281,7 +281,7 @@ def test_an_old_and_a_new_name_at_once_are_refused(tmp_path: Path) -> None:
         ({"prepare.image_size": [190, 64]}, r"prepare\.image_size \[190, 64\] is not divisible by the patch size 16"),
         ({"prepare.image_size": [192]}, r"prepare\.image_size: .*at least 2"),
         ({"tokenize.mask_draws": 0}, r"train\.loss_names has mlm, .* set tokenize\.mask_draws to 1 or more"),
-        ({"tokenize.text_length": 78}, r"tokenize\.text_length: .*less than or equal to 77"),
+        ({"tokenize.text_length": 249}, r"tokenize\.text_length: .*less than or equal to 248"),
         ({"tokenize.masked_token_rate": 0.95}, r"tokenize: masked_token_rate \+ masked_token_unchanged_rate"),
         (
             {"train.sampler": "identity", "prepare.synthetic.train_ids": 5},

@@ -1,7 +1,9 @@
 """Losses against hand-computed values and slow loops."""
 
 import math
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -207,3 +209,61 @@ def test_a_larger_epsilon_softens_what_sdm_asks_of_pairs_that_do_not_match(
     q = matching / matching.sum(1, keepdim=True)
     expected = sum(float((m.softmax(1) * (m.log_softmax(1) - torch.log(q + 1e-2))).sum(1).mean()) for m in (p, p.T))
     assert losses.sdm(image, text, pids, 5.0, epsilon=1e-2).item() == pytest.approx(expected, rel=1e-4)
+
+
+def normal(seed: int, *shape: int) -> Tensor:
+    return torch.from_numpy(np.random.RandomState(seed).standard_normal(shape).astype(np.float32))
+
+
+PIDS = torch.tensor([3, 0, 1, 3, 2, 1, 4, 0, 5, 1, 6, 5])
+TBPS_PIDS = torch.tensor([0, 1, 0, 2, 3, 1, 0, 4])
+# Value, and norms of the gradients of images and of texts, by the released codes of RDE (b3fd396) and TBPS-CLIP
+# (ba090bc), run on a CPU in float32 on features drawn from these seeds.
+RECORDED: dict[str, tuple[Callable[..., Tensor], tuple[float, float, float]]] = {
+    "tal": (lambda i, t: losses.tal(i, t, PIDS, 0.015, 0.1).sum(), (7.92908621, 1.4157337, 1.5103953)),
+    "trl": (lambda i, t: losses.trl(i, t, PIDS, 0.015, 0.1).sum(), (7.90584326, 1.4320766, 1.5255015)),
+    "sdm": (lambda i, t: 12 * losses.sdm(i, t, PIDS, 50.0), (391.78775, 62.8712851, 51.227027)),
+    "nitc": (lambda i, t: losses.nitc(i, t, TBPS_PIDS, 14.2857143, 0.25), (2.70177722, 0.7084882, 0.6887827)),
+    "ritc": (lambda i, t: losses.sdm(i, t, TBPS_PIDS, 50.0, epsilon=0.01) / 2, (1.96561885, 1.2942578, 1.1170091)),
+    "citc": (lambda i, t: losses.citc(i, t) / 10, (0.00497065205, 0.00143126217, 0.00142961906)),
+}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_values_and_gradients_are_those_of_the_released_codes(name: str) -> None:
+    loss, expected = RECORDED[name]
+    if name in ("tal", "trl", "sdm"):
+        image, text = normal(100, 12, 32), normal(101, 12, 32)
+    else:
+        image = normal(160, 8, 16)
+        text = 0.5 * image + 0.87 * normal(161, 8, 16)
+    image, text = image.requires_grad_(), text.requires_grad_()
+    value = loss(image, text)
+    norms = [gradient.norm().item() for gradient in torch.autograd.grad(value, (image, text))]
+    assert [value.item(), *norms] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["tal", "trl", "nitc", "citc", "sdm"])
+def test_gradients_are_finite_differences_in_float64(name: str) -> None:
+    """Of six people with one pair each, since weights of several matches are held constant, as is N-ITC's soft part."""
+    image, text, pids = normal(1, 6, 5).double(), normal(2, 6, 5).double(), torch.arange(6)
+    calls: dict[str, Callable[..., Tensor]] = {
+        "tal": lambda i, t: losses.tal(i, t, pids, 0.05, 0.3),
+        "trl": lambda i, t: losses.trl(i, t, pids, 0.05, 0.3),
+        "nitc": lambda i, t: losses.nitc(i, t, pids, 5.0, 0.0),
+        "citc": losses.citc,
+        "sdm": lambda i, t: losses.sdm(i, t, pids, 5.0, epsilon=1e-2),
+    }
+    assert torch.autograd.gradcheck(calls[name], (image.requires_grad_(), text.requires_grad_()))
+
+
+def test_trl_equals_a_slow_loop(features: tuple[Tensor, Tensor, Tensor]) -> None:
+    image, text, pids = features
+    expected = torch.zeros(len(pids))
+    for matrix in (cosine(text, image), cosine(text, image).T):
+        for anchor, row in enumerate(matrix):
+            same = pids == pids[anchor]
+            positive = ((row[same] / 0.05).softmax(0) * row[same]).sum()
+            hardest = max(0.0, *row[~same].tolist())
+            expected[anchor] += max(0.0, 0.1 - positive.item() + hardest)
+    assert losses.trl(image, text, pids, 0.05, 0.1).tolist() == pytest.approx(expected.tolist(), rel=1e-4, abs=1e-6)

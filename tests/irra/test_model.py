@@ -8,7 +8,15 @@ from torch import nn
 
 from irra.backbones import read_config
 from irra.model.attention import attend, run_blocks, run_blocks_at
-from irra.model.clip import adapt_image_size, create_clip, find_weights, image_tokens, resize_positions, text_tokens
+from irra.model.clip import (
+    adapt_image_size,
+    create_clip,
+    extend_positions,
+    find_weights,
+    image_tokens,
+    resize_positions,
+    text_tokens,
+)
 from irra.utils.errors import UserError
 from tests.models import architecture, small_model
 
@@ -92,6 +100,45 @@ def test_positions_are_resized_bilinearly_and_the_class_position_is_kept() -> No
     top = grid[y0, x0] * (1 - (x - x0)) + grid[y0, x0 + 1] * (x - x0)
     bottom = grid[y0 + 1, x0] * (1 - (x - x0)) + grid[y0 + 1, x0 + 1] * (x - x0)
     torch.testing.assert_close(resized[1 + 5 * 8 + 2], top * (1 - (y - y0)) + bottom * (y - y0))
+
+
+def longclip_positions(positions: torch.Tensor) -> torch.Tensor:
+    """LongCLIP's formula, one row after the other."""
+    count, kept = len(positions), 20
+    extended = torch.zeros(4 * count - 3 * kept, positions.shape[1])
+    extended[:kept] = positions[:kept]
+    for i in range(count - kept):
+        for part in range(4):
+            row = positions[kept + i]
+            if kept + i + 1 < count:
+                extended[kept + 4 * i + part] = ((4 - part) * row + part * positions[kept + i + 1]) / 4
+            else:
+                extended[kept + 4 * i + part] = row + part * (row - positions[kept + i - 1]) / 4
+    return extended
+
+
+@pytest.mark.parametrize("length", [78, 100, 248])
+def test_positions_beyond_those_of_the_weights_are_extended_as_in_longclip(length: int) -> None:
+    torch.manual_seed(0)
+    before = create_clip(architecture(), (64, 32), 16, 77).positional_embedding
+    torch.manual_seed(0)
+    after = create_clip(architecture(), (64, 32), 16, length).positional_embedding
+    assert len(longclip_positions(before)) == 248
+    torch.testing.assert_close(after, nn.Parameter(longclip_positions(before)[:length]))
+    assert torch.equal(after[:20], before[:20])
+
+
+@pytest.mark.parametrize("length", [8, 77])
+def test_positions_of_shorter_texts_are_those_of_the_weights_bit_for_bit(length: int) -> None:
+    positions = torch.randn(77, 4)
+    assert torch.equal(extend_positions(positions, length), positions[:length])
+
+
+@pytest.mark.parametrize(("count", "longest"), [(77, 248), (21, 24), (16, 16)])
+def test_more_positions_than_an_extension_has_are_refused(count: int, longest: int) -> None:
+    assert len(extend_positions(torch.randn(count, 4), longest)) == longest
+    with pytest.raises(UserError, match=f"text_length: {longest + 1} tokens are more than the {longest} to which this"):
+        extend_positions(torch.randn(count, 4), longest + 1)
 
 
 def test_trimmed_captions_have_the_same_features_and_gradients() -> None:

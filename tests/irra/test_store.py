@@ -4,9 +4,12 @@ import multiprocessing
 import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
@@ -166,6 +169,62 @@ def test_the_fingerprint_changes_with_the_content(
 ) -> None:
     other = PreparedStore.open(write(tmp_path / "other", **change))  # type: ignore[arg-type]
     assert other.fingerprint != full_store.fingerprint
+
+
+KNOWN = [  # more than a byte of bits, and records of which nothing is known between others
+    replace(
+        record,
+        wrong=tuple((number + count) % 3 == 0 for count in range(len(record.captions))) if number % 4 else None,
+        back_translated=tuple("" if count % 2 else f"other {number} 外套" for count in range(len(record.captions)))
+        if number % 5
+        else None,
+    )
+    for number, record in enumerate(RECORDS[:20])
+]
+
+
+def test_wrong_and_back_translated_captions_come_back_as_known(tmp_path: Path) -> None:
+    store = PreparedStore.open(write(tmp_path / "prepared", KNOWN))
+    wrong = [flag for record in KNOWN for flag in record.wrong or [False] * len(record.captions)]
+    twins = [text or None for record in KNOWN for text in record.back_translated or [""] * len(record.captions)]
+    assert store.wrong_captions is not None
+    assert (store.wrong_captions.dtype, store.wrong_captions.tolist()) == (np.bool_, wrong)
+    assert store.back_translated == twins
+    table = pq.ParquetFile(tmp_path / "prepared" / "captions.parquet").read()
+    assert table["wrong"].null_count == sum(len(record.captions) for record in KNOWN if record.wrong is None)
+    assert table["back_translated"].null_count == twins.count(None)
+
+
+@pytest.mark.parametrize("columns", [[], ["wrong"], ["back_translated"]])
+def test_what_is_known_of_captions_is_a_column_only_of_data_that_have_it(tmp_path: Path, columns: list[str]) -> None:
+    missing = dict.fromkeys({"wrong", "back_translated"}.difference(columns))
+    root = write(tmp_path / "prepared", [replace(record, **missing) for record in KNOWN])
+    found = pq.ParquetFile(root / "captions.parquet").read().column_names
+    assert found == ["caption_id", "image_id", "text", *columns]
+    store = PreparedStore.open(root)
+    assert (store.wrong_captions is not None) == ("wrong" in columns)
+    assert (store.back_translated is not None) == ("back_translated" in columns)
+
+
+def test_the_fingerprint_changes_with_what_is_known_of_captions(tmp_path: Path) -> None:
+    none = [replace(record, wrong=None, back_translated=None) for record in KNOWN]
+    all_right = [replace(record, wrong=(False,) * len(record.captions)) for record in none]
+    one_wrong = [replace(all_right[0], wrong=(True,) * len(all_right[0].captions)), *all_right[1:]]
+    variants = {"none": none, "right": all_right, "wrong": one_wrong, "twins": KNOWN}
+    assert len({PreparedStore.open(write(tmp_path / name, each)).fingerprint for name, each in variants.items()}) == 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda table: table.append_column("more", table["text"]), lambda table: table.drop_columns("text")],
+    ids=["more", "fewer"],
+)
+def test_other_columns_are_refused(tmp_path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    root = write(tmp_path / "prepared", KNOWN)
+    path = root / "captions.parquet"
+    pq.write_table(change(pq.ParquetFile(path).read()), path)
+    with pytest.raises(UserError, match=r"captions\.parquet: damaged \(columns"):
+        PreparedStore.open(root)
 
 
 def test_splits_out_of_order_are_our_own_bug(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def records(root: Path) -> list[dict]:
 
 
 def test_annotations_have_the_keys_of_cuhk_pedes(records):
-    assert all(set(record) == {"id", "captions", "split", "file_path"} for record in records)
+    assert all(set(record) == {"id", "captions", "split", "file_path", "wrong_captions"} for record in records)
 
 
 def test_every_annotation_names_a_picture_and_every_picture_is_named(root, records):
@@ -123,14 +123,20 @@ def test_training_captions_alone_describe_somebody_else_as_often_as_asked(tmp_pa
     sizes = {"train_ids": 50, "test_ids": 10, "images_per_id": 4}
     write_dataset(tmp_path, config(**sizes, wrong_captions=0.5))
     people = draw_people(0, 61)
-    wrong_gender = {"train": [], "val": [], "test": []}
+    wrong_gender, marked = {"train": [], "val": [], "test": []}, {"train": [], "val": [], "test": []}
     for record in json.loads((tmp_path / "reid_raw.json").read_text()):
         right_words = set(PEOPLE[people[record["id"] - 1].gender])
         for caption in record["captions"]:
             wrong_gender[record["split"]].append(right_words.isdisjoint(re.findall(r"\w+", caption)))
+        marked[record["split"]] += record["wrong_captions"]
     # half of the others are of the other gender; 2.5 standard deviations of 400 captions
     assert 0.196 < sum(wrong_gender["train"]) / len(wrong_gender["train"]) < 0.304
     assert not any(wrong_gender["val"] + wrong_gender["test"])
+    # all of these are marked, and as many more; nothing outside of the training split is
+    pairs = list(zip(wrong_gender["train"], marked["train"], strict=True))
+    assert all(wrong for other, wrong in pairs if other)
+    assert 0.43 < sum(wrong for _, wrong in pairs) / len(pairs) < 0.57
+    assert not any(marked["val"] + marked["test"])
 
 
 def test_people_are_all_different():

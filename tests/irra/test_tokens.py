@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from irra.config import TokenizeConfig
+from irra.data.datasets import Record
 from irra.data.masking import END_ID, MASK_ID, START_ID, mask_tokens
-from irra.data.store import PreparedStore
-from irra.data.tokens import Tokenizer, TokenStore, by_length, lengths, write_tokens
+from irra.data.store import PreparedStore, StoreWriter
+from irra.data.tokens import MAX_PIECES, Tokenizer, TokenStore, by_length, lengths, write_tokens
 from irra.utils.errors import UserError
 from irra.utils.records import write_record
 
@@ -74,7 +75,7 @@ def test_the_longest_words_that_fit_have_clip_s_own_ids(tokenizer: Tokenizer, le
 
 def test_a_word_that_is_cut_has_more_pieces_than_a_row(tokenizer: Tokenizer) -> None:
     piece = max(tokenizer._bpe.pieces, key=len).removesuffix("</w>")  # as few pieces as a word can have
-    assert len(tokenizer.words(piece * 1000)) >= 77
+    assert len(tokenizer.words(piece * 1000)) >= MAX_PIECES
 
 
 def test_five_hundred_words_are_cut_and_still_end(tokenizer: Tokenizer) -> None:
@@ -138,6 +139,82 @@ def test_without_draws_there_is_no_cache(store: PreparedStore, tokenize_config: 
     write_tokens(store, tokenize_config.model_copy(update={"mask_draws": 0}), tmp_path / "plain")
     assert not (tmp_path / "plain" / "mlm_ids.npy").exists()
     assert TokenStore.open(tmp_path / "plain").mask_draws == 0
+
+
+def made(folder: Path, *records: Record) -> PreparedStore:
+    folder.mkdir()
+    writer = StoreWriter(folder, "mine", (4, 2))
+    for record in records:
+        writer.add(record, np.zeros((4, 2, 3), np.uint8))
+    writer.finish()
+    return PreparedStore.open(folder)
+
+
+def test_back_translated_captions_are_rows_of_their_own(
+    tmp_path: Path, tokenizer: Tokenizer, tokenize_config: TokenizeConfig
+) -> None:
+    known = Record(1, "a", ("a man", "he walks", "a boy"), "train", back_translated=("one man", "", "a child in red"))
+    store = made(tmp_path / "data", known, Record(2, "b", ("a woman",), "test"))
+    info = write_tokens(store, tokenize_config, tmp_path / "tokens")
+    tokens = TokenStore.open(tmp_path / "tokens")
+    rows, present = tokens.twins(np.array([3, 2, 0, 1, 2]))
+    length = tokens.text_length
+    texts = tokenizer.encode(["one man", "a child in red"], length)
+    nothing = np.zeros(length)
+    np.testing.assert_array_equal(rows, [nothing, texts[1], texts[0], nothing, texts[1]])
+    assert (rows.dtype, present.tolist()) == (np.uint16, [False, True, True, False, True])
+    assert info["sha256"]["twin_ids.npy"] == hashlib.sha256((tmp_path / "tokens/twin_ids.npy").read_bytes()).hexdigest()
+
+
+def test_without_back_translated_captions_none_is_there(tokens: TokenStore) -> None:
+    rows, present = tokens.twins(np.array([3, 0]))
+    assert not (tokens.root / "twin_ids.npy").exists()
+    assert (rows.shape, rows.dtype, present.tolist()) == ((2, 16), np.uint16, [False, False])
+    assert not rows.any()
+
+
+def test_the_fingerprint_covers_back_translated_captions(tmp_path: Path, tokenize_config: TokenizeConfig) -> None:
+    found = set()
+    for twin in ("one man", "two men"):
+        store = made(tmp_path / f"data {twin}", Record(1, "a", ("a man",), "train", back_translated=(twin,)))
+        found.add(write_tokens(store, tokenize_config, tmp_path / f"tokens {twin}")["fingerprint"])
+    assert len(found) == 2
+
+
+def test_damaged_back_translated_captions_are_refused(tmp_path: Path, tokenize_config: TokenizeConfig) -> None:
+    store = made(tmp_path / "data", Record(1, "a", ("a man",), "train", back_translated=("one man",)))
+    write_tokens(store, tokenize_config, tmp_path / "tokens")
+    (tmp_path / "tokens" / "twin_ids.npy").unlink()
+    with pytest.raises(UserError, match=r"twin_ids\.npy: missing; run the tokenize stage again"):
+        TokenStore.open(tmp_path / "tokens")
+
+
+def test_data_without_a_training_split_have_tokens_but_no_masking_cache(
+    tmp_path: Path, tokenizer: Tokenizer, tokenize_config: TokenizeConfig
+) -> None:
+    store = made(tmp_path / "data", Record(7, "a", ("a man", "he walks"), "test"))
+    write_tokens(store, tokenize_config, tmp_path / "tokens")
+    tokens = TokenStore.open(tmp_path / "tokens")
+    np.testing.assert_array_equal(tokens.caption_ids, tokenizer.encode(["a man", "he walks"], tokens.text_length))
+    assert tokens.mask_draws == 0
+    assert sorted(path.name for path in tokens.root.iterdir()) == ["caption_ids.npy", "tokens.json"]
+    assert tokens.settings == tokenize_config.model_dump()
+
+
+def test_captions_of_up_to_248_tokens_are_kept_and_masked(
+    tmp_path: Path, tokenizer: Tokenizer, tokenize_config: TokenizeConfig
+) -> None:
+    long = " ".join(f"{word} coat" for word in ["red", "blue", "green"] * 50)
+    store = made(tmp_path / "data", Record(1, "a", (long,), "train"))
+    config = tokenize_config.model_copy(update={"text_length": 248})
+    assert write_tokens(store, config, tmp_path / "tokens")["longest_caption"] == 248
+    tokens = TokenStore.open(tmp_path / "tokens")
+    assert tokens.caption_ids[0].tolist() == [START_ID, *tokenizer.words(long)[:246], END_ID]
+    expected = mask_tokens(tokens.caption_ids, np.random.default_rng([0, 1]), 0.15, 0.8, 0.1)
+    masked = tokens.masked(np.array([0]), 2)
+    np.testing.assert_array_equal(masked.mlm_ids, expected.mlm_ids)
+    np.testing.assert_array_equal(masked.mlm_labels, np.where(expected.chosen, tokens.caption_ids, 0))
+    assert masked.mlm_labels[0, 77:].any()
 
 
 def test_missing_tokens_name_the_stage_to_run(tmp_path: Path) -> None:

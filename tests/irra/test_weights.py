@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from irra.model.clip import create_clip, find_weights
+from irra.model.clip import create_clip, extend_positions, find_weights
 from irra.model.official import import_official
 from irra.model.weights import read_foreign
 from irra.utils.errors import UserError
@@ -115,6 +115,14 @@ def test_weights_of_half_precision_for_another_image_size_are_resized(tmp_path: 
     larger = architecture(image_size=(96, 96))
     half, single = (create_clip(larger, (96, 96), 16, 16, tmp_path / name) for name in ("half.pt", "single.pt"))
     assert torch.equal(half.visual.positional_embedding, single.visual.positional_embedding)
+
+
+def test_weights_of_77_positions_are_loaded_as_they_are_and_then_extended(tmp_path: Path) -> None:
+    weights = clip_weights()
+    torch.save(weights, tmp_path / "weights.pt")
+    clip = create_clip(architecture(), (64, 32), 16, 248, tmp_path / "weights.pt")
+    assert torch.equal(clip.positional_embedding, extend_positions(weights["positional_embedding"], 248))
+    assert torch.equal(clip.token_embedding.weight, weights["token_embedding.weight"])
 
 
 @pytest.mark.parametrize("form", ["archive", "openai's keys"])

@@ -161,6 +161,7 @@ def test_uncommitted_code_can_be_submitted_without_the_cache(monkeypatch: pytest
             "prepare.root_dir: 's3:///raw': not an address in S3",
         ),
         (["--image", IMAGE, "--set", f"train.pretrained={WEIGHTS}"], f"'{WEIGHTS}' is a file on this machine"),
+        (["--image", IMAGE, "--set", "train.init_from=start.pth"], "'start.pth' is a file on this machine"),
         (["--image", IMAGE, "--cluster", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["--image", IMAGE, "--ablation", "--losses", "sdn"], "unknown loss 'sdn'; did you mean 'sdm'?"),
     ],

@@ -110,6 +110,13 @@ def test_containers_see_local_weights(here: Path) -> None:
     assert mounts == [here / "weights.pt"]
 
 
+def test_containers_see_a_folder_to_start_from(here: Path) -> None:
+    (here / "start").mkdir()
+    params, mounts = on_this_machine(change(tiny(), ["train.init_from=start"]))
+    assert params.train.init_from == str(here / "start")
+    assert mounts == [here / "start"]
+
+
 @pytest.mark.parametrize("root", ["s3://bucket/raw", "nowhere"])
 def test_a_path_that_is_not_on_this_machine_stays_as_it_is(here: Path, root: str) -> None:
     params = with_dataset(f"prepare.root_dir={root}")
