@@ -24,7 +24,7 @@ from irra.data.tokens import TokenStore
 from irra.utils.device import DTYPES
 
 # Batch size and precision, most wanted first; with and without the compiler.
-GRID = ((64, "bf16"), (256, "bf16"), (128, "bf16"), (64, "fp16"))
+GRID = ((64, "bf16"), (256, "bf16"), (128, "bf16"), (64, "fp16"), (64, "fp16-weights"))
 ASKED = {(64, "bf16"): "> 2,400"}  # images a second
 ASKED_SHARE = {(256, "bf16"): "> 45"}  # percent of the matrix rate
 COMPILERS = ("off", "on")

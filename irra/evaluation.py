@@ -86,8 +86,9 @@ def encode_split(
 
 
 def _room(model: IRRA, count: int) -> Tensor:
-    """Zeros for `count` features, with the type of the weights and on their device."""
-    return model.clip.text_projection.new_zeros(count, model.embedding_width)
+    """Zeros for `count` features, on the device of the weights: float32, or their type if that has more bits."""
+    weight = model.clip.text_projection
+    return weight.new_zeros(count, model.embedding_width, dtype=torch.promote_types(weight.dtype, torch.float32))
 
 
 def _encode(
@@ -107,7 +108,7 @@ def _finite(features: Tensor, ids: NDArray[np.int64], what: str, precision: str)
     if bad:
         remedy = (
             "use precision: fp32 or bf16"
-            if precision == "fp16"
+            if precision.startswith("fp16")
             else "the model's weights are damaged, or its training diverged"
         )
         raise SharedError(

@@ -11,7 +11,7 @@ from irra.backbones import read_config
 from irra.checkpoint import load_model
 from irra.layout import CONFIG, WEIGHTS
 from irra.model import IRRA, ModelSpec
-from irra.model.clip import find_weights, resize_positions
+from irra.model.clip import extend_positions, find_weights, resize_positions
 from irra.model.modules import CLIP, HEAD_WIDTH
 from irra.model.official import own_name
 from irra.model.weights import check_fit, read_foreign

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -10,13 +10,13 @@ from torch.optim import Optimizer
 
 from irra.checkpoint import StateFolder, TrainState, save_weights
 from irra.config import TrainConfig
-from irra.data.loader import Batch, TrainingData
+from irra.data.loader import DROPOUT, Batch, TrainingData, seed_of
 from irra.distributed import ProcessLost, noticing_lost_processes
 from irra.evaluation import encode_split, text_to_image
 from irra.model import IRRA
 from irra.objective import objective, varying
 from irra.optim import build_optimizer, learning_rates, temperature
-from irra.utils.device import autocast, matrix_products
+from irra.utils.device import autocast, half_weights, matrix_products
 from irra.utils.errors import SharedError
 from irra.utils.files import hash_file
 from irra.utils.progress import progress
@@ -51,17 +51,23 @@ class Trainer:
         self, model: IRRA, data: TrainingData, config: TrainConfig, device: torch.device, folder: StateFolder
     ) -> None:
         self.model = model.to(device)
+        if config.precision == "fp16-weights":
+            half_weights(self.model)
         self.data = data
         self.world = data.world
         self.config = config
         self.device = device
         self.folder = folder
+        self.model.clip.visual.conv1.weight.requires_grad_(not config.freeze_patches)
         self.optimizer = build_optimizer(self.model, config)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self.state = self.load()
         self.model.micro_batch, self.model.recompute = config.micro_batch, config.recompute
         if self.model.token_selection is not None:
             self.model.token_selection.share_statistics(self.world.total)
+        blocks: list[Any] = list(self.model.clip.transformer.resblocks)
+        for block in blocks:
+            block.attn.dropout = config.text_dropout
         if self.is_compiled():
             self.model.compile_encoders()
         self.parallel = self.world.parallel(self.model)
@@ -157,30 +163,39 @@ class Trainer:
         """Whether the last state was saved as long ago as the parameters allow."""
         return time.monotonic() - self.saved_at > 60.0 * self.config.checkpoint_minutes
 
-    def rest_of_epoch(self) -> Iterator[Batch]:
-        """Set the learning rates of the current epoch, and yield its batches from the current step on."""
-        state, config = self.state, self.config
-        rates = learning_rates(config, state.epoch)
+    def set_schedule(self, done: float) -> None:
+        """Set learning rates and temperature as they are after `done` epochs."""
+        rates = learning_rates(self.config, done)
         for group in self.optimizer.param_groups:
             group["lr"] = rates[group["name"]]
         self.schedule = {f"lr/{name}": rate for name, rate in rates.items()}
-        self.schedule["temperature"] = temperature(config, state.epoch)
+        self.schedule["temperature"] = temperature(self.config, done)
         self.model.logit_scale = 1.0 / self.schedule["temperature"]
+
+    def rest_of_epoch(self) -> Iterator[Batch]:
+        """Yield the batches of the current epoch from the current step on, each time with the schedule set for it."""
+        state, config = self.state, self.config
+        self.set_schedule(state.epoch - 1)
         self.steps = len(self.data.epoch(state.epoch))
         self.averager = MetricAverager(self.device, state.window)
         self.saved_at = time.monotonic()
         if state.step < self.steps:  # otherwise it was stopped in the validation after the epoch
             batches = self.data.batches(state.epoch, state.step, self.device)
             title = f"epoch {state.epoch}/{config.num_epoch}"
-            yield from progress(batches, title, self.steps - state.step, "steps")
+            for batch in progress(batches, title, self.steps - state.step, "steps"):
+                if config.schedule_unit == "step":
+                    self.set_schedule(self.progress())
+                yield batch
 
     def step(self, batch: Batch) -> None:
         """Run forward and backward passes and one optimizer step, which does nothing once a loss was not finite.
 
-        Nothing here waits for the device, whose work is queued ahead of it.
+        Nothing here waits for the device, whose work is queued ahead of it, unless the optimizer is not a fused one.
         """
         config = self.config
         self.model.train()
+        if config.text_dropout > 0.0:
+            torch.manual_seed(seed_of(config.seed, self.state.epoch, self.state.step, DROPOUT, self.world.rank))
         with matrix_products(config.precision):
             with autocast(self.device, config.precision):
                 result = objective(self.parallel, batch, config, self.world, varying(config, self.progress()))
@@ -189,9 +204,9 @@ class Trainer:
             self.guard.look(self.state.step + 1, means[: len(result.losses)])
             self.optimizer.zero_grad(set_to_none=True)
             self.scaler.scale(self.guard.poison(result.losses["total"])).backward()  # type: ignore[no-untyped-call]
-        self.guard.hold(self.optimizer)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        if not self.guard.hold(self.optimizer):
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
         self.model.limit_temperature()
         self.state.step += 1
         self.averager.add(names, means, len(batch["pids"]))
@@ -277,9 +292,15 @@ class FiniteGuard:
         """The loss unchanged, or infinite from the first bad step on, so that a gradient scaler skips the steps."""
         return loss / (1.0 - self._found)
 
-    def hold(self, optimizer: Optimizer) -> None:
-        """Let the optimizer's next step move nothing from the first bad step on."""
+    def hold(self, optimizer: Optimizer) -> bool:
+        """Whether to leave the optimizer's next step out, as from the first bad step on.
+
+        A fused optimizer is told to move nothing instead; for another one, this waits for the device.
+        """
+        if not optimizer.defaults["fused"]:
+            return bool(self._found)
         optimizer.found_inf = self._found  # type: ignore[attr-defined]
+        return False
 
     def read(self) -> tuple[int, list[int]] | None:
         """The first bad step since the last reading, and which of its losses are bad; waits for the device."""

@@ -39,6 +39,11 @@ def training_config(**changes: Any) -> TrainConfig:
     return train.model_copy(update={"device": "cpu", "test_batch_size": 3, **TRAINING, **changes})
 
 
+def half_config() -> TrainConfig:
+    """An epoch with float16 weights, at a rate at which they differ little by the order of sums."""
+    return training_config(precision="fp16-weights", num_epoch=1, warmup_epochs=0, optimizer="Adam", eps=1e-3, lr=1e-4)
+
+
 def last_step(data: TrainingData, world: World) -> dict[str, Any]:
     """Return values and gradients of the last batch of an epoch, in float64."""
     steps = len(data.epoch(1))
@@ -81,6 +86,9 @@ def work(store: PreparedStore, tokens: TokenStore, results: Path, world: World) 
     found: dict[str, Any] = {"steps": all_steps(TrainingData(store, tokens, config), world)}
     whole = make_trainer(store, tokens, config, results / f"whole-{world.size}", world=world)
     found["state"], found["weights"] = whole.fit(Quiet()), whole.model.state_dict()
+    if world.size == 2:
+        halves = make_trainer(store, tokens, half_config(), results / "halves", world=world)
+        found["halves"] = (halves.fit(Quiet()).history, halves.model.state_dict())
     if world.size == 3:  # goes on with what two processes left
         resumed = make_trainer(store, tokens, config, results / "resumed", world=world)
         resumed.fit(Quiet())

@@ -108,6 +108,26 @@ def test_training_learns_and_keeps_float32_weights(
     assert state.history[-1]["loss/total"] < 0.9 * state.history[0]["loss/total"]
 
 
+def test_training_with_float16_weights_learns_and_resumes(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
+) -> None:
+    config = config.model_copy(update={"precision": "fp16-weights", "optimizer": "Adam", "eps": 1e-3})
+    trainer = make_trainer(store, tokens, config, tmp_path, CUDA)
+    state = trainer.fit(Quiet())
+    assert {(p.dtype, p.device.type) for p in trainer.model.parameters()} == {
+        (torch.float32, "cuda"),
+        (torch.float16, "cuda"),
+    }
+    assert state.history[-1]["loss/total"] < state.history[0]["loss/total"]
+    other = make_trainer(store, tokens, config, tmp_path, CUDA)
+    for (name, weight), again in zip(trainer.model.named_parameters(), other.model.parameters(), strict=True):
+        assert torch.equal(weight, again), name
+        for key, value in trainer.optimizer.state[weight].items():
+            found = other.optimizer.state[again][key]
+            assert (found.dtype, found.device) == (value.dtype, value.device), name
+            assert torch.equal(found, value), name
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_state_saved_on_the_gpu_resumes_there_and_on_a_cpu(
     store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path, precision: str

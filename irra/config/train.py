@@ -22,6 +22,7 @@ from irra.config.section import (
 
 LOSSES = ("sdm", "mlm", "id", "itc", "cmpm", "tal", "trl", "nitc", "citc")
 BY_PAIR = {"tal", "trl"}  # losses of single pairs, by which CCD can tell wrong captions
+SMALLEST_HALF = 2.0**-24  # the smallest float16 above 0
 Depth = Annotated[int, Field(ge=1, le=100)]
 Ratio = Annotated[float, Field(gt=0.0, le=1.0)]
 TrainPrecision = Literal["fp32", "tf32", "bf16", "fp16", "fp16-weights"]
@@ -86,7 +87,7 @@ class TrainConfig(ConfigSection):
     power: Positive = param(0.9, "exp, poly: the base of the power")
     target_lr: NonNegative = param(0.0, "cosine, poly: the final rate")
     freeze_patches: bool = param(False, "whether the patch embedding keeps its pretrained weights")
-    text_dropout: Share = param(0.0, "of the attention weights in the text encoder")
+    text_dropout: Share = param(0.0, "of attention weights in the text encoder; each process draws its own")
     precision: TrainPrecision = param("fp16", "of the forward pass; weights are fp32, or fp16-weights as released")
     compile: Literal["auto", "on", "off"] = param("auto", "the encoders; auto: on a GPU, in trainings of many steps")
     micro_batch: Count | None = param(None, "samples encoded at once, so that any batch fits; null: the whole batch")
@@ -137,6 +138,16 @@ class TrainConfig(ConfigSection):
             raise ValueError(f"warmup_epochs {self.warmup_epochs} must be below num_epoch {self.num_epoch}")
         if self.ccd != "none" and BY_PAIR.isdisjoint(self.losses):
             raise ValueError(f"ccd {self.ccd} divides captions by tal or trl; name one of them in loss_names")
+        if self.txt_aug != "none" and self.mask_global_text and "mlm" in self.losses:
+            raise ValueError(
+                f"txt_aug {self.txt_aug} has no effect while mask_global_text is true, by which every loss sees the "
+                "masked caption; set train.mask_global_text: false"
+            )
+        if self.precision == "fp16-weights" and self.optimizer != "SGD" and self.eps < SMALLEST_HALF:
+            raise ValueError(
+                f"eps {self.eps} is less than any number of fp16-weights, and {self.optimizer} would divide by 0; "
+                "1e-3 is the published one"
+            )
         if self.learn_temperature and self.temperature_start is not None:
             raise ValueError("learn_temperature starts at temperature; leave temperature_start at null")
         if self.milestones != sorted(set(self.milestones)):

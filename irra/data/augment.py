@@ -51,16 +51,18 @@ def draw_choices(batch: int, height: int, width: int, generator: torch.Generator
     flip = torch.rand(batch, generator=generator) < FLIP_PROBABILITY
     top = torch.randint(0, 2 * PADDING + 1, (batch,), generator=generator)
     left = torch.randint(0, 2 * PADDING + 1, (batch,), generator=generator)
-    return Choices(flip, top, left, _draw_rectangles(batch, height, width, generator))
+    return Choices(flip, top, left, draw_rectangles(batch, height, width, generator))
 
 
-def _draw_rectangles(batch: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-    """Draw (B, 4) rectangles as torchvision does: up to ten tries each, of which the first that fits is taken.
+def draw_rectangles(
+    batch: int, height: int, width: int, generator: torch.Generator, share: tuple[float, float] = ERASE_AREA
+) -> Tensor:
+    """Draw (B, 4) rectangles to erase as torchvision does: up to ten tries each, of which the first that fits is taken.
 
-    All ten tries are drawn at once.
+    All ten tries are drawn at once. `share` is the range of their area as a share of the image's.
     """
     shape = (batch, ERASE_ATTEMPTS)
-    area = height * width * torch.empty(shape).uniform_(*ERASE_AREA, generator=generator)
+    area = height * width * torch.empty(shape).uniform_(*share, generator=generator)
     log_ratio = torch.empty(shape).uniform_(math.log(ERASE_RATIO[0]), math.log(ERASE_RATIO[1]), generator=generator)
     h = (area * log_ratio.exp()).sqrt().round().long()
     w = (area / log_ratio.exp()).sqrt().round().long()
@@ -121,13 +123,17 @@ class Normaliser:
                 image[:, top : top + height, left : left + width] = mean
         return torch.from_numpy(images)
 
+    def colours(self, images: Tensor) -> Tensor:
+        """Normalise images (B, 3, H, W) of pixels from 0 to 1, in place."""
+        return images.sub_(self._mean).div_(self._std)
+
     def at_once(self, planes: Tensor, erase: Tensor | None = None) -> Tensor:
         """On other devices: the whole batch in a few kernels, none of which waits for the CPU."""
-        images = planes.float().div_(255.0).sub_(self._mean).div_(self._std)
-        return images if erase is None else torch.where(_inside(erase, *images.shape[2:]), self._mean, images)
+        images = self.colours(planes.float().div_(255.0))
+        return images if erase is None else torch.where(inside(erase, *images.shape[2:]), self._mean, images)
 
 
-def _inside(rectangles: Tensor, height: int, width: int) -> Tensor:
+def inside(rectangles: Tensor, height: int, width: int) -> Tensor:
     """(B, 1, H, W) bool, true within each of the rectangles (B, 4)."""
     top, left, h, w = rectangles[:, :, None, None, None].unbind(1)
     y = torch.arange(height, device=rectangles.device)[:, None]

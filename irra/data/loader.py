@@ -16,12 +16,16 @@ from irra.data.augment import Normaliser, crop, draw_choices, to_planes
 from irra.data.masking import place_chosen
 from irra.data.sampling import identity_batches, random_batches
 from irra.data.store import PreparedStore
+from irra.data.tbps_augment import draw_transforms, transform
+from irra.data.text_augment import eda, rde, word_ends
 from irra.data.tokens import TokenStore, trimmed
 from irra.distributed import ALONE, World
 from irra.utils.errors import UserError
 
 Batch = dict[str, Tensor]
 PREFETCH = 2
+TRANSFORMS = ("kinds", "values")  # of a batch that is read, where the CPU decides by them what its images undergo
+TEXT, DROPOUT = 1, 2  # the random numbers of a step beside those of its images
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -77,13 +81,23 @@ class TrainingData:
         rows, real = self._own_rows(len(caption_ids))
         batch = {
             **self._images(image_ids, rows, epoch, step),
-            "caption_ids": torch.from_numpy(trimmed(self.tokens.caption_ids[caption_ids[rows]])),
+            "caption_ids": torch.from_numpy(trimmed(self._captions(caption_ids, epoch, step)[rows])),
             "pids": torch.from_numpy(self.store.image_labels[image_ids]),
             "image_ids": torch.from_numpy(image_ids),
         }
         if "mlm" in self.config.losses:
             batch |= self._read_masked(caption_ids, epoch, rows, real)
         return batch
+
+    def _captions(self, caption_ids: NDArray[np.int64], epoch: int, step: int) -> NDArray[np.uint16]:
+        """Token rows of a whole batch, changed at random if captions are augmented."""
+        ids = self.tokens.caption_ids[caption_ids]
+        if self.config.txt_aug == "none":
+            return ids
+        rng = np.random.default_rng([self.config.seed, epoch, step, TEXT])
+        if self.config.txt_aug == "rde":
+            return rde(ids, rng)
+        return eda(ids, *self.tokens.twins(caption_ids), self._word_ends, rng)
 
     def _read_masked(
         self, caption_ids: NDArray[np.int64], epoch: int, rows: NDArray[np.int64], real: NDArray[np.bool_]
@@ -110,12 +124,19 @@ class TrainingData:
     def _most_masked(self) -> int:
         return self.tokens.most_masked()
 
+    @cached_property
+    def _word_ends(self) -> NDArray[np.bool_]:
+        return word_ends()
+
     def _images(self, image_ids: NDArray[np.int64], rows: NDArray[np.int64], epoch: int, step: int) -> Batch:
-        """Planes of bytes of these rows of a batch, and the rectangles to `erase` if images are augmented."""
+        """Planes of bytes of these rows of a batch, and what is left to do with them if images are augmented."""
         pixels = self.store.pixels(image_ids[rows])
         if not self.config.img_aug:
             return {"images": torch.from_numpy(to_planes(pixels))}
-        generator = torch.Generator().manual_seed(_seed(self.config.seed, epoch, step))
+        generator = torch.Generator().manual_seed(seed_of(self.config.seed, epoch, step))
+        if self.config.img_transforms == "tbps-clip":
+            drawn = draw_transforms(len(image_ids), *self.store.image_size, generator)[rows]
+            return {"images": torch.from_numpy(to_planes(pixels)), "kinds": drawn.kinds, "values": drawn.values}
         choices = draw_choices(len(image_ids), *self.store.image_size, generator)[rows]
         return {"images": torch.from_numpy(crop(pixels, choices)), "erase": choices.erase}
 
@@ -161,13 +182,17 @@ def _pinned(batch: Batch, device: torch.device) -> Batch:
 
 
 def _on_device(host: Batch, normaliser: Normaliser, device: torch.device) -> Batch:
-    """The batch on `device`, with its images normalised and erased."""
-    batch = {name: value.to(device, non_blocking=True) for name, value in host.items()}
+    """The batch on `device`, with its images transformed or erased, and normalised."""
+    batch = {name: value.to(device, non_blocking=True) for name, value in host.items() if name not in TRANSFORMS}
     erase = batch.pop("erase", None)
+    if "kinds" in host:
+        pixels = batch["images"].float().div_(255.0)
+        return batch | {"images": normaliser.colours(transform(pixels, host["kinds"], host["values"]))}
     return batch | {"images": normaliser(batch["images"], erase)}
 
 
-def _seed(*parts: int) -> int:
+def seed_of(*parts: int) -> int:
+    """A seed for torch that depends on all of the numbers; zeros at their end make no difference."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 

@@ -20,7 +20,7 @@ def attend(
     """Attention (B, N, D) of `query` (B, N, D) over `memory` (B, M, D), with the weights of torch's module.
 
     Args:
-        attention: The weights.
+        attention: The weights, and in training the share of attention weights that is dropped.
         query, memory: The same object in self-attention.
         causal: Whether position n attends to memory up to n only.
         mask: (B, 1, N, M) bool, what may be attended to.
@@ -34,7 +34,8 @@ def attend(
         q = F.linear(query, weights[0], biases[0])
         k, v = F.linear(memory, weights[1], biases[1]).chunk(2, dim=-1)
     q, k, v = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
-    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+    dropout = attention.dropout if attention.training else 0.0
+    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
     output: Tensor = attention.out_proj(attended.transpose(1, 2).flatten(2))
     return output
 
@@ -104,7 +105,8 @@ def last_attention(transformer: Transformer, x: Tensor, position: Tensor, causal
 def _run(blocks: Iterable[Any], x: Tensor, causal: bool, recompute: bool) -> Tensor:
     for block in blocks:
         if recompute and torch.is_grad_enabled():
-            x = checkpoint(_block, block, x, causal, use_reentrant=False, preserve_rng_state=False)
+            drops = block.attn.dropout > 0.0  # and must drop the same again
+            x = checkpoint(_block, block, x, causal, use_reentrant=False, preserve_rng_state=drops)
         else:
             x = _block(block, x, causal)
     return x

@@ -319,7 +319,12 @@ def _project_image(visual: Any, x: Tensor) -> Tensor:
 
 
 def _embed_text(clip: Any, caption_ids: Tensor) -> Tensor:
-    x: Tensor = clip.token_embedding(caption_ids) + clip.positional_embedding[: caption_ids.shape[1]]
+    words, positions = clip.token_embedding(caption_ids), clip.positional_embedding[: caption_ids.shape[1]]
+    half = clip.text_projection.dtype
+    if half == torch.float16:  # as released
+        summed: Tensor = words.to(half) + positions.to(half)
+        return summed
+    x: Tensor = words + positions
     kind = x.device.type
     # like the image encoder's, whose first operation is a convolution; sums over a batch and weights stay float32
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x

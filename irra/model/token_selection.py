@@ -60,7 +60,8 @@ class SelectionHead(nn.Module):
 
     def forward(self, tokens: Tensor, kept: Tensor) -> Tensor:
         """The maximum over the tokens that are `kept` (B, k); zeros where there is none."""
-        unit = F.normalize(tokens, dim=-1, eps=NORM_EPSILON)
+        wide = tokens.to(torch.promote_types(tokens.dtype, torch.float32))  # in float16, the epsilon would be 0
+        unit = F.normalize(wide, dim=-1, eps=NORM_EPSILON)
         outputs: Tensor = self.output(F.relu(self._normalised(self.hidden(unit), kept))) + self.linear(unit)
         pooled: Tensor = outputs.masked_fill(~kept[:, :, None], -torch.inf).max(dim=1).values
         feature: Tensor = torch.where(kept.any(dim=1, keepdim=True), pooled, 0.0)

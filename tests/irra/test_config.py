@@ -277,6 +277,10 @@ def test_an_old_and_a_new_name_at_once_are_refused(tmp_path: Path) -> None:
         ),
         ({"train.warmup_epochs": 16}, r"train: warmup_epochs 16 must be below num_epoch"),
         ({"train.milestones": [20, 10]}, r"train: milestones \[20, 10\] must increase"),
+        (
+            {"train.precision": "fp16-weights", "train.eps": 1e-8},
+            r"train: eps 1e-08 is less than any number of fp16-weights, and AdamW would divide by 0",
+        ),
         ({"train.stride_size": 17}, r"train: stride_size 17 exceeds the backbone's patch size 16"),
         ({"prepare.image_size": [190, 64]}, r"prepare\.image_size \[190, 64\] is not divisible by the patch size 16"),
         ({"prepare.image_size": [192]}, r"prepare\.image_size: .*at least 2"),

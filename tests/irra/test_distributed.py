@@ -14,7 +14,8 @@ from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
 from irra.distributed import World
 from tests import distributed
-from tests.distributed import LOSSES, SAMPLERS, STOPPED_AT, training_config
+from tests.distributed import LOSSES, SAMPLERS, STOPPED_AT, half_config, training_config
+from tests.models import small_model
 from tests.trainers import train
 
 pytestmark = pytest.mark.xdist_group("distributed")
@@ -86,6 +87,23 @@ def test_a_training_is_that_of_one_process(results: Path, whole: tuple[Any, Any]
     assert found["state"].validation == state.validation
     for row, other in zip(found["state"].history, state.history, strict=True):
         assert row == pytest.approx(other, rel=1e-3)
+
+
+def test_float16_weights_are_trained_by_two_processes_as_by_one(
+    results: Path, store: PreparedStore, tokens: TokenStore, tmp_path: Path
+) -> None:
+    history, weights = torch.load(results / "2.pt", weights_only=False)["halves"]
+    trainer, state = train(store, tokens, half_config(), tmp_path)
+    for row, other in zip(history, state.history, strict=True):
+        assert row == pytest.approx(other, rel=1e-2)
+    start = small_model(trainer.config.seed).state_dict()
+    far, moved = torch.zeros(()), torch.zeros(())
+    for name, value in trainer.model.state_dict().items():
+        assert weights[name].dtype == value.dtype
+        if not name.endswith("in_proj_bias"):  # the keys' move by rounding alone
+            far += (weights[name].float() - value.float()).square().sum()
+            moved += (value.float() - start[name].to(value.dtype).float()).square().sum()
+    assert far.sqrt() < 0.05 * moved.sqrt()
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,20 @@
 """Batches are a function of seed, epoch and step."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from irra.config import TrainConfig
-from irra.data.augment import Normaliser, crop, draw_choices, normalise
-from irra.data.loader import TrainingData, caption_batches, image_batches, in_order
-from irra.data.masking import END_ID
+from irra.data.augment import CLIP_MEAN, CLIP_STD, Normaliser, crop, draw_choices, normalise
+from irra.data.loader import TrainingData, caption_batches, image_batches, in_order, seed_of
+from irra.data.masking import END_ID, MASK_ID
 from irra.data.store import PreparedStore
-from irra.data.tokens import TokenStore, by_length
+from irra.data.tbps_augment import draw_transforms, transform
+from irra.data.text_augment import rde
+from irra.data.tokens import TokenStore, by_length, trimmed
 from irra.distributed import World
 from irra.utils.errors import UserError
 
@@ -98,6 +101,66 @@ def test_without_augmentation_images_are_only_normalised(data: TrainingData, sto
     batch = next(plain.batches(1, 0, CPU))
     expected = normalise(torch.from_numpy(store.pixels(batch["image_ids"].numpy())))
     assert torch.equal(batch["images"], expected)
+
+
+@pytest.fixture
+def varied(data: TrainingData) -> TrainingData:
+    """The data with altered captions and with images that undergo two of six transforms."""
+    changes = {"txt_aug": "rde", "mask_global_text": False, "img_transforms": "tbps-clip"}
+    return replace(data, config=data.config.model_copy(update=changes))
+
+
+def test_captions_are_altered_by_the_draws_of_their_epoch_and_step(varied: TrainingData, data: TrainingData) -> None:
+    changed = 0
+    for step, (ids, batch) in enumerate(zip(varied.epoch(2), varied.batches(2, 0, CPU), strict=True)):
+        expected = rde(data.tokens.caption_ids[ids], np.random.default_rng([varied.config.seed, 2, step, 1]))
+        np.testing.assert_array_equal(batch["caption_ids"], trimmed(expected))
+        changed += (expected != data.tokens.caption_ids[ids]).any(axis=1).sum()
+    assert changed > 12
+
+
+def test_altered_captions_leave_what_mlm_predicts_as_it_is(varied: TrainingData, data: TrainingData) -> None:
+    for plain, batch in zip(data.batches(1, 0, CPU), varied.batches(1, 0, CPU), strict=True):
+        assert all(torch.equal(batch[name], plain[name]) for name in plain if name.startswith("mlm"))
+
+
+def test_back_translated_captions_take_the_place_of_some(data: TrainingData) -> None:
+    class Twins(TokenStore):
+        """Tokens in which each caption has a twin, which has mask tokens in place of words."""
+
+        def twins(self, caption_ids: NDArray[np.int64]) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
+            ids = self.caption_ids[caption_ids]
+            return np.where((ids > 0) & (ids < MASK_ID), np.uint16(MASK_ID), ids), np.ones(len(ids), bool)
+
+    tokens = Twins(*(getattr(data.tokens, field.name) for field in fields(TokenStore)))
+    config = data.config.model_copy(update={"txt_aug": "eda", "loss_names": "itc"})
+    batches = [
+        batch for epoch in range(1, 6) for batch in replace(data, tokens=tokens, config=config).batches(epoch, 0, CPU)
+    ]
+    masked = [(row == MASK_ID).any().item() for batch in batches for row in batch["caption_ids"]]
+    assert 10 <= sum(masked) <= 40  # of 240
+
+
+def test_transformed_images_are_those_of_their_epoch_and_step(varied: TrainingData, store: PreparedStore) -> None:
+    step, batch = 2, list(varied.batches(3, 0, CPU))[2]
+    drawn = draw_transforms(8, *store.image_size, torch.Generator().manual_seed(seed_of(varied.config.seed, 3, step)))
+    pixels = torch.from_numpy(store.pixels(batch["image_ids"].numpy())).permute(0, 3, 1, 2) / 255.0
+    expected = transform(pixels.contiguous(), drawn.kinds, drawn.values)
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (CLIP_MEAN, CLIP_STD))
+    torch.testing.assert_close(batch["images"], (expected - mean) / std)
+    assert not {"kinds", "values"} & set(batch)
+
+
+def test_varied_batches_can_be_divided_and_resumed(varied: TrainingData) -> None:
+    whole = list(varied.batches(2, 0, CPU))
+    (rest,) = varied.batches(2, 5, CPU)
+    assert all(torch.equal(rest[key], whole[5][key]) for key in rest)
+    for rank in (0, 1):
+        part = next(replace(varied, world=World(rank, 2)).batches(2, 0, CPU))
+        rows = World(rank, 2).rows(8)
+        assert torch.equal(part["images"], whole[0]["images"][rows])
+        width = min(part["caption_ids"].shape[1], whole[0]["caption_ids"].shape[1])
+        assert torch.equal(part["caption_ids"][:, :width], whole[0]["caption_ids"][rows, :width])
 
 
 def test_evaluation_batches_hold_the_images_and_captions_asked_for(store: PreparedStore, tokens: TokenStore) -> None:

@@ -52,6 +52,18 @@ def test_cross_attention_equals_torch_s_module() -> None:
     torch.testing.assert_close(attend(attention, query, memory), expected)
 
 
+def test_dropout_is_that_of_attention_weights() -> None:
+    torch.manual_seed(0)
+    attention, x = nn.MultiheadAttention(32, 4, dropout=0.5, batch_first=True), torch.randn(3, 7, 32)
+    torch.manual_seed(1)
+    dropped = attend(attention, x, x, causal=True)
+    q, k, v = (part.view(3, 7, 4, 8).transpose(1, 2) for part in F.linear(x, attention.in_proj_weight).chunk(3, dim=-1))
+    scores = (q @ k.transpose(2, 3) / 8**0.5).masked_fill(torch.ones(7, 7).triu(1).bool(), -torch.inf)
+    torch.manual_seed(1)
+    weights = F.dropout(scores.softmax(dim=-1), 0.5)
+    torch.testing.assert_close(dropped, attention.out_proj((weights @ v).transpose(1, 2).flatten(2)))
+
+
 def test_features_equal_open_clip_s_where_nothing_is_adapted() -> None:
     torch.manual_seed(0)
     theirs = open_clip.CLIP(**architecture()).eval()

@@ -16,11 +16,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from irra.config import TrainConfig
 from irra.data.augment import normalise
+from irra.data.loader import DROPOUT, seed_of
 from irra.data.masking import END_ID
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
 from irra.evaluation import encode_split, image_to_text, text_to_image
 from irra.objective import compute_losses
+from irra.optim import learning_rates, temperature
 from irra.trainer import NonFiniteLoss, Trainer
 from irra.utils.errors import Interrupted, UserError
 from tests.models import small_model
@@ -74,6 +76,105 @@ def test_stopped_by_a_signal_and_started_again_equals_never_stopped(
     resumed, state = train(store, tokens, config, tmp_path / "cut")
     assert_equal(weights(whole), weights(resumed))
     assert state == expected
+
+
+VARIED = {
+    **{"schedule_unit": "step", "temperature_start": 0.2, "freeze_patches": True, "decay_vectors": False},
+    **{"text_dropout": 0.1, "txt_aug": "rde", "img_transforms": "tbps-clip", "loss_names": "itc"},
+}
+
+
+def test_a_training_that_varies_in_every_step_resumes_as_if_never_stopped(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
+) -> None:
+    config = config.model_copy(update=VARIED)
+    whole, expected = train(store, tokens, config, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(store, tokens, config, tmp_path / "cut", Meets(8))
+    resumed, state = train(store, tokens, config, tmp_path / "cut")
+    assert_equal(weights(whole), weights(resumed))
+    assert state == expected
+
+
+def test_a_schedule_by_step_is_set_before_each_and_logged_for_the_last_of_a_window(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
+) -> None:
+    changes = {"schedule_unit": "step", "temperature_start": 0.2, "log_period": 2, "loss_names": "itc"}
+    config = config.model_copy(update=changes)
+
+    seen = []
+
+    class Observed(Trainer):
+        def step(self, batch: dict[str, Tensor]) -> None:
+            seen.append((self.optimizer.param_groups[0]["lr"], 1.0 / self.model.logit_scale))
+            super().step(batch)
+
+    state = make_trainer(store, tokens, config, tmp_path, kind=Observed).fit(Quiet())
+    done = [step / 6 for step in range(18)]
+    expected = [(learning_rates(config, x)["default"], temperature(config, x)) for x in done]
+    assert seen == [pytest.approx(pair) for pair in expected]
+    assert len(set(expected)) == 18
+    logged = [(row["lr/default"], row["temperature"]) for row in state.history]
+    assert logged == [pytest.approx(pair) for pair in expected[1::2]]
+
+
+def test_frozen_patches_keep_their_weights(
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
+) -> None:
+    trainer = make_trainer(
+        store, tokens, config.model_copy(update={"freeze_patches": True, "loss_names": "itc"}), tmp_path
+    )
+    before = weights(trainer)
+    trainer.step(next(trainer.rest_of_epoch()))
+    kept = {name for name, value in weights(trainer).items() if torch.equal(value, before[name])}
+    assert {name for name in kept if name.startswith("clip.")} == {"clip.visual.conv1.weight"}
+
+
+@pytest.fixture
+def dropping(store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path) -> Trainer:
+    return make_trainer(store, tokens, config.model_copy(update={"text_dropout": 0.3}), tmp_path)
+
+
+def text_gradients(trainer: Trainer) -> list[Tensor]:
+    """Text features with dropout of fixed random numbers, and their gradients."""
+    batch = next(trainer.data.batches(1, 0, CPU))
+    torch.manual_seed(3)
+    features = trainer.model.train()({name: batch[name] for name in ("images", "caption_ids")}).text_features
+    weights = list(trainer.model.clip.transformer.parameters())
+    return [features, *torch.autograd.grad(features[:, ::2].square().sum(), weights)]
+
+
+def test_dropout_is_the_same_where_blocks_are_computed_again(dropping: Trainer) -> None:
+    expected = text_gradients(dropping)
+    dropping.model.recompute = True
+    for found, right in zip(text_gradients(dropping), expected, strict=True):
+        torch.testing.assert_close(found, right)
+
+
+def test_dropout_is_the_same_in_both_passes_of_a_part(dropping: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    dropping.model.micro_batch = 3
+    found = text_gradients(dropping)
+    monkeypatch.setattr("irra.model.irra.checkpoint", lambda encode, part, use_reentrant: encode(part))
+    for one, right in zip(found, text_gradients(dropping), strict=True):
+        torch.testing.assert_close(one, right)
+
+
+def test_dropout_is_drawn_anew_in_each_step_from_the_run_s_seed(dropping: Trainer) -> None:
+    dropping.config = dropping.config.model_copy(update={"loss_names": "itc"})
+    for step, batch in enumerate(dropping.rest_of_epoch()):
+        dropping.step(batch)
+        assert torch.initial_seed() == seed_of(dropping.config.seed, 1, step, DROPOUT, 0)
+
+
+def test_dropout_is_in_the_text_encoder_alone_and_in_no_validation(dropping: Trainer, store: PreparedStore) -> None:
+    images = normalise(torch.from_numpy(store.pixels(store.image_ids("val"))))
+    ids = torch.from_numpy(dropping.data.tokens.caption_ids[:4].astype(np.int64))
+    plain = small_model(dropping.config.seed)
+    expected = plain.encode_image(images), plain.encode_text(ids)
+    dropping.model.train()
+    torch.testing.assert_close(dropping.model.encode_image(images), expected[0])
+    assert not torch.allclose(dropping.model.encode_text(ids), expected[1], atol=1e-3)
+    torch.testing.assert_close(dropping.model.eval().encode_text(ids), expected[1])
 
 
 class StopsInValidation(Trainer):
@@ -174,12 +275,20 @@ class Spoilt(Trainer):
 
 @pytest.mark.parametrize(
     ("precision", "optimizer"),
-    [("fp32", "Adam"), ("fp32", "AdamW"), ("fp32", "SGD"), ("bf16", "Adam"), ("fp16", "Adam"), ("fp16", "SGD")],
+    [
+        ("fp32", "Adam"),
+        ("fp32", "AdamW"),
+        ("fp32", "SGD"),
+        ("bf16", "Adam"),
+        ("fp16", "Adam"),
+        ("fp16", "SGD"),
+        ("fp16-weights", "Adam"),
+    ],
 )
 def test_nothing_moves_from_the_step_of_a_non_finite_loss_on(
     store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path, precision: str, optimizer: str
 ) -> None:
-    config = config.model_copy(update={"log_period": 50, "precision": precision, "optimizer": optimizer})
+    config = config.model_copy(update={"log_period": 50, "precision": precision, "optimizer": optimizer, "eps": 1e-3})
     trainer = make_trainer(store, tokens, config, tmp_path, kind=Spoilt)
     with pytest.raises(NonFiniteLoss, match="epoch 1, step 3: sdm, mlm, id, total is not finite"):
         trainer.fit(Quiet())
