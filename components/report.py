@@ -4,6 +4,7 @@ python -m components.report             # what `dvc repro report` runs
 """
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from components.figures import RetrievalRow, cmc_curve, contact_sheet, loss_curves, retrieval_sheet, validation_curves
 from components.figures.dataset import sheet_rows
 from components.figures.page import charts, heading, metrics_table, note, table, write_page
-from components.figures.strips import people, queries
+from components.figures.strips import Pair, pairs, people, queries
 from components.figures.style import DIRECTIONS
 from components.layout import CURVES, EVALUATION, MODEL_RUN, PICTURES, PREPARED, RANKINGS
 from components.results import CMC, EVALUATE_AGAIN, RESULTS, check_written_with, further_tables, read_results
@@ -31,7 +32,10 @@ from irra.metrics import METRIC_NAMES
 from irra.utils.errors import UserError
 from irra.utils.records import check_files
 
-HISTORY, VALIDATION, PAGE = "history.csv", "validation.csv", "report.html"
+HISTORY, VALIDATION, DROPPED, PAGE = "history.csv", "validation.csv", "dropped.csv", "report.html"
+MOST_DROPPED = "Captions that were dropped most often"
+SHOWN_DROPPED = 48
+TRUTH = {"": "", "0": ", although it is right", "1": ", and it is wrong"}  # by what is known of a caption
 SELECTED_BY = "R1"  # the trainer's SELECTION_METRIC, whose import would take seconds
 MARKED = (
     "In percent, with 95% intervals. Marked: it selected the best epoch, and the gate decides by it unless "
@@ -71,6 +75,7 @@ class Chapter:
         tables: HTML.
         charts: Pictures in reading order.
         sheets: Pictures that a narrow page cannot show, each with the HTML that it shows instead.
+        lists: HTML that comes last.
     """
 
     stage: str
@@ -80,6 +85,7 @@ class Chapter:
     tables: Sequence[str]
     charts: Sequence[Path] = ()
     sheets: Mapping[Path, str] = field(default_factory=dict)
+    lists: Sequence[str] = ()
 
     @property
     def pictures(self) -> list[Path]:
@@ -88,7 +94,7 @@ class Chapter:
 
     def blocks(self) -> list[str]:
         """The chapter as blocks of HTML."""
-        return [*self.tables, *([charts(self.charts)] if self.charts else []), *self.sheets.values()]
+        return [*self.tables, *([charts(self.charts)] if self.charts else []), *self.sheets.values(), *self.lists]
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ def run(inputs: Inputs, outputs: Outputs, config: ReportConfig) -> dict[str, Any
     model, folder = read_results(inputs.evaluate)["model"], outputs.report
     chapters = [
         draw_evaluation(inputs.evaluate, inputs.rankings, inputs.prepared, config, folder),
-        draw_training(inputs.train, model, folder),
+        draw_training(inputs.train, inputs.prepared, model, folder),
         draw_dataset(inputs.prepared, folder),
     ]
     blocks = [block for chapter in chapters for block in (heading(chapter.title), *chapter.blocks())]
@@ -161,8 +167,10 @@ def draw_dataset(prepared: Path, folder: Path) -> Chapter:
     return Chapter("prepare", "Dataset", store.dataset_name, facts, [counts, skipped], sheets={sheet: people(rows)})
 
 
-def draw_training(curves: Path, model: Mapping[str, Any], folder: Path) -> Chapter:
+def draw_training(curves: Path, prepared: Path, model: Mapping[str, Any], folder: Path) -> Chapter:
     """Draw the tables in the folder `curves`; `model` is the training part of the model's config.json.
+
+    The captions that CCD dropped most often are listed with their images, which are in the store `prepared`.
 
     Raises:
         UserError: A table is missing or damaged.
@@ -171,7 +179,7 @@ def draw_training(curves: Path, model: Mapping[str, Any], folder: Path) -> Chapt
     history, validation = (read_columns(curves / name, TRAIN_AGAIN) for name in (HISTORY, VALIDATION))
     losses, validations = folder / "losses.png", folder / "validation.png"
     epochs = history.pop("epoch")
-    loss_curves(losses, {name: (epochs, values) for name, values in history.items()})
+    loss_curves(losses, {name: known(epochs, values) for name, values in history.items()})
     best, split = model["selected"]["best_epoch"], model["train"]["select_on"]
     metrics = {name: validation[name] for name in METRIC_NAMES}
     validation_curves(validations, list(map(int, validation["epoch"])), metrics, best, split)
@@ -179,7 +187,37 @@ def draw_training(curves: Path, model: Mapping[str, Any], folder: Path) -> Chapt
     row = [f"{split}, {DIRECTIONS['t2i']}", *values]
     selected = table(["", *METRIC_NAMES], [row], (0, 1 + METRIC_NAMES.index(SELECTED_BY)))
     tables = [selected, note(f"In percent, after epoch {best}. Marked: it selected that epoch.")]
-    return Chapter("train", "Training", subject_of(model), facts_of(model), tables, [validations, losses])
+    lists = list_dropped(curves / DROPPED, PreparedStore.open(prepared))
+    return Chapter("train", "Training", subject_of(model), facts_of(model), tables, [validations, losses], lists=lists)
+
+
+def known(epochs: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:
+    """The epochs and values of a column without its empty cells."""
+    points = [(epoch, value) for epoch, value in zip(epochs, values, strict=True) if not math.isnan(value)]
+    return [epoch for epoch, _ in points], [value for _, value in points]
+
+
+def list_dropped(path: Path, store: PreparedStore) -> list[str]:
+    """Format the first captions of the table at `path`, each beside its image; nothing if there are none.
+
+    Raises:
+        UserError: It is damaged.
+    """
+    if not path.is_file():  # beside a model of an earlier version
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        ids = np.array([int(row["caption_id"]) for row in rows[:SHOWN_DROPPED]], dtype=np.int64)
+        images = store.pixels(store.caption_image_ids[ids])
+        captions = [row["caption"] for row in rows[:SHOWN_DROPPED]]
+        counts = [f"dropped in {row['dropped']} of {row['divided']} epochs{TRUTH[row['wrong']]}" for row in rows]
+    except (ValueError, TypeError, KeyError, IndexError, csv.Error) as error:
+        raise UserError(f"{path}: damaged ({error}); {TRAIN_AGAIN}") from None
+    about = (
+        f"By their losses, they do not describe the image beside them. Shown: {len(ids)} of {len(rows)} in {path.name}."
+    )
+    return [pairs(MOST_DROPPED, about, list(map(Pair, images, captions, counts)))] if rows else []
 
 
 def draw_evaluation(measured: Path, rankings: Path, prepared: Path, config: ReportConfig, folder: Path) -> Chapter:
@@ -206,7 +244,7 @@ def draw_evaluation(measured: Path, rankings: Path, prepared: Path, config: Repo
 
 
 def read_columns(path: Path, cure: str) -> dict[str, list[float]]:
-    """Read a CSV table of numbers by column.
+    """Read a CSV table of numbers by column; an empty cell is nan.
 
     Raises:
         UserError: It is damaged; `cure` says what to do.
@@ -214,7 +252,7 @@ def read_columns(path: Path, cure: str) -> dict[str, list[float]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        return {name: [float(row[name]) for row in rows] for name in rows[0]}
+        return {name: [math.nan if row[name] == "" else float(row[name]) for row in rows] for name in rows[0]}
     except (ValueError, TypeError, IndexError, csv.Error) as error:  # not numbers, or rows of different lengths
         raise UserError(f"{path}: damaged ({error}); {cure}") from None
 

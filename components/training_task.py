@@ -29,7 +29,7 @@ def publish(inputs: Inputs, outputs: Outputs, result: Mapping[str, Any], page: P
     """
     trained = read_model_metadata(outputs.model)
     chapters = [report.draw_dataset(inputs.prepared, outputs.report)]
-    chapters.append(report.draw_training(outputs.report, trained, outputs.report))
+    chapters.append(report.draw_training(outputs.report, inputs.prepared, trained, outputs.report))
     report.write_chapter(page, chapters[-1], result["run_id"])
     report.log(chapters, result["model_fingerprint"], result["run_id"])
     facts = {

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,7 @@ def save_weights(model: nn.Module, path: Path) -> None:
 
 @dataclass
 class TrainState:
-    """Training progress apart from the tensors: what resuming needs to continue as if it had never stopped."""
+    """Training progress beside weights and optimizer: what resuming needs to go on as if it had never stopped."""
 
     epoch: int = 1
     step: int = 0  # the next step of the epoch, counted from 0
@@ -122,6 +122,7 @@ class TrainState:
     best_epoch: int = 0
     best_sha256: str = ""  # of the best weights; empty in states of an earlier version
     run_id: str | None = None
+    tensors: dict[str, Any] = field(default_factory=dict, compare=False)  # Tensors by name, beside those of the weights
 
 
 @dataclass
@@ -154,8 +155,9 @@ class StateFolder:
         tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
         for index, values in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in values.items() if value is not None}
+        tensors |= {f"state.{name}": value for name, value in state.tensors.items()}
         tensors = {name: value.cpu() for name, value in _contiguous(tensors).items()}
-        metadata = StateMetadata(self.fingerprint, state, scaler, _hash_tensors(tensors))
+        metadata = StateMetadata(self.fingerprint, replace(state, tensors={}), scaler, _hash_tensors(tensors))
         self.folder.mkdir(parents=True, exist_ok=True)
         with replace_file(self.folder / STATE) as temporary:
             save_file(tensors, temporary, metadata={"irra": json.dumps(sealed(asdict(metadata)))})
@@ -192,7 +194,8 @@ class StateFolder:
                 moments.setdefault(int(index), {})[key] = value
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
         scaler.load_state_dict(metadata.scaler)
-        return metadata.state
+        own = {name.removeprefix("state."): value for name, value in tensors.items() if name.startswith("state.")}
+        return replace(metadata.state, tensors=own)
 
     def check_best(self, state: TrainState) -> None:
         """Check that the best weights are those that `state` names.

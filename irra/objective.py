@@ -75,7 +75,8 @@ def objective(
         now: Values of parameters that change while the model is trained, instead of those of `config`.
     """
     names = config.losses
-    outputs, together, rows = _outputs(model, batch, config, world)
+    inputs = _model_inputs(batch, "mlm" in names, config.mask_global_text)
+    outputs, together, rows = _outputs(model, inputs, len(batch["pids"]), world)
     labels = {name: batch[name] for name in LABELS}
     own = {name: label[rows] for name, label in labels.items()}
     settings = config.model_dump() | dict(now)
@@ -103,22 +104,22 @@ def varying(config: TrainConfig, done: float) -> dict[str, float]:
 
 
 def pair_losses(model: nn.Module, batch: dict[str, Tensor], config: TrainConfig, world: World = ALONE) -> list[Tensor]:
-    """The losses (B,) of the single pairs of a batch, by the first loss that has such: of each kind of features."""
-    _, together, _ = _outputs(model, batch, config, world)
+    """The losses (B,) of the single pairs of a batch, by the first loss that has such: of each kind of features.
+
+    Captions are as the batch has them, never masked.
+    """
+    inputs = _model_inputs(batch, with_mlm=False, mask_global_text=False)
+    _, together, _ = _outputs(model, inputs, len(batch["pids"]), world)
     name = next(name for name in config.losses if name in BY_PAIR)
     labels = {name: batch[name] for name in LABELS}
     return [_call(name, LOSSES[name], labels, config.model_dump(), view) for view in together.views()]
 
 
-def _outputs(
-    model: nn.Module, batch: dict[str, Tensor], config: TrainConfig, world: World
-) -> tuple[Outputs, Outputs, slice]:
-    """The outputs for this process's samples, those with the features of all, and which of the batch its own are."""
-    total = len(batch["pids"])
+def _outputs(model: nn.Module, inputs: dict[str, Tensor], total: int, world: World) -> tuple[Outputs, Outputs, slice]:
+    """The outputs for this process's samples, those with the features of all `total`, and which of them its own are."""
     rows = world.rows(total)
-    inputs = _model_inputs(batch, "mlm" in config.losses, config.mask_global_text)
     if world.size > 1:
-        places = torch.arange(len(inputs["images"]), device=batch["pids"].device)
+        places = torch.arange(len(inputs["images"]), device=inputs["images"].device)
         inputs["real"] = places < rows.stop - rows.start
     own: Outputs = model(inputs).first(rows.stop - rows.start)
     return own, own.with_features(lambda features: world.gather(features, total)), rows

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -12,6 +13,7 @@ from irra.checkpoint import StateFolder, TrainState, save_weights
 from irra.config import TrainConfig
 from irra.data.loader import DROPOUT, Batch, TrainingData, seed_of
 from irra.distributed import ProcessLost, noticing_lost_processes
+from irra.division import Division
 from irra.evaluation import encode_split, text_to_image
 from irra.model import IRRA
 from irra.objective import objective, varying
@@ -72,6 +74,8 @@ class Trainer:
             self.model.compile_encoders()
         self.parallel = self.world.parallel(self.model)
         self.guard = FiniteGuard(device)
+        self.division = Division(self.model, data, config, device, self.state.tensors)
+        self.averager = MetricAverager(device, self.state.window)
 
     def load(self) -> TrainState:
         """Restore the progress, the weights and the optimizer of all processes from the state that the first one has.
@@ -106,6 +110,7 @@ class Trainer:
             try:
                 with noticing_lost_processes():
                     while self.state.epoch <= self.config.num_epoch:
+                        self.divide(request)
                         for batch in self.rest_of_epoch():
                             self.step(batch)
                             self.after_step(reporter, request)
@@ -115,6 +120,24 @@ class Trainer:
                 self.save()
                 raise ProcessLost(f"{error}; the state of {self.position()} is kept: run it again to resume") from None
         return self.state
+
+    def divide(self, request: StopRequest) -> None:
+        """Divide the captions before an epoch that drops some, unless the state that was resumed has done so.
+
+        Raises:
+            NonFiniteLoss: A loss of a caption is not finite.
+            Interrupted: A signal arrived; the state after the epoch before has been saved.
+        """
+        epoch = self.state.epoch
+        if self.division.is_due(epoch):
+            with request.at_once(f"stopped before epoch {epoch}, dividing captions; run it again to resume"):
+                losses = self.division.measure(epoch)
+                if bad := np.count_nonzero(~np.isfinite(losses).all(axis=0)):
+                    raise NonFiniteLoss(
+                        f"epoch {epoch}, dividing captions: the losses of {bad} of {losses.shape[1]} are not finite. "
+                        f"Lower train.lr, or use train.precision: fp32 or bf16, and delete {self.folder.folder}"
+                    )
+                self.division.decide(epoch, losses)
 
     def after_step(self, reporter: Reporter, request: StopRequest) -> None:
         """Report and save when it is time to.
@@ -180,7 +203,7 @@ class Trainer:
         self.averager = MetricAverager(self.device, state.window)
         self.saved_at = time.monotonic()
         if state.step < self.steps:  # otherwise it was stopped in the validation after the epoch
-            batches = self.data.batches(state.epoch, state.step, self.device)
+            batches = self.data.batches(state.epoch, state.step, self.device, self.division.clean(state.epoch))
             title = f"epoch {state.epoch}/{config.num_epoch}"
             for batch in progress(batches, title, self.steps - state.step, "steps"):
                 if config.schedule_unit == "step":
@@ -235,7 +258,8 @@ class Trainer:
         """
         self.check_finite()
         state = self.state
-        row = {"epoch": self.progress(), **self.averager.means(), **self.schedule}
+        scores = self.division.scores(state.epoch)
+        row = {"epoch": self.progress(), **self.averager.means(), **self.schedule, **scores}
         state.history.append(row)
         speed = {"images_per_second": self.averager.speed()}
         reporter.step(row | speed, (state.epoch - 1) * self.steps + state.step)

@@ -1,7 +1,7 @@
 """A whole training run: from a prepared store and its tokens to a model folder."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from irra.data.splits import check_store, needed_splits
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
 from irra.distributed import ALONE, World
+from irra.division import DroppedCaption
 from irra.layout import WEIGHTS
 from irra.metrics import METRIC_NAMES
 from irra.model import ModelSpec, build_model
@@ -24,7 +25,8 @@ from irra.utils.errors import UserError
 from irra.utils.files import check_replaceable, hash_file, replace_file
 from irra.utils.locks import locked
 
-HISTORY, VALIDATION = "history.csv", "validation.csv"
+HISTORY, VALIDATION, DROPPED = "history.csv", "validation.csv", "dropped.csv"
+MOST_DROPPED = 200
 
 # None of these affects what is learnt, so training can resume with other values.
 NOT_IN_FINGERPRINT = {
@@ -168,10 +170,18 @@ def save_best(trainer: Trainer, folder: Path, curves: Mapping[str, str] | None =
 
 
 def write_curves(trainer: Trainer, folder: Path) -> dict[str, str]:
-    """Write step history and validations as CSV, with the columns of their first rows; returns the files' SHA-256."""
-    for name, rows in ((HISTORY, trainer.state.history), (VALIDATION, trainer.state.validation)):
-        with replace_file(folder / name) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-    return {name: hash_file(folder / name) for name in (HISTORY, VALIDATION)}
+    """Write step history, validations and the captions that were dropped most often as CSV; returns their SHA-256.
+
+    A cell is empty where a row lacks a value that others have.
+    """
+    curves = {HISTORY: trainer.state.history, VALIDATION: trainer.state.validation}
+    columns = {name: list(dict.fromkeys(key for row in rows for key in row)) for name, rows in curves.items()}
+    tables: dict[str, list[Sequence[Any]]] = {
+        name: [columns[name], *([row.get(key) for key in columns[name]] for row in rows)]
+        for name, rows in curves.items()
+    }
+    tables[DROPPED] = [DroppedCaption._fields, *trainer.division.most_dropped(MOST_DROPPED)]
+    for name, lines in tables.items():
+        with replace_file(folder / name) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(lines)
+    return {name: hash_file(folder / name) for name in tables}

@@ -80,11 +80,22 @@ def all_steps(data: TrainingData, world: World) -> dict[str, Any]:
     }
 
 
+def divided(store: PreparedStore, tokens: TokenStore, folder: Path, world: World) -> dict[str, Any]:
+    """Return losses and labels of the captions before a training, and whether all processes have these labels."""
+    trainer = make_trainer(store, tokens, training_config(loss_names="tal", ccd="augmented"), folder, world=world)
+    losses = trainer.division.measure(1)
+    trainer.division.decide(1, losses)
+    labels = trainer.division.tensors["clean"]
+    others = world.any([not torch.equal(labels, world.share(labels))])
+    return {"losses": losses, "labels": labels, "alike": others == [False]}
+
+
 def work(store: PreparedStore, tokens: TokenStore, results: Path, world: World) -> None:
     """Compute all steps, train to the end, and begin a training whose last process gets a signal."""
     config = training_config()
     found: dict[str, Any] = {"steps": all_steps(TrainingData(store, tokens, config), world)}
     whole = make_trainer(store, tokens, config, results / f"whole-{world.size}", world=world)
+    found["divided"] = divided(store, tokens, results / "divided", world)
     found["state"], found["weights"] = whole.fit(Quiet()), whole.model.state_dict()
     if world.size == 2:
         halves = make_trainer(store, tokens, half_config(), results / "halves", world=world)

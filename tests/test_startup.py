@@ -11,7 +11,7 @@ from tests.imports import ROOT
 
 COMPILER = {"torch._dynamo", "torch._inductor", "sympy"}
 OTHER_NETWORKS = {"open_clip", "torchvision", "timm", "transformers", "huggingface_hub"}
-TOOLS = {"mlflow", "pandas", "matplotlib", "boto3", "onnx", "onnxruntime", "faiss", "fastapi"}
+TOOLS = {"mlflow", "pandas", "matplotlib", "boto3", "onnx", "onnxruntime", "faiss", "fastapi", "sklearn"}
 
 
 def imported_by(*arguments: object) -> set[str]:

@@ -29,8 +29,8 @@ def loss_curves(path: Path, history: Mapping[str, Line]) -> None:
 
     Args:
         path: The PNG to write.
-        history: Fractional epochs and values by name. Names `lr/<group>` are learning rates, all others are losses,
-            whose titles omit the prefix `loss/`.
+        history: Fractional epochs and values by name. Names `lr/<group>` are learning rates; all others, such as
+            `ccd/precision`, have a panel as the losses have, whose titles omit the prefix `loss/`.
     """
     for name, (x, y) in history.items():
         assert len(x) == len(y) > 0, f"{name} needs one value for each epoch, and at least one"
@@ -58,7 +58,7 @@ def _loss_panel(axes: "Axes", name: str, line: Line) -> None:
     axes.plot(x, mean, color=colour)
     axes.plot(x[-1:], mean[-1:], "o", color=colour, markersize=5)
     name_panel(axes, name, f"{mean[-1]:.3g}", SERIES[0])
-    axes.set_ylim(bottom=min(0.0, float(np.nanmin(y))))
+    axes.set_ylim(min(0.0, float(np.nanmin(y))), max(axes.get_ylim()[1], 1.05 * float(np.nanmax(y))))
     _epoch_axis(axes, x)
 
 

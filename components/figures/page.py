@@ -39,6 +39,9 @@ mark {{ background: #fff0c2; color: inherit; font-weight: 600; padding: 0 .2em; 
 .charts img {{ flex: 1 1 400px; min-width: 0; width: 100%; max-width: 500px }}
 .people {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 300px), 1fr)); gap: 1rem 2rem }}
 .people p {{ font-size: 13px }}
+.pair {{ display: flex; gap: 1rem; align-items: flex-start }}
+.pair figure {{ flex: none }}
+.pair div {{ min-width: 0 }}
 .query {{ border-top: 1px solid {hex_colour(RULE)}; padding: .5rem 0 }}
 .verdict {{ font-size: 13px }}
 .strip {{ display: flex; flex-wrap: wrap; gap: 8px }}

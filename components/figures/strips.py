@@ -7,6 +7,7 @@ import base64
 import html
 import io
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -15,6 +16,25 @@ from components.figures.sheets import SHEET_IMAGES, TOP_RESULTS, RetrievalRow, S
 
 STORED_WIDTH = 128  # pixels: twice as wide as shown, for fine screens
 JPEG_QUALITY = 85
+
+
+class Pair(NamedTuple):
+    """An image beside its caption, with a remark below that."""
+
+    pixels: Pixels
+    caption: str
+    remark: str
+
+
+def pairs(title: str, about: str, rows: Sequence[Pair]) -> str:
+    """Format captions, each beside its image; `about` says in a sentence which these are."""
+    cells = []
+    for row in rows:
+        image = _figure(row.pixels, "the image of the caption", "")
+        texts = f'<p>{html.escape(row.caption)}</p><p class="verdict">{html.escape(row.remark)}</p>'
+        cells.append(f'<section class="pair">{image}<div>{texts}</div></section>')
+    head = f"<h3>{html.escape(title)}</h3><p><small>{html.escape(about)}</small></p>"
+    return f'{head}<div class="people">{"".join(cells)}</div>'
 
 
 def people(rows: Sequence[SheetRow]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
@@ -26,6 +26,7 @@ Batch = dict[str, Tensor]
 PREFETCH = 2
 TRANSFORMS = ("kinds", "values")  # of a batch that is read, where the CPU decides by them what its images undergo
 TEXT, DROPOUT = 1, 2  # the random numbers of a step beside those of its images
+DIVISION = 3  # the random numbers of what divides captions, beside those of steps
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -69,11 +70,32 @@ class TrainingData:
                 raise UserError(f"train.sampler identity: {error}") from None
         return [captions[rows] for rows in chosen]
 
-    def batches(self, epoch: int, first_step: int, device: torch.device) -> Iterator[Batch]:
-        """Yield the batches of `epoch` from `first_step` (counted from 0) on, on `device`; a thread reads ahead."""
+    def for_division(self) -> "TrainingData":
+        """The same captions for a pass that only measures losses: each once an epoch, in an order of its own.
+
+        With `ccd: plain`, neither images nor captions are augmented.
+        """
+        config, rng = self.config, np.random.default_rng([self.config.seed, 0, 0, DIVISION])
+        names = "+".join(name for name in config.losses if name != "mlm")
+        changes = {"loss_names": names, "sampler": "random", "seed": int(rng.integers(1 << 31))}
+        plain = {"img_aug": False, "txt_aug": "none"} if config.ccd == "plain" else {}
+        return replace(self, config=config.model_copy(update=changes | plain))
+
+    def batches(
+        self, epoch: int, first_step: int, device: torch.device, clean: Tensor | None = None
+    ) -> Iterator[Batch]:
+        """Yield the batches of `epoch` from `first_step` (counted from 0) on, on `device`; a thread reads ahead.
+
+        A batch has also those of its captions from the labels `clean`, which are by caption id.
+        """
         remaining = list(enumerate(self.epoch(epoch)))[first_step:]
         normaliser = Normaliser(device)
-        for host in _read_ahead(remaining, lambda item: _pinned(self._read(item[1], epoch, item[0]), device), PREFETCH):
+
+        def read(item: tuple[int, NDArray[np.int64]]) -> Batch:
+            labels = {} if clean is None else {"clean": clean[item[1]]}
+            return _pinned(self._read(item[1], epoch, item[0]) | labels, device)
+
+        for host in _read_ahead(remaining, read, PREFETCH):
             yield _on_device(host, normaliser, device)
 
     def _read(self, caption_ids: NDArray[np.int64], epoch: int, step: int) -> Batch:

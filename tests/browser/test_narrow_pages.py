@@ -55,7 +55,7 @@ def reports(store: PreparedStore, tmp_path_factory: pytest.TempPathFactory) -> d
         write_chapter(pages["prepare"], draw_dataset(inputs.prepared, folder))
         evaluation = draw_evaluation(inputs.evaluate, inputs.rankings, inputs.prepared, config, folder)
     write_chapter(pages["evaluate"], evaluation, RUN)
-    write_chapter(pages["train"], draw_training(inputs.train, model, folder), RUN)
+    write_chapter(pages["train"], draw_training(inputs.train, inputs.prepared, model, folder), RUN)
     values = dict.fromkeys(METRIC_NAMES, 100.0)
     results = [Result("CUHK-PEDES", "cmpm+sdm+itc+mlm+id", seed, "test", values) for seed in (0, 1)]
     write_comparison(results, folder / "comparison")

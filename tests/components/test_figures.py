@@ -38,7 +38,7 @@ STRANGE = {
 }
 RATES = ([0.5, 1.0, 1.5, 2.0], [1e-5, 1e-5, 2e-5, 2e-5])
 LOSS = ([0.5, 1.0, 1.5, 2.0], [4.0, 3.0, 2.5, 2.0])
-HISTORY = {"loss/total": LOSS, "loss/sdm": LOSS, "lr/default": RATES, "lr/new": RATES}
+HISTORY = {"loss/total": LOSS, "loss/sdm": LOSS, "lr/default": RATES, "lr/new": RATES, "ccd/kept": RATES}
 METRICS = {"R1": [10.0, 30.0, 20.0], "R5": [20.0, 50.0, 45.0], "mAP": [9.0, 28.0, 21.0]}
 CURVES = {"test/t2i": [40.0, 55.0, 60.0], "test/i2t": [45.0, 60.0, 65.0], "val/t2i": [42.0, 50.0, 70.0]}
 

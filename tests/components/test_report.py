@@ -1,9 +1,13 @@
 """The report stage over toy results: what it draws, which queries it picks, and where MLflow finds it."""
 
+import base64
 import csv
+import io
+import re
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,12 +19,14 @@ from PIL import Image
 from components import report
 from components.layout import PICTURES
 from components.report import (
+    MOST_DROPPED,
     SELECTED_BY,
     Inputs,
     Outputs,
     Rankings,
     draw_evaluation,
     draw_training,
+    list_dropped,
     one_per_person,
     pick_queries,
     run,
@@ -40,11 +46,19 @@ CONFIG = ReportConfig(sheet_queries=2, seed=0)
 VALUES = dict.fromkeys(METRIC_NAMES, 100.0)  # as wide as a number gets
 
 
-def write_columns(path: Path, rows: list[dict[str, float]]) -> None:
+def write_columns(path: Path, rows: list[dict[str, Any]]) -> None:
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+
+
+def write_dropped(path: Path, store: PreparedStore, captions: list[int]) -> None:
+    """A table of these captions, of which the last is known to be wrong."""
+    rows = [(number, "", store.captions[number], 2, 3, int(number == captions[-1])) for number in captions]
+    header = ("caption_id", "image", "caption", "dropped", "divided", "wrong")
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
 
 
 def write_rankings(path: Path, store: PreparedStore) -> None:
@@ -71,7 +85,10 @@ def write_results(folder: Path, store: PreparedStore) -> Inputs:
     train, evaluate, rankings = folder / "train", folder / "evaluate", folder / "rankings.parquet"
     train.mkdir()
     evaluate.mkdir()
-    write_columns(train / "history.csv", [{"epoch": 0.5, "loss/total": 2.0, "lr/new": 1e-3}])
+    losses = {"loss/total": 2.0, "lr/new": 1e-3}
+    history = [{"epoch": 0.5, **losses, "ccd/kept": ""}, {"epoch": 1.0, **losses, "ccd/kept": 0.9}]
+    write_columns(train / "history.csv", history)
+    write_dropped(train / "dropped.csv", store, store.caption_ids("train").tolist())
     write_columns(train / "validation.csv", [{"epoch": 1, **VALUES}])
     write_columns(evaluate / "cmc.csv", [{"rank": 1, "test_t2i": 50.0, "test_i2t": 25.0}])
     model = {
@@ -123,7 +140,7 @@ def test_the_page_says_what_it_shows_and_needs_no_other_file(drawn: Drawn) -> No
     page = (drawn.folder / "report.html").read_text()
     for chart in ("cmc", "validation", "losses"):
         assert f'<img alt="{chart}" src="data:image/png;base64,' in page
-    for sheet in ("Best queries", "Worst queries", "Random queries", "test · person"):
+    for sheet in ("Best queries", "Worst queries", "Random queries", "test · person", MOST_DROPPED):
         assert f"<h3>{sheet}" in page
     assert "<h1>sdm+id on toy, 3 epochs, seed 7</h1>" in page
     assert "model <b>ffffffffffff</b>" in page
@@ -137,10 +154,41 @@ def test_pictures_are_logged_beside_what_their_stage_logged(drawn: Drawn) -> Non
 
 def test_the_report_of_a_task_names_the_run(inputs: Inputs, tmp_path: Path) -> None:
     model = read_results(inputs.evaluate)["model"]
-    write_chapter(tmp_path / "page", draw_training(inputs.train, model, tmp_path), "0a1b")
+    write_chapter(tmp_path / "page", draw_training(inputs.train, inputs.prepared, model, tmp_path), "0a1b")
     page = (tmp_path / "page").read_text()
     assert "<h1>Training: sdm+id on toy, 3 epochs, seed 7</h1>" in page
     assert "MLflow run <b>0a1b</b>" in page
+
+
+def test_captions_that_were_dropped_are_shown_beside_their_images(store: PreparedStore, tmp_path: Path) -> None:
+    write_dropped(tmp_path / "dropped.csv", store, [9, 2, 5])
+    (listed,) = list_dropped(tmp_path / "dropped.csv", store)
+    assert "Shown: 3 of 3 in dropped.csv." in listed
+    shown = re.findall(r'base64,(\S+?)">.*?<div><p>(.*?)</p><p class="verdict">(.*?)</p>', listed)
+    remarks = ["although it is right", "although it is right", "and it is wrong"]
+    assert [text for _, *text in shown] == [
+        [store.captions[number], f"dropped in 2 of 3 epochs, {remark}"]
+        for number, remark in zip((9, 2, 5), remarks, strict=True)
+    ]
+    for (encoded, *_), number in zip(shown, (9, 2, 5), strict=True):
+        picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded)))).astype(float)
+        pixels = store.pixels(store.caption_image_ids[[number]])[0]
+        assert np.abs(picture - pixels).mean() < 16  # noise that a JPEG loses; other people differ by 40 or more
+
+
+@pytest.mark.parametrize("captions", [[], None], ids=["without CCD", "of an earlier version"])
+def test_where_no_caption_was_dropped_none_are_listed(
+    store: PreparedStore, tmp_path: Path, captions: list[int] | None
+) -> None:
+    if captions is not None:
+        write_dropped(tmp_path / "dropped.csv", store, captions)
+    assert list_dropped(tmp_path / "dropped.csv", store) == []
+
+
+def test_a_damaged_table_of_dropped_captions_is_named(store: PreparedStore, tmp_path: Path) -> None:
+    (tmp_path / "dropped.csv").write_text("caption_id,caption\none,two\n")
+    with pytest.raises(UserError, match=r"dropped\.csv: damaged .*train the model again"):
+        list_dropped(tmp_path / "dropped.csv", store)
 
 
 def test_the_metric_marked_is_the_one_that_selects_the_epoch() -> None:

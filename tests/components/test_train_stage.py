@@ -83,6 +83,8 @@ def test_without_a_server_metrics_and_curves_are_on_disk(trained: Path) -> None:
     assert float(rows[-1]["epoch"]) == 2.0
     with (trained / "report" / "validation.csv").open() as file:
         assert [int(row["epoch"]) for row in csv.DictReader(file)] == [1, 2]
+    dropped = (trained / "report" / "dropped.csv").read_text()
+    assert dropped == "caption_id,image,caption,dropped,divided,wrong\n", "without CCD"
 
 
 def test_without_a_server_the_model_is_kept_with_the_metrics_of_its_epoch(trained: Path, config: TrainConfig) -> None:

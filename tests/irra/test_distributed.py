@@ -12,7 +12,7 @@ from torch import Tensor
 
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
-from irra.distributed import World
+from irra.distributed import ALONE, World
 from tests import distributed
 from tests.distributed import LOSSES, SAMPLERS, STOPPED_AT, half_config, training_config
 from tests.models import small_model
@@ -77,6 +77,18 @@ def test_losses_accuracies_and_gradients_are_those_of_one_process(
         assert found[kind].keys() == expected[case][kind].keys()
         for name, value in expected[case][kind].items():
             assert_close(found[kind][name], value, 1e-6, name)
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_all_processes_drop_the_captions_that_one_process_drops(
+    results: Path, store: PreparedStore, tokens: TokenStore, tmp_path: Path, processes: int
+) -> None:
+    found = torch.load(results / f"{processes}.pt", weights_only=False)["divided"]
+    expected = distributed.divided(store, tokens, tmp_path, ALONE)
+    torch.testing.assert_close(found["losses"], expected["losses"], rtol=1e-4, atol=1e-5)
+    assert found["alike"]
+    assert torch.equal(found["labels"], expected["labels"])
+    assert 0 < found["labels"].sum() < len(found["labels"])
 
 
 @pytest.mark.parametrize("processes", [2, 3])
