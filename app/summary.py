@@ -11,7 +11,8 @@ from rich.table import Table
 
 from components.figures.style import DIRECTIONS
 from components.layout import EVALUATION, PICTURES
-from components.results import read_results
+from components.results import Table as FurtherTable
+from components.results import further_tables, read_results
 from components.stage import guarded
 from irra.metrics import METRIC_NAMES
 
@@ -35,12 +36,24 @@ def results_table(metrics: dict[str, Any], intervals: dict[str, Any]) -> Table:
     return table
 
 
+def rich_table(table: FurtherTable) -> Table:
+    """A table of texts, with the numbers to the right."""
+    shown = Table(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in table.header:
+        shown.add_column(name, justify="right" if name in METRIC_NAMES else "left")
+    for row in table.rows:
+        shown.add_row(*row)
+    return shown
+
+
 def show() -> None:
     """Print the summary of `reports/`."""
     results = read_results(EVALUATION)
     files = [*sorted(PICTURES.glob("*.png")), *PICTURES.glob("*.html")]
     console = Console()
     console.print(results_table(results["metrics"], results["intervals"]))
+    for table in further_tables(results):
+        console.print(rich_table(table))
     console.print("Pictures, and a page with all of them:", *files, sep="\n  ", highlight=False)
     console.print("Compare runs in a browser: make mlflow", highlight=False)
 

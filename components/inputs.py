@@ -1,4 +1,4 @@
-"""Record what the pipeline reads from outside: the raw dataset, and the weights from which training starts.
+"""Record what the pipeline reads from outside: the raw dataset, weights from which training starts, other test sets.
 
 python -m components.inputs             # what `dvc repro` runs first, each time
 
@@ -12,17 +12,20 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
-from components.layout import DATASET_RECORD, MODEL, PARAMS, WEIGHTS_RECORD, outside, project
+from components.layout import DATASET_RECORD, MODEL, OTHERS_RECORD, PARAMS, WEIGHTS_RECORD, outside, project
 from components.s3.client import RemoteFolder, is_remote
 from components.stage import guarded
-from irra.config import Params, load_params
+from irra.config import Params, load_params, located
+from irra.data.others import check_other
 from irra.data.splits import check_annotations, needed_splits
 from irra.utils.errors import UserError
 from irra.utils.files import check_regular_file, files_below, hash_file
 from irra.utils.progress import progress
 from irra.utils.records import read_record, write_record
 
+T = TypeVar("T")
 SEEN = Path("data/inputs-seen.json")  # of the project: what was hashed, and sizes and times by which it is recognised
 
 
@@ -38,11 +41,18 @@ class Record:
     sha256: str | None = None
 
 
+@dataclass(frozen=True)
+class Others:
+    """The records of the datasets that `evaluate.also` names."""
+
+    datasets: list[Record] = field(default_factory=list)
+
+
 def run(params: Params) -> None:
-    """Check the dataset and the weights, and bring their records up to date; one that is still true is not written.
+    """Check datasets and weights, and bring their records up to date; one that is still true is not written.
 
     Raises:
-        UserError: The dataset is neither here nor recorded, its annotations cannot be used or lack a split that a key
+        UserError: A dataset is neither here nor recorded, its annotations cannot be used or lack a split that a key
             names, or the weights cannot be used.
     """
     source, train = params.prepare.source, params.train
@@ -60,8 +70,28 @@ def run(params: Params) -> None:
         if Path(start).resolve() == MODEL.resolve():
             raise UserError(f"train.init_from: {start} is removed when a training starts; copy it, and name the copy")
         find_start(train.backbone, outside(start), train.init_from and outside(start))
+    others = Others([other(source, params) for source in located(params).also])
     write(DATASET_RECORD, dataset)
     write(WEIGHTS_RECORD, weights)
+    write(OTHERS_RECORD, others)
+
+
+def other(source: str, params: Params) -> Record:
+    """The record of a dataset that `evaluate.also` names, after a look whether it can be measured.
+
+    Raises:
+        UserError: It cannot, or it is neither here nor recorded.
+    """
+    known = {record.source: record for record in (read(OTHERS_RECORD, Others) or Others()).datasets}
+    here = Path(outside(source))
+    if not is_remote(source) and (source not in known or here.exists()):
+        check_other(here, (params.prepare.image_size[0], params.prepare.image_size[1]))
+    if record := describe(source):
+        return record
+    if source not in known:
+        raise UserError(f"evaluate.also: {source}: out of reach, and {OTHERS_RECORD} does not describe it")
+    print(f"note: {source} is out of reach, and taken to be as {OTHERS_RECORD} says", flush=True)
+    return known[source]
 
 
 def current(target: Path, source: str | None) -> Record | None:
@@ -74,9 +104,9 @@ def current(target: Path, source: str | None) -> Record | None:
     return read(target)
 
 
-def write(target: Path, record: Record | None) -> None:
+def write(target: Path, record: Record | Others | None) -> None:
     """Write `record` to `target`, unless that is what it says."""
-    if record and record != read(target):
+    if record and record != read(target, type(record)):
         write_record(target, asdict(record))
 
 
@@ -86,10 +116,10 @@ def is_recorded(target: Path, source: str | None) -> bool:
     return record is not None and record.source == source and record.sha256 is not None
 
 
-def read(path: Path) -> Record | None:
+def read(path: Path, kind: type[T] = Record) -> T | None:  # type: ignore[assignment]
     """The record in `path`; None if there is none, or a damaged one, which costs no more than running again."""
     try:
-        return read_record(path, Record, "", "")
+        return read_record(path, kind, "", "")
     except UserError:
         return None
 

@@ -14,6 +14,7 @@ DECISION, REGISTRATION = REPORTS / "gate" / "decision.json", REPORTS / "register
 ABLATION = REPORTS / "ablation"
 MODEL_RUN = Path("data/model-run.json")  # names the MLflow run that trained the model; changes no result
 DATASET_RECORD, WEIGHTS_RECORD = REPORTS / "inputs" / "dataset.json", REPORTS / "inputs" / "weights.json"
+OTHERS_RECORD = REPORTS / "inputs" / "also.json"
 
 
 def project() -> Path:

@@ -224,9 +224,10 @@ def signature() -> "ModelSignature":
         Property("path", "string"),
         Property("pid", "long", required=False),
     ]
-    # A column of type long must have a number in each row.
+    # A column of type long must have a number in each row, and one of lists a list.
+    optional = [ColSpec(AnyType(), name, required=False) for name in ("top_k", "also_says")]
     return ModelSignature(
-        inputs=Schema([ColSpec("string", "text"), ColSpec(AnyType(), "top_k", required=False)]),
+        inputs=Schema([ColSpec("string", "text"), *optional]),
         outputs=Schema([ColSpec(Array(Object(hit)), "hits"), ColSpec("string", "note", required=False)]),
     )
 

@@ -21,7 +21,7 @@ from components.figures.page import charts, heading, metrics_table, note, table,
 from components.figures.strips import Pair, pairs, people, queries
 from components.figures.style import DIRECTIONS
 from components.layout import CURVES, EVALUATION, MODEL_RUN, PICTURES, PREPARED, RANKINGS
-from components.results import CMC, EVALUATE_AGAIN, RESULTS, check_written_with, read_results
+from components.results import CMC, EVALUATE_AGAIN, RESULTS, check_written_with, further_tables, read_results
 from components.results import RANKINGS as RANKINGS_KEY
 from components.stage import main
 from components.tracking.notes import noted_run
@@ -239,6 +239,7 @@ def draw_evaluation(measured: Path, rankings: Path, prepared: Path, config: Repo
     model = results["model"]
     first = f"{model['train']['select_on']}/t2i/{SELECTED_BY}"
     tables = [metrics_table(results["metrics"], results["intervals"], first), note(MARKED)]
+    tables += [block for more in further_tables(results) for block in (note(more.title), table(more.header, more.rows))]
     return Chapter("evaluate", "Evaluation", subject_of(model), facts_of(model), tables, [folder / "cmc.png"], sheets)
 
 

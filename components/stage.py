@@ -14,7 +14,7 @@ from typing import Any
 
 from components.launch import launch, wanted_processes
 from components.layout import PARAMS
-from irra.config import Params, load_params
+from irra.config import ConfigSection, Params, load_params
 from irra.utils.errors import Interrupted, TemporaryError, UserError
 from irra.utils.signals import stop_with_parent
 
@@ -29,7 +29,7 @@ def main(
     run: Callable[[Any, Any, Any], object],
     inputs: type[Any],
     outputs: type[Any],
-    section: str | None = None,
+    section: str | Callable[[Params], ConfigSection] | None = None,
     check: Callable[[Any, Params], None] | None = None,
     parallel: bool = False,
 ) -> int:
@@ -40,7 +40,7 @@ def main(
         run: The stage's function of inputs, outputs and config.
         inputs: A dataclass of paths and addresses; every field becomes an option with the field's default.
         outputs: Likewise.
-        section: The stage's section of the parameter file; `name` by default.
+        section: The stage's section of the parameter file, or a function that makes it of all; `name` by default.
         check: A function of inputs and all sections, called first, that refuses what later stages would fail on.
         parallel: Whether several processes may run the stage together.
 
@@ -73,7 +73,8 @@ def main(
         params, given = load_params(arguments["params"]), _paths(inputs, arguments)
         if check and os.environ.get("RANK", "0") == "0":
             check(given, params)
-        run(given, _paths(outputs, arguments), getattr(params, section or name))
+        config = section(params) if callable(section) else getattr(params, section or name)
+        run(given, _paths(outputs, arguments), config)
     except BaseException as error:
         return explain(error)
     return 0

@@ -17,6 +17,7 @@ from components.layout import (
     EVALUATION,
     INDEX,
     MODEL,
+    OTHERS_RECORD,
     PICTURES,
     PREPARED,
     RANKINGS,
@@ -49,7 +50,8 @@ class Stage:
 
 
 ROWS = (
-    Stage("inputs", None, (), (DATASET_RECORD, WEIGHTS_RECORD), on_kubeflow=False),  # for DVC, which runs it each time
+    # for DVC, which runs it each time
+    Stage("inputs", None, (), (DATASET_RECORD, WEIGHTS_RECORD, OTHERS_RECORD), on_kubeflow=False),
     Stage("prepare", "prepare", (), (PREPARED,)),  # reads the dataset that the parameters name
     # not for DVC, whose stage train does the same; never cached, since it takes seconds
     Stage("check", None, (PREPARED,), (), in_dvc=False, cached=False),

@@ -18,7 +18,7 @@ from irra.data.tokens import TokenStore, by_length
 from irra.distributed import ALONE, World
 from irra.metrics import bootstrap_intervals
 from irra.model import IRRA
-from irra.ranking import Ranking, rank_gallery
+from irra.ranking import GalleryCaptions, Ranking, mean_queries, query_parts, rank_gallery
 from irra.utils.device import autocast, choose_device, matrix_products
 from irra.utils.errors import SharedError, UserError
 from irra.utils.progress import progress
@@ -28,12 +28,17 @@ SPLITS = ("val", "test")
 
 @dataclass(frozen=True)
 class SplitFeatures:
-    """Global features (N, D) of a split's images and captions, on the device, with their ids and pids."""
+    """Embeddings (N, D) of a split's images and captions, on the device, with their ids and pids.
+
+    Attributes:
+        own_rows: The row in `images` of each caption's image.
+    """
 
     image_ids: NDArray[np.int64]
     caption_ids: NDArray[np.int64]
     image_pids: NDArray[np.int64]
     caption_pids: NDArray[np.int64]
+    own_rows: NDArray[np.int64]
     images: Tensor
     captions: Tensor
 
@@ -68,12 +73,13 @@ def encode_split(
         _encode(model.encode_text, ids, caption_rows[own], captions, f"encode {split} captions")
     for features in (images, captions):
         world.sum(features)
-    pids = store.image_pids
+    pids, own_ids = store.image_pids, store.caption_image_ids[caption_ids]
     return SplitFeatures(
         image_ids,
         caption_ids,
         pids[image_ids],
-        pids[store.caption_image_ids[caption_ids]],
+        pids[own_ids],
+        np.searchsorted(image_ids, own_ids),
         _finite(images, image_ids, f"{split} images", precision),
         _finite(captions, caption_ids, f"{split} captions", precision),
     )
@@ -117,6 +123,19 @@ def text_to_image(features: SplitFeatures, top_k: int) -> Ranking:
     return rank_gallery(features.captions, features.images, captions, images, top_k)
 
 
+def text_to_image_with_captions(features: SplitFeatures, config: EvaluateConfig) -> Ranking:
+    """Like `text_to_image`, but a query is several captions of its image, or the gallery has captions, or both.
+
+    There are as many queries: each caption, with others of its image. `GalleryCaptions` says how the gallery is scored.
+    """
+    captions, images = torch.from_numpy(features.caption_pids), torch.from_numpy(features.image_pids)
+    parts = torch.from_numpy(query_parts(features.own_rows, config.sentences))
+    queries = mean_queries(features.captions, parts) if config.sentences > 1 else features.captions
+    own, weight = torch.from_numpy(features.own_rows), config.gallery_captions
+    described = GalleryCaptions.of(weight, features.captions, own, len(images), parts) if weight else None
+    return rank_gallery(queries, features.images, captions, images, config.top_k, described)
+
+
 def image_to_text(features: SplitFeatures, top_k: int) -> Ranking:
     """Query all captions of the split with each of its images."""
     captions, images = torch.from_numpy(features.caption_pids), torch.from_numpy(features.image_pids)
@@ -138,10 +157,12 @@ class Evaluation:
     Attributes:
         directions: By split, then `t2i` or `i2t`.
         features: Those of the last split.
+        with_captions: Text to image again, with captions at test time, if the section `evaluate` asks for it.
     """
 
     directions: dict[str, dict[str, Direction]]
     features: SplitFeatures
+    with_captions: "Evaluation | None" = None
 
     def metrics(self) -> dict[str, dict[str, dict[str, float]]]:
         """R1, R5, R10, mAP and mINP in percent, by split and direction."""
@@ -164,10 +185,19 @@ class Evaluation:
         }
 
 
-def evaluate(model: Path, prepared: Path, tokens: Path, config: EvaluateConfig, world: World = ALONE) -> Evaluation:
+def evaluate(
+    model: Path,
+    prepared: Path,
+    tokens: Path,
+    config: EvaluateConfig,
+    world: World = ALONE,
+    *,
+    last_split_only: bool = False,
+) -> Evaluation:
     """Evaluate the model in a folder on a prepared dataset and its tokens.
 
-    The processes of `world` encode together; only the first one gets rankings.
+    The processes of `world` encode together; only the first one gets rankings. With `last_split_only`, they are those
+    of the test split, or of val if the data have no test split.
 
     Raises:
         UserError: One of the folders is missing or damaged, they do not belong together, or there is nothing to
@@ -178,16 +208,21 @@ def evaluate(model: Path, prepared: Path, tokens: Path, config: EvaluateConfig, 
         splits = [name for name in SPLITS if name in store.splits]
         if not splits:
             raise UserError(f"{prepared}: {store.dataset_name} has neither a val nor a test split to evaluate on")
+        splits = splits[-1:] if last_split_only else splits
         check_same_data(store, token_store)
         weights = load_model(model)
         check_same_sizes(model, weights.spec.image_size, weights.spec.text_length, store, token_store)
         weights = weights.to(choose_device(config.device)).eval()
     directions: dict[str, dict[str, Direction]] = {}
+    with_captions: dict[str, dict[str, Direction]] = {}
     for split in splits:
         features = encode_split(weights, store, token_store, split, config.test_batch_size, config.precision, world)
         if world.first:
             directions[split] = rank_both_ways(features, config.top_k)
-    return Evaluation(directions, features)
+            if config.with_captions:
+                ranking = text_to_image_with_captions(features, config)
+                with_captions[split] = {"t2i": Direction(ranking, features.caption_pids)}
+    return Evaluation(directions, features, Evaluation(with_captions, features) if with_captions else None)
 
 
 def check_same_sizes(

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from components.s3.client import is_remote, parse_address
 from components.stages import STAGES
-from irra.config import ConfigSection, Count, Params, load_section
+from irra.config import ConfigSection, Count, Params, load_section, located
 from irra.utils.errors import UserError, without_password
 
 SECRET_NAME = re.compile(
@@ -206,6 +206,14 @@ def check_reachable(params: Params) -> None:
             f"prepare.root_dir: {root!r} is a folder on this machine, which a cluster cannot see; name one in S3 "
             "(s3://bucket/raw), or the absolute path of one on a volume (/data/raw)"
         )
+    for address in located(params).also:
+        if is_remote(address):
+            parse_address(address, "evaluate.also")
+        elif not Path(address).is_absolute():
+            raise UserError(
+                f"evaluate.also: {address!r} is a folder on this machine, which a cluster cannot see; name one in S3 "
+                "(s3://bucket/raw/NAME), or the absolute path of one on a volume"
+            )
     for key, weights in (("pretrained", params.train.pretrained), ("init_from", params.train.init_from)):
         if weights and not Path(weights).is_absolute() and (key == "init_from" or Path(weights).is_file()):
             what = "folder" if Path(weights).is_dir() else "file"

@@ -9,7 +9,7 @@ from kfp import compiler, dsl, kubernetes
 
 from components.kubeflow import as_parameter
 from components.stages import SECTIONS, STAGES
-from irra.config import Params, change
+from irra.config import Params, change, located
 from pipeline import tasks, train_on_nodes
 from pipeline.cluster import Cluster, place
 from pipeline.nodes import nodes_of
@@ -24,7 +24,8 @@ Values = dict[str, Any]
 
 def arguments(params: Params) -> Values:
     """Return the values of the pipeline's parameters for `params`."""
-    return {name: as_parameter(getattr(params, name)) for name in SECTIONS}
+    sections = {name: getattr(params, name) for name in SECTIONS} | {"evaluate": located(params)}
+    return {name: as_parameter(section) for name, section in sections.items()}
 
 
 def ablation_arguments(params: Params, losses: Sequence[str], seeds: Sequence[int]) -> Values:

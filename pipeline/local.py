@@ -16,7 +16,7 @@ from typing import Any
 from kfp import local
 
 from components.tracking.store import tracking_uri
-from irra.config import Params
+from irra.config import Params, located
 from irra.utils.errors import UserError
 from pipeline.graph import Pipeline
 from pipeline.kfp_quirks import quote_interpreter, run_here
@@ -78,8 +78,10 @@ def run_in_containers(
 
 def on_this_machine(params: Params) -> tuple[Params, list[Path]]:
     """Return `params` with absolute paths of local data and weights, and the paths that containers must mount."""
-    prepare, train = params.prepare, params.train
-    seen: list[Path] = []
+    prepare, train, evaluate = params.prepare, params.train, located(params)
+    others = [str(Path(entry).absolute()) if Path(entry).is_dir() else entry for entry in evaluate.also]
+    evaluate = evaluate.model_copy(update={"also": others})
+    seen = [path for entry in others if Path(entry).is_dir() for path in (Path(entry), Path(entry).resolve())]
     if prepare.source and Path(prepare.root_dir).is_dir():
         root = Path(prepare.root_dir).resolve()
         prepare = prepare.model_copy(update={"root_dir": str(root)})
@@ -89,7 +91,7 @@ def on_this_machine(params: Params) -> tuple[Params, list[Path]]:
             seen.append(Path(weights).resolve())
             train = train.model_copy(update={key: str(seen[-1])})
     mounts = [path for path in dict.fromkeys(seen) if not any(other in path.parents for other in seen)]
-    return params.model_copy(update={"prepare": prepare, "train": train}), mounts
+    return params.model_copy(update={"prepare": prepare, "train": train, "evaluate": evaluate}), mounts
 
 
 def check_engine(image: str) -> None:

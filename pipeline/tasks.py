@@ -132,7 +132,7 @@ def evaluate(
     with running_stage(), reporting_folder() as folder:
         note = noted(model.metadata, folder)
         inputs = stage.Inputs(Path(prepared.path), Path(tokens.path), Path(model.path), note)
-        outputs = stage.Outputs(report=found, rankings=found / "rankings.parquet")
+        outputs = stage.Outputs(report=found, rankings=found / "rankings.parquet", others=folder / "also")
         measured = stage.run(inputs, outputs, section(EvaluateConfig, config))
         drawn = section(ReportConfig, report)
         evaluation = draw_evaluation(found, outputs.rankings, inputs.prepared, drawn, folder)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from components.layout import DATASET_RECORD, MODEL_RUN, WEIGHTS_RECORD
+from components.layout import DATASET_RECORD, MODEL_RUN, OTHERS_RECORD, WEIGHTS_RECORD
 from components.stages import ROWS, SECTIONS, STAGES, Stage
 from irra.config import Params
 from tests.imports import (
@@ -24,9 +24,10 @@ from tests.imports import (
     source_of,
 )
 
-RECORDS = {str(path) for path in (DATASET_RECORD, WEIGHTS_RECORD)}  # of what parameters name, for DVC alone
-# states of a training, local and remote; copies of remote data; where to log, which changes no result
-UNTRACKED = {"checkpoints", "", "data/downloads", str(MODEL_RUN)}
+# of what parameters name, for DVC alone
+RECORDS = {str(path) for path in (DATASET_RECORD, WEIGHTS_RECORD, OTHERS_RECORD)}
+# states of a training, local and remote; copies of remote data; other test sets; where to log, which changes no result
+UNTRACKED = {"checkpoints", "", "data/downloads", "data/also", str(MODEL_RUN)}
 PURE = ("losses", "metrics", "data/masking")
 
 
@@ -172,7 +173,7 @@ def test_edges_follow_the_stage_order() -> None:
         "prepare": {"inputs"},
         "tokenize": {"prepare"},
         "train": {"prepare", "tokenize", "inputs"},
-        "evaluate": {"prepare", "tokenize", "train"},
+        "evaluate": {"prepare", "tokenize", "train", "inputs"},
         "report": {"prepare", "train", "evaluate"},
         "index": {"prepare", "train"},
     }

@@ -22,12 +22,21 @@ def index(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Index to create or update.")],
     model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL_HELP)] = str(MODEL),
     replace: Annotated[
-        bool, typer.Option("--replace", help="Replace an index made with another model or folder.")
+        bool, typer.Option("--replace", help="Replace an index made with another model or folder, or with captions.")
     ] = False,
+    captions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Captions of the pictures: a CSV file with the columns path (in the folder of pictures) and caption, "
+            "or the folder of a dataset, whose imgs/ are the pictures.",
+        ),
+    ] = None,
 ) -> Document:
     """Make a folder of pictures searchable.
 
-    If the index exists, only new and changed pictures are encoded, and deleted pictures are removed from it.
+    If the index exists, only new and changed pictures are encoded, and deleted pictures are removed from it. Captions
+    are there for `irra search --caption-weight`.
 
     Example: irra index --images photos --out photos-index
     """
@@ -39,18 +48,20 @@ def index(
         from components.tracking.models import resolve_model
         from irra.checkpoint import load_model, model_fingerprint
         from irra.search.build import index_folder
+        from irra.search.captions import read_captions
         from irra.search.encoder import Encoder
         from irra.utils.device import choose_device
 
-        path = resolve_model(model)
-        encoder = Encoder(load_model(path).to(choose_device("auto")))
-        update = index_folder(folder, encoder, model_fingerprint(path), out, source=source, replace=replace)
+        said, path = None if captions is None else read_captions(captions), resolve_model(model)
+        encoder, known = Encoder(load_model(path).to(choose_device("auto"))), model_fingerprint(path)
+        update = index_folder(folder, encoder, known, out, source=source, replace=replace, captions=said)
     return {
         "index": str(out),
         "pictures": update.info.size,
         "added": update.added,
         "kept": update.kept,
         "removed": update.removed,
+        **({"described": update.info.described} if said is not None else {}),
         "skipped": update.skipped,
     }
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.console import Document
-from irra.layout import CONFIG, INDEX_INFO, WEIGHTS
+from irra.layout import CONFIG, INDEX_INFO, WEIGHTS, embedding_parts
 from irra.utils.errors import UserError
 from irra.utils.files import check_regular_file, hash_file
 
@@ -79,6 +79,8 @@ def describe_tokens(folder: Path, verify: bool) -> Document:
 def describe_model(folder: Path, verify: bool = False) -> Document:
     """Describe a model's sizes and origin, without importing torch, which would take longer than everything else."""
     metadata, weights = read_metadata(folder / CONFIG), folder / WEIGHTS
+    width = metadata["model"]["architecture"]["embed_dim"]
+    parts = embedding_parts(width, metadata["model"].get("token_selection"))
 
     def verify_weights() -> int:
         from irra.utils.records import check_files
@@ -93,7 +95,8 @@ def describe_model(folder: Path, verify: bool = False) -> Document:
         "parameters": count_values(weights),
         "bytes": weights.stat().st_size,
         "fingerprint": hash_file(weights),
-        "embed_dim": metadata["model"]["architecture"]["embed_dim"],
+        "embed_dim": width,
+        **({"embedding": parts} if parts else {}),
         **_pick(SIZES, metadata["model"]),
         **_pick(TRAINING, metadata.get("train", {})),
         **_pick(ORIGIN, metadata),
@@ -111,6 +114,7 @@ def describe_index(folder: Path, verify: bool = False) -> Document:
         "path": str(folder),
         "pictures": index.size,
         "captions": index.captions,
+        **({"described": index.described} if index.described else {}),
         "skipped": len(index.skipped),
         "bytes": sum(index.file_bytes.values()),
         "search": index.kind,

@@ -35,6 +35,18 @@ def search(
         Path | None, typer.Option(metavar="PNG", help="Draw each query with its ten best pictures.")
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Draw why they were found: words, heat maps.")] = False,
+    also_says: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SENTENCE", help="Another sentence about the same person, as often as you like; their mean counts."
+        ),
+    ] = None,
+    caption_weight: Annotated[
+        float,
+        typer.Option(
+            metavar="W", min=0.0, max=1.0, help="Weight of the pictures' captions, if the index was made with some."
+        ),
+    ] = 0.0,
 ) -> Document:
     """Find the pictures that a sentence describes.
 
@@ -45,38 +57,67 @@ def search(
         check_sheet(sheet, len(named))
     elif explain:
         raise UserError("--explain draws on a sheet; name one with --sheet")
-    from irra.search.format import read_info
+    others = also_says or []
+    check_options(query, others, caption_weight, explain)
+    from irra.search.format import check_described, read_info
 
-    read_info(index)  # reports a bad index before torch loads, which takes seconds
+    info = read_info(index)  # reports a bad index before torch loads, which takes seconds
+    if caption_weight:
+        check_described(index, info)
     from components.tracking.models import resolve_model
     from irra.search.engine import SearchEngine, clean_query
 
     texts = [clean_query(text, name) for name, text in named.items()]
+    more = {f"--also-says {number}": clean_query(text, "--also-says") for number, text in enumerate(others, 1)}
     engine = SearchEngine.open(resolve_model(model), index)
-    rankings, unread = search_all(engine, texts, top), [engine.unread(text) for text in texts]
-    for name, rest in zip(named, unread, strict=True):
+    rankings = search_all(engine, [[text, *more.values()] for text in texts], top, caption_weight)
+    unread = [engine.unread(text) for text in (*texts, *more.values())]
+    for name, rest in zip((*named, *more), unread, strict=True):
         if rest:
             print(f"warning: {name} is longer than the model can read; not read: {printable(rest)}", file=sys.stderr)
+    aid = with_captions(list(more.values()), caption_weight)
     if sheet is not None:
         from app.cli.sheet import draw_explanations, draw_results
 
-        (draw_explanations if explain else draw_results)(sheet, engine, texts, rankings)
+        titles = [f"{text} ({aid['with_captions']})" if aid else text for text in texts]
+        (draw_explanations if explain else draw_results)(sheet, engine, titles, rankings)
         print(f"drawn: {sheet}")
     results = [
-        {"query": text, "unread": rest, "hits": [asdict(hit) for hit in hits]}
-        for text, rest, hits in zip(texts, unread, rankings, strict=True)
+        {"query": text, **aid, "unread": rest, "hits": [asdict(hit) for hit in hits]}
+        for text, rest, hits in zip(texts, unread[: len(texts)], rankings, strict=True)
     ]
     return {"index": str(index), "source": engine.gallery.info.source, "results": results}
 
 
-def search_all(engine: "SearchEngine", texts: list[str], top: int) -> list[list["Hit"]]:
-    """Find the best pictures for each text, with a progress bar if there are several batches."""
+def check_options(query: str | None, others: list[str], caption_weight: float, explain: bool) -> None:
+    """Check that options about captions fit the others.
+
+    Raises:
+        UserError: They do not.
+    """
+    if others and query is None:
+        raise UserError("--also-says: adds to one query in quotes; a file of queries has one sentence for each")
+    if explain and (others or caption_weight):
+        raise UserError("--explain: explains one sentence and the pictures alone; leave out --also-says and captions")
+
+
+def with_captions(others: list[str], caption_weight: float) -> Document:
+    """What captions have added to a result, for its document; nothing if they have added nothing."""
+    says = [f"mean of {1 + len(others)} sentences"] if others else []
+    if caption_weight:
+        says.append(f"captions of the pictures weigh {caption_weight:g}")
+    settings = {"also_says": others, "caption_weight": caption_weight}
+    return {"with_captions": ", ".join(says), **settings} if says else {}
+
+
+def search_all(engine: "SearchEngine", queries: list[list[str]], top: int, caption_weight: float) -> list[list["Hit"]]:
+    """Find the best pictures for each query of one or several sentences, with a progress bar for several batches."""
     from irra.search.engine import BATCH
     from irra.utils.progress import progress
 
-    starts = range(0, len(texts), BATCH)
+    starts = range(0, len(queries), BATCH)
     batches = progress(starts, "search", len(starts), "batches") if len(starts) > 1 else starts
-    return [hits for start in batches for hits in engine.search(texts[start : start + BATCH], top)]
+    return [hits for start in batches for hits in engine.search(queries[start : start + BATCH], top, caption_weight)]
 
 
 def named_queries(query: str | None, source: str | None) -> dict[str, str]:
@@ -136,7 +177,9 @@ def print_hits(answer: Document, stream: TextIO) -> None:
     for number, result in enumerate(results):
         if number:
             print(file=stream)
-        title = printable(result["query"]) if len(results) > 1 else None
+        aid = result.get("with_captions")
+        title = printable(result["query"]) if len(results) > 1 or aid else None
+        title = f"{title} ({aid})" if aid else title
         known = any(hit["pid"] is not None for hit in result["hits"])
         names = [name for name in COLUMNS if name != "pid" or known]
         rows = [[_cell(hit[name]) for name in names] for hit in result["hits"]]

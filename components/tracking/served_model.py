@@ -1,7 +1,8 @@
 """The model that MLflow serves: sentences in, the best pictures of its gallery out.
 
 Input: one row per query, with the columns `text` (string) and, optionally, `top_k` (a whole number; 10 in rows where it
-is missing or null).
+is missing or null) and `also_says` (a list of other sentences about the same person: the mean of all their unit
+embeddings is searched for).
 Output: one row per query, in the same order, with the columns
 
     hits    a list of `{"rank", "score", "path", "pid"}`, best first: `rank` counts from 1, `score` is the cosine
@@ -15,8 +16,8 @@ Output: one row per query, in the same order, with the columns
     curl http://127.0.0.1:5001/invocations --json '{"dataframe_records": [{"text": "a man in a red coat", "top_k": 5}]}'
 
 MLflow copies this file and the package `irra` into the model and runs them without the rest of the project.
-An empty query, a query that is not a string, a missing column or a `top_k` that is no whole number of 1..1000 raises
-MlflowException, which is status 400 over HTTP.
+An empty query or sentence, one that is not a string, a missing column or a `top_k` that is no whole number of 1..1000
+raises MlflowException, which is status 400 over HTTP.
 """
 
 from pathlib import Path
@@ -50,9 +51,11 @@ class SearchModel(PythonModel):  # type: ignore[misc]
             MlflowException: A row is invalid; the message names it, counted from 1.
         """
         texts = model_input["text"].tolist()
-        wanted = model_input["top_k"].tolist() if "top_k" in model_input else [None] * len(texts)
+        nothing = [None] * len(texts)
+        wanted, said = (list(model_input.get(name, nothing)) for name in ("top_k", "also_says"))
         try:
-            queries = checked_texts(texts)
+            more = [checked_sentences(others, row) for row, others in enumerate(said, 1)]
+            queries = [[text, *others] for text, others in zip(checked_texts(texts), more, strict=True)]
             counts = [checked_count(count, row) for row, count in enumerate(wanted, 1)]
         except UserError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
@@ -62,7 +65,7 @@ class SearchModel(PythonModel):  # type: ignore[misc]
             rankings = self._engine.search([queries[row] for row in rows], count)
             for row, ranking in zip(rows, rankings, strict=True):
                 hits[row] = [as_dict(hit) for hit in ranking]
-        notes = [note_of(self._engine.unread(query)) for query in queries]
+        notes = [note_of("; ".join(filter(None, map(self._engine.unread, query)))) for query in queries]
         return pd.DataFrame({"hits": hits, "note": notes}, dtype=object)
 
 
@@ -76,6 +79,19 @@ def checked_texts(texts: list[Any]) -> list[str]:
         if not isinstance(text, str):
             raise UserError(f"query {row}: expected a text, found {text!r}")
     return [clean_query(text, f"query {row}") for row, text in enumerate(texts, 1)]
+
+
+def checked_sentences(others: Any, row: int) -> list[str]:
+    """Check the other sentences of a row and return them cleaned; none if the column or the value is missing.
+
+    Raises:
+        UserError: They are not a list of sentences.
+    """
+    if others is None or (is_scalar(others) and pd.isna(others)):
+        return []
+    if is_scalar(others) or isinstance(others, dict) or not all(isinstance(text, str) for text in others):
+        raise UserError(f"query {row}: also_says is {others!r}; give a list of sentences")
+    return [clean_query(text, f"query {row}: also_says") for text in others]
 
 
 def checked_count(count: Any, row: int) -> int:

@@ -6,7 +6,7 @@ A section's module is the only place that defines its keys. Each key is one line
 
 from irra.config.evaluate import EvaluateConfig
 from irra.config.index import IndexConfig
-from irra.config.params import Params, check_image_size
+from irra.config.params import Params, check_image_size, located
 from irra.config.prepare import PrepareConfig, SyntheticConfig
 from irra.config.reader import change, load_params, load_section, parse_section
 from irra.config.registry import RegistryConfig
@@ -32,5 +32,6 @@ __all__ = [
     "check_image_size",
     "load_params",
     "load_section",
+    "located",
     "parse_section",
 ]

@@ -56,3 +56,10 @@ def check_image_size(backbone: str, image_size: Sequence[int]) -> None:
         raise ValueError(
             f"prepare.image_size {list(image_size)} is not divisible by the patch size {patch} of {backbone}"
         )
+
+
+def located(params: Params) -> EvaluateConfig:
+    """The section evaluate, where the name of a dataset in `also` has become its place: below prepare.root_dir."""
+    root = params.prepare.root_dir.rstrip("/")
+    also = [entry if "/" in entry else f"{root}/{entry}" for entry in params.evaluate.also]
+    return params.evaluate.model_copy(update={"also": also})

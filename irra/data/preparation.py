@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import compress
@@ -25,14 +25,16 @@ from irra.utils.progress import progress
 CURE_FOR_MISSING = "complete the dataset, or set prepare.on_bad_image: skip"
 
 
-def prepare_dataset(config: PrepareConfig, target: Path) -> dict[str, Any]:
+def prepare_dataset(config: PrepareConfig, target: Path, splits: Collection[str] = SPLITS) -> dict[str, Any]:
     """Prepare the dataset that `config` names, rendering it first if it is synthetic; returns the store's stats.
+
+    With `splits`, these alone.
 
     Raises:
         UserError: As in `prepare`.
     """
     with locked(target), open_dataset(config, target.with_name(target.name + ".raw.tmp")) as source:
-        return prepare(config, source, target)
+        return prepare(config, source, target, splits=splits)
 
 
 @contextmanager
@@ -52,7 +54,13 @@ def open_dataset(config: PrepareConfig, scratch: Path) -> Iterator[Path]:
         yield folder
 
 
-def prepare(config: PrepareConfig, source: Path, target: Path, workers: int | None = None) -> dict[str, Any]:
+def prepare(
+    config: PrepareConfig,
+    source: Path,
+    target: Path,
+    workers: int | None = None,
+    splits: Collection[str] = SPLITS,
+) -> dict[str, Any]:
     """Write the prepared form of the dataset in the folder `source` to the folder `target`.
 
     On any error, `target` stays as it was. The shards that are finished by then stay beside it, and the next call keeps
@@ -64,6 +72,7 @@ def prepare(config: PrepareConfig, source: Path, target: Path, workers: int | No
         target: Folder to write.
         workers: Processes that decode images, by default one per core that this process may use. The result does not
             depend on it.
+        splits: Those to prepare.
 
     Returns:
         The stats of the store.
@@ -73,6 +82,7 @@ def prepare(config: PrepareConfig, source: Path, target: Path, workers: int | No
     """
     check_replaceable(target, "stats.json", "a prepared dataset")
     records = hold_out_val(read_annotations(source, config.dataset_name), config.val_share)
+    records = [record for record in records if record.split in splits]
     records.sort(key=lambda record: SPLITS.index(record.split))
     images = image_folder(source, records)
     stamps = stamp_files((images / record.path for record in records), rendered=config.synthetic is not None)

@@ -1,6 +1,6 @@
 """Building an index from a split of a prepared dataset, or from any folder of pictures."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
@@ -16,14 +16,15 @@ from irra.data.images import BadImage, load_images
 from irra.data.splits import check_store
 from irra.data.store import PreparedStore
 from irra.layout import INDEX_INFO
-from irra.search.encoder import Encoder
+from irra.search.encoder import Encoder, Floats
 from irra.search.format import FILES, Info, verify_index
 from irra.search.gallery import Gallery
+from irra.search.knn import normalised
 from irra.search.pictures import PictureFile, find_pictures, jpeg
 from irra.search.writer import GalleryWriter, Picture
 from irra.utils.cores import available_cores
 from irra.utils.device import choose_device
-from irra.utils.errors import UserError
+from irra.utils.errors import UserError, first_of
 from irra.utils.files import hash_file, replace_folder
 from irra.utils.locks import locked
 from irra.utils.progress import progress
@@ -93,11 +94,12 @@ def index_folder(
     batch_size: int = 64,
     source: str = "",
     replace: bool = False,
+    captions: Mapping[str, Sequence[str]] | None = None,
 ) -> Update:
     """Make the index `target` hold exactly the pictures in a folder and its subfolders.
 
     If `target` is already an index by the same model, pictures in it with the same path and content are not encoded
-    again. Captions are dropped, since they belong to a split.
+    again. Captions are dropped, since they belong to a split, but for captions of pictures that are given.
 
     Args:
         pictures: Folder of pictures.
@@ -107,24 +109,35 @@ def index_folder(
         dtype: Type of the stored embeddings.
         batch_size: Pictures encoded at once.
         source: Name recorded for the folder of pictures, by default its absolute path.
-        replace: Discard an existing index of another model or folder.
+        replace: Discard an existing index of another model or folder, or captions of its pictures.
+        captions: Captions of pictures, by path in the folder.
 
     Raises:
-        UserError: There are no usable pictures, another process is writing the index, or `target` is not an index or,
-            unless `replace`, one of another model or folder.
+        UserError: There are no usable pictures, none of the captions is about one of them, another process is writing
+            the index, or `target` is not an index or, unless `replace`, one of another model or folder, or has captions
+            of pictures and would lose them.
     """
     with locked(target):
         check_target(target)
         files, skipped = find_pictures(pictures)
         if not files:
             raise UserError(f"{pictures}: no pictures in this folder or below it")
+        if captions is not None and not any(file.path in captions for file in files):
+            raise UserError(
+                f"{pictures}: none of the captions is of a picture there: they are of {first_of(list(captions))}; "
+                f"pictures are {first_of([file.path for file in files])}"
+            )
         source = source or str(pictures.resolve())
         previous = _previous(target, fingerprint, dtype, source, replace)
+        had_captions = bool(previous and previous.info.described)
+        if had_captions and captions is None and not replace:
+            raise UserError(f"{target}: has captions of pictures; give --captions again, or --replace to drop them")
         rows, new = _compare(previous, pictures, files)
         size = encoder.model.spec.image_size
         batches = _decode(pictures, new, size, batch_size, skipped)
         first = next(batches, None)  # None if no new picture is usable: then there may be nothing to write
-        if previous is not None and first is None and _is_current(previous.info, source, len(rows), skipped):
+        stays = first is None and captions is None and not had_captions
+        if previous and stays and _is_current(previous.info, source, len(rows), skipped):
             return Update(previous.info, 0, len(rows), 0, skipped)
         with replace_folder(target) as folder:
             writer = GalleryWriter(folder, fingerprint, size, dtype)
@@ -132,9 +145,22 @@ def index_folder(
                 writer.keep(previous, rows)
             for batch, pixels in chain([first] if first else [], batches):
                 writer.add(batch, encoder.images(pixels))
+            if captions is not None and writer.paths:
+                writer.describe(mean_captions(writer.paths, captions, encoder, batch_size))
             info = writer.finish(source, skipped)
         removed = 0 if previous is None else previous.size - len(rows)
         return Update(info, info.size - len(rows), len(rows), removed, skipped)
+
+
+def mean_captions(
+    paths: Sequence[str], captions: Mapping[str, Sequence[str]], encoder: Encoder, batch_size: int
+) -> Floats:
+    """Means (N, D), of any norm, of the unit embeddings of the captions of pictures at `paths`; zeros without any."""
+    pairs = [(row, text) for row, path in enumerate(paths) for text in captions.get(path, ())]
+    means = np.zeros((len(paths), encoder.model.embedding_width), np.float32)
+    embeddings = encoder.texts([text for _, text in pairs], batch_size, "index captions")
+    np.add.at(means, np.array([row for row, _ in pairs], np.int64), normalised(embeddings))
+    return means
 
 
 def check_target(target: Path) -> None:

@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
 from irra.checkpoint import load_model, model_fingerprint
 from irra.model import IRRA
-from irra.search.encoder import Encoder
+from irra.search.encoder import Encoder, Floats
 from irra.search.gallery import Gallery
+from irra.search.knn import normalised
 from irra.search.pictures import to_pixels
 from irra.utils.cores import available_cores
 from irra.utils.device import choose_device
@@ -65,18 +67,25 @@ class SearchEngine:
         torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
         return cls(weights.to(choose_device(device)), gallery)
 
-    def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
+    def search(
+        self, queries: Sequence[str | Sequence[str]], top_k: int, caption_weight: float = 0.0
+    ) -> list[list[Hit]]:
         """The best `top_k` pictures for each query, best first; fewer if the gallery is smaller.
 
+        A query is a sentence, or several about one person, whose embedding is the mean of their unit embeddings.
+        `caption_weight` is that of the pictures' own captions, as in `Gallery.search`.
+
         Raises:
-            UserError: A query is empty or too long, or `top_k` is below 1; the message names the query.
+            UserError: A query is empty or too long, or `top_k` is below 1, and the message names the query; or no
+                picture has captions.
         """
         check_top_k(top_k)
-        texts = [clean_query(query, f"query {number}") for number, query in enumerate(queries, 1)]
+        sentences = [[query] if isinstance(query, str) else list(query) for query in queries]
+        texts = [clean_query(text, f"query {number}") for number, said in enumerate(sentences, 1) for text in said]
         hits: list[list[Hit]] = []
-        embeddings = self.encoder.texts(texts)
-        for start in range(0, len(texts), BATCH):
-            scores, rows = self.gallery.search(embeddings[start : start + BATCH], top_k)
+        embeddings = mean_embeddings(self.encoder.texts(texts), [len(said) for said in sentences])
+        for start in range(0, len(embeddings), BATCH):
+            scores, rows = self.gallery.search(embeddings[start : start + BATCH], top_k, caption_weight)
             hits += [self._hits(*ranking) for ranking in zip(scores.tolist(), rows.tolist(), strict=True)]
         return hits
 
@@ -108,6 +117,18 @@ class SearchEngine:
             path, pid = self.gallery.path_and_pid(row)
             hits.append(Hit(rank, score, row, path, pid))
         return hits
+
+
+def mean_embeddings(embeddings: Floats, counts: Sequence[int]) -> Floats:
+    """(Q, D) embeddings of queries of so many sentences each, from those of all sentences in order.
+
+    Those of one sentence stay as they are; of several, it is the mean of their unit embeddings.
+    """
+    if all(count == 1 for count in counts):
+        return embeddings
+    ends = np.cumsum(counts)
+    groups = [embeddings[end - count : end] for count, end in zip(counts, ends, strict=True)]
+    return np.stack([group[0] if len(group) == 1 else normalised(group).mean(axis=0) for group in groups])
 
 
 def clean_query(text: str, name: str = "the query") -> str:

@@ -6,6 +6,8 @@ entries.parquet        id, path, pid, file_bytes, modified_ns, sha256 (of the fi
 thumbnails.bin         N concatenated JPEGs at the model's image size
 captions.parquet       text, one row per distinct caption                      (only in a gallery with captions)
 caption_embeddings.npy like embeddings.npy, one row per distinct caption       (only in a gallery with captions)
+described.npy          like embeddings.npy: the mean of the unit embeddings of each picture's own captions, zeros for a
+                       picture without captions                        (only if pictures were indexed with captions)
 neighbours.faiss       an approximate index of the embeddings by id            (only in a large gallery)
 
 A picture keeps its id as long as it stays in the gallery, and the id is never reused; its row may change. Ids ascend
@@ -24,8 +26,8 @@ from irra.utils.records import check_files, read_record, write_record
 FORMAT_VERSION = 1
 EMBEDDINGS, ENTRIES, THUMBNAILS = "embeddings.npy", "entries.parquet", "thumbnails.bin"
 CAPTIONS, CAPTION_EMBEDDINGS = "captions.parquet", "caption_embeddings.npy"
-NEIGHBOURS = "neighbours.faiss"
-FILES = (INDEX_INFO, EMBEDDINGS, ENTRIES, THUMBNAILS, CAPTIONS, CAPTION_EMBEDDINGS, NEIGHBOURS)
+DESCRIBED, NEIGHBOURS = "described.npy", "neighbours.faiss"
+FILES = (INDEX_INFO, EMBEDDINGS, ENTRIES, THUMBNAILS, CAPTIONS, CAPTION_EMBEDDINGS, DESCRIBED, NEIGHBOURS)
 EXACT, HNSW = "exact", "hnsw"  # kinds of search
 AGAIN = "make the index again"
 
@@ -59,6 +61,7 @@ class Info:
         skipped: Path and reason of pictures that could not be used.
         file_bytes: Size of every other file, by name.
         sha256: Its SHA-256; empty in an index of an earlier version.
+        described: Number of pictures that have captions of their own.
     """
 
     format_version: int
@@ -74,6 +77,7 @@ class Info:
     skipped: list[dict[str, str]]
     file_bytes: dict[str, int]
     sha256: dict[str, str] = field(default_factory=dict)
+    described: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,8 +86,10 @@ class _Version:
 
 
 def write_info(folder: Path, info: Info) -> None:
-    """Write info.json."""
-    write_record(folder / INDEX_INFO, asdict(info))
+    """Write info.json, which is that of an earlier version where no picture has captions of its own."""
+    write_record(
+        folder / INDEX_INFO, {name: value for name, value in asdict(info).items() if name != "described" or value}
+    )
 
 
 def read_info(folder: Path) -> Info:
@@ -116,11 +122,24 @@ def verify_index(folder: Path) -> int:
     return len(info.sha256)
 
 
+def check_described(folder: Path, info: Info) -> None:
+    """Check that the pictures of the index in `folder` have captions of their own, which can be given a weight.
+
+    Raises:
+        UserError: None has.
+    """
+    if not info.described:
+        raise UserError(
+            f"{folder}: its pictures have no captions to give a weight; index them again with --captions FILE"
+        )
+
+
 def _is_whole(info: Info) -> bool:
     """Whether it lists exactly the files of such an index."""
     captions = {CAPTIONS, CAPTION_EMBEDDINGS} if info.captions else set()
     graph = {NEIGHBOURS} if info.kind == HNSW else set()
-    names = {EMBEDDINGS, ENTRIES, THUMBNAILS} | captions | graph
+    described = {DESCRIBED} if info.described else set()
+    names = {EMBEDDINGS, ENTRIES, THUMBNAILS} | captions | graph | described
     return info.file_bytes.keys() == names and info.sha256.keys() in (names, set()) and len(info.image_size) == 2
 
 

@@ -15,6 +15,7 @@ from irra.search.format import (
     CAPTION_EMBEDDINGS,
     CAPTION_SCHEMA,
     CAPTIONS,
+    DESCRIBED,
     EMBEDDINGS,
     ENTRIES,
     ENTRY_SCHEMA,
@@ -22,10 +23,11 @@ from irra.search.format import (
     NEIGHBOURS,
     THUMBNAILS,
     Info,
+    check_described,
     read_info,
 )
 from irra.search.hnsw import GraphCandidates
-from irra.search.knn import Embeddings, ExactCandidates, Neighbours
+from irra.search.knn import Embeddings, ExactCandidates, Neighbours, search_described
 from irra.search.pictures import to_pixels
 from irra.utils.errors import UserError
 from irra.utils.npy import map_npy
@@ -67,6 +69,7 @@ class Gallery:
         check_files(folder, info.sha256, AGAIN, largest=QUICK)
         graph = GraphCandidates(folder / NEIGHBOURS, self.ids) if info.kind == HNSW else None
         self._neighbours = Neighbours(self.embeddings, graph or ExactCandidates(self.embeddings))
+        self._described = _map_embeddings(folder / DESCRIBED, info.size, info) if info.described else None
         self._captions: pa.Table | None = None
         if info.captions:
             self._captions = _read_table(folder / CAPTIONS, info.captions, CAPTION_SCHEMA)
@@ -109,13 +112,23 @@ class Gallery:
                 "make the index again with this model, or search with the other"
             )
 
-    def search(self, embeddings: Scores, top_k: int) -> tuple[Scores, Rows]:
+    def search(self, embeddings: Scores, top_k: int, caption_weight: float = 0.0) -> tuple[Scores, Rows]:
         """Find the pictures nearest to embeddings (Q, D) of any norm.
+
+        With a `caption_weight` w, a score is (1 - w) x the cosine with the picture + w x that with the mean of its own
+        captions' unit embeddings; a picture without captions is scored by its own cosine. All pictures are compared.
 
         Returns:
             Cosine similarities and rows, both (Q, min(top_k, size)), best first; equal scores are ordered by row.
+
+        Raises:
+            UserError: No picture has captions of its own.
         """
-        return self._neighbours.search(embeddings, top_k)
+        if caption_weight == 0.0:
+            return self._neighbours.search(embeddings, top_k)
+        check_described(self.folder, self.info)
+        assert self._described is not None
+        return search_described(self.embeddings, self._described, caption_weight, embeddings, top_k)
 
     def entry(self, row: int) -> Entry:
         """The picture in `row` (from 0)."""

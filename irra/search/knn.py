@@ -71,6 +71,23 @@ class Neighbours:
         return self._propose(queries, count)
 
 
+def search_described(
+    embeddings: Embeddings, means: Embeddings, weight: float, queries: Floats, top_k: int
+) -> tuple[Floats, Rows]:
+    """Like `Neighbours.search`, by (1 - weight) x the score of a row + weight x that of the mean of its captions.
+
+    All rows are compared. A row whose captions' mean in `means` (N, D) is zero counts with its own score alone.
+    """
+    rows, top_k = np.arange(len(embeddings)), min(top_k, len(embeddings))
+    share = (means.any(axis=1) * weight).astype(np.float32)
+    found = []
+    for query in normalised(queries):
+        scores = (1 - share) * score(embeddings, rows, query) + share * score(means, rows, query)
+        best = np.lexsort((rows, -scores))[:top_k]
+        found.append((scores[best].clip(-1.0, 1.0), best))
+    return np.stack([scores for scores, _ in found]), np.stack([best for _, best in found])
+
+
 class ExactCandidates:
     """Compares a query with every row of a copy in memory, which is made on first use at the precision of the rows."""
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from irra.data.augment import CLIP_MEAN, CLIP_STD, normalise
 from irra.data.masking import END_ID, START_ID
-from irra.layout import EXPORT_FACTS, IMAGE_ENCODER, TEXT_ENCODER
+from irra.layout import EXPORT_FACTS, IMAGE_ENCODER, TEXT_ENCODER, embedding_parts
 from irra.model import IRRA
 from irra.utils.files import replace_folder, write_json
 
@@ -96,9 +96,12 @@ def check_export(model: IRRA, folder: Path) -> None:
 
 def describe(model: IRRA, fingerprint: str | None) -> dict[str, Any]:
     """What a user of the encoders must know, as JSON data."""
+    global_width, ratio = model.clip.text_projection.shape[1], getattr(model.spec, "token_selection", None)
+    parts = embedding_parts(global_width, ratio)
     return {
         "model_fingerprint": fingerprint,
-        "embedding_dimension": model.clip.text_projection.shape[1],
+        "embedding_dimension": model.embedding_width,
+        **({"embedding": parts} if parts else {}),
         "image_encoder": {
             "file": IMAGE_ENCODER,
             "image_size": list(model.spec.image_size),

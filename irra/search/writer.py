@@ -14,6 +14,7 @@ from irra.search.format import (
     CAPTION_EMBEDDINGS,
     CAPTION_SCHEMA,
     CAPTIONS,
+    DESCRIBED,
     EMBEDDINGS,
     ENTRIES,
     ENTRY_SCHEMA,
@@ -97,7 +98,7 @@ class GalleryWriter:
         self._columns: dict[str, list[Any]] = {name: [] for name in ENTRY_SCHEMA.names}
         self._embeddings = EmbeddingFile(folder / EMBEDDINGS, dtype)
         self._thumbnails = (folder / THUMBNAILS).open("wb")
-        self._captions = 0
+        self._captions = self._described = 0
         self._next_id = 0
         self._previous_graph: Path | None = None
 
@@ -130,6 +131,20 @@ class GalleryWriter:
         pq.write_table(pa.table({"text": texts}, schema=CAPTION_SCHEMA), self._folder / CAPTIONS)
         self._captions = len(texts)
 
+    @property
+    def paths(self) -> list[str]:
+        """The paths of the pictures so far, in their order."""
+        return self._columns["path"]
+
+    def describe(self, means: Floats) -> None:
+        """Write the mean (N, D) of the embeddings of each picture's captions, or zeros; may be called once, at last."""
+        assert len(means) == len(self.paths)
+        self._described = int(means.any(axis=1).sum())
+        if self._described:
+            file = EmbeddingFile(self._folder / DESCRIBED, self._dtype)
+            file.append(_unit(means))
+            file.close()
+
     def finish(self, source: str, skipped: list[dict[str, str]]) -> Info:
         """Complete the index, which records `source` and `skipped`.
 
@@ -161,6 +176,7 @@ class GalleryWriter:
             skipped=skipped,
             file_bytes={path.name: path.stat().st_size for path in sorted(self._folder.iterdir())},
             sha256=hash_files(self._folder),
+            described=self._described,
         )
         write_info(self._folder, info)
         return info

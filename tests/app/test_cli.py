@@ -17,6 +17,7 @@ from app.cli.console import command
 from irra.checkpoint import load_model, model_fingerprint, read_model_metadata
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
+from irra.utils.records import write_record
 from tests.cli import answer, irra, mistake, write_model
 from tests.imports import ROOT
 from tests.irra.test_checkpoint import official_weights
@@ -124,6 +125,20 @@ def test_info_describes_a_model(model: Path) -> None:
     assert document["parameters"] == sum(parameter.numel() for parameter in load_model(model).parameters())
     assert document["fingerprint"] == model_fingerprint(model)
     assert document["selected"] == {"best_epoch": 3}
+
+
+def test_info_says_what_the_parts_of_an_embedding_are(model: Path, tmp_path: Path) -> None:
+    assert "embedding" not in answer("info", model)
+    copy = Path(shutil.copytree(model, tmp_path / "model"))
+    metadata = json.loads((copy / "config.json").read_text())
+    metadata["model"]["token_selection"] = 0.3
+    write_record(copy / "config.json", metadata)
+    expected = (
+        "48 numbers: 16 global (CLS / END), 32 of the selected 30% of tokens, each of unit length, divided by sqrt 2; "
+        "the cosine is the mean of both"
+    )
+    assert answer("info", copy)["embedding"] == expected
+    assert expected in irra("info", copy).stdout
 
 
 def test_info_verifies_a_model(model: Path, tmp_path: Path) -> None:

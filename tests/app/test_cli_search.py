@@ -1,7 +1,9 @@
 """irra index and irra search: output for people and for scripts, and what is refused."""
 
+import csv
 import json
 import os
+import shutil
 from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
@@ -268,3 +270,100 @@ def test_info_describes_an_index(index: Path, model: Path) -> None:
     document = answer("info", index)
     assert (document["kind"], document["pictures"], document["dimension"]) == ("index", 8, 16)
     assert document["model_fingerprint"] == model_fingerprint(model)
+
+
+def write_captions(path: Path, *rows: tuple[str, str]) -> Path:
+    with path.open("w", newline="", encoding="utf-8-sig") as file:
+        csv.writer(file).writerows([("path", "caption"), *rows])
+    return path
+
+
+@pytest.fixture(scope="module")
+def described(model: Path, store: PreparedStore, tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ...]:
+    """The beginning of a search in an index where two of four pictures have captions; its folder is the last part."""
+    folder = tmp_path_factory.mktemp("described")
+    rows = [("1.png", "a man in red"), ("1.png", "red, and blue trousers"), ("3.png", QUERY), ("9.png", "elsewhere")]
+    captions = write_captions(folder / "captions.csv", *rows)
+    photos = write_photos(folder / "photos", store, 4)
+    made = answer("index", "--images", photos, "--model", model, "--out", folder / "it", "--captions", captions)
+    assert (made["pictures"], made["described"]) == (4, 2)
+    return "search", "--model", model, "--index", folder / "it"
+
+
+def test_captions_of_pictures_count_as_much_as_their_weight_says(described: tuple[object, ...], model: Path) -> None:
+    [result] = answer(*described, QUERY, "--caption-weight", 0.75)["results"]
+    assert result["with_captions"] == "captions of the pictures weigh 0.75"
+    [plain] = answer(*described, QUERY)["results"]
+    assert set(plain) == {"query", "unread", "hits"}
+    encoder = SearchEngine.open(model, Path(str(described[-1])), "cpu").encoder
+    texts = encoder.texts([QUERY, "a man in red", "red, and blue trousers"])
+    query, first, second = texts / np.linalg.norm(texts, axis=1, keepdims=True)
+    mean = (first + second) / np.linalg.norm(first + second)
+    scores = {hit["path"]: hit["score"] for hit in plain["hits"]}
+    expected = scores | {"1.png": 0.25 * scores["1.png"] + 0.75 * query @ mean, "3.png": 0.25 * scores["3.png"] + 0.75}
+    found = {hit["path"]: hit["score"] for hit in result["hits"]}
+    assert found == pytest.approx(expected, abs=1e-3)  # embeddings are kept in 16 bits
+
+
+def test_several_sentences_about_a_person_are_one_query(search: tuple[object, ...], index: Path, model: Path) -> None:
+    arguments = (*search, QUERY, "--also-says", "a man in green", "--also-says", "a hat", "--top", 3)
+    [result] = answer(*arguments)["results"]
+    [expected] = SearchEngine.open(model, index).search([[QUERY, "a man in green", "a hat"]], 3)
+    assert result["hits"] == [asdict(hit) for hit in expected]
+    assert (result["query"], result["also_says"]) == (QUERY, ["a man in green", "a hat"])
+    assert irra(*arguments).stdout.splitlines()[0] == f"{QUERY} (mean of 3 sentences)"
+
+
+def test_options_about_captions_that_do_not_fit_are_refused(search: tuple[object, ...], tmp_path: Path) -> None:
+    assert "--also-says: adds to one query" in mistake(*search, "--queries", "-", "--also-says", "a hat", stdin=QUERY)
+    sheet = ("--explain", "--sheet", tmp_path / "sheet.png")
+    assert "--explain: explains one sentence" in mistake(*search, QUERY, "--also-says", "a hat", *sheet)
+    assert "--also-says is empty" in mistake(*search, QUERY, "--also-says", " ")
+    assert "no captions to give a weight" in mistake(*search, QUERY, "--caption-weight", 0.5)
+    assert irra(*search, QUERY, "--caption-weight", 1.5).exit_code == 2
+
+
+def test_captions_of_pictures_are_not_lost_by_an_update(
+    described: tuple[object, ...], model: Path, tmp_path: Path
+) -> None:
+    made = Path(str(described[-1]))
+    folder = Path(shutil.copytree(made, tmp_path / "it"))
+    arguments = ("index", "--images", made.parent / "photos", "--model", model, "--out", folder)
+    assert "has captions of pictures; give --captions again, or --replace" in mistake(*arguments)
+    changed = write_captions(folder.parent / "changed.csv", ("2.png", "a man in red"))
+    again = answer(*arguments, "--captions", changed)
+    assert (again["added"], again["kept"], again["described"]) == (0, 4, 1)
+    assert ["described", "1"] in [line.split() for line in irra("info", folder).stdout.splitlines()]
+    assert answer(*arguments, "--replace")["kept"] == 4
+    assert "described" not in answer("info", folder)
+
+
+def test_captions_of_a_dataset_are_those_of_its_pictures(model: Path, store: PreparedStore, tmp_path: Path) -> None:
+    write_photos(tmp_path / "imgs", store, 2)
+    entry = {"id": 1, "file_path": "1.png", "captions": ["a man", "a man in red"], "split": "test"}
+    (tmp_path / "annotations.json").write_text(json.dumps([entry]))
+    arguments = ("--images", tmp_path / "imgs", "--model", model, "--out", tmp_path / "index")
+    assert answer("index", *arguments, "--captions", tmp_path)["described"] == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("path,caption\n5.png,a man\n", "none of the captions is of a picture there: they are of 5.png"),
+        ("path,caption\n", "no caption in it"),
+        ("path,caption\n1.png,\n", "line 2 is empty"),
+        ("file,text\n1.png,a man\n", "no columns path and caption in its first line"),
+        (b"path,caption\n1.png,\xff\n", "not a table in CSV"),
+        (None, "captions.csv: no such file"),
+    ],
+    ids=["other pictures", "nothing", "blank", "columns", "binary", "missing"],
+)
+def test_captions_that_cannot_be_used_are_refused(
+    model: Path, store: PreparedStore, tmp_path: Path, content: str | bytes | None, message: str
+) -> None:
+    photos = write_photos(tmp_path / "photos", store, 1)
+    if content is not None:
+        (tmp_path / "captions.csv").write_bytes(content.encode() if isinstance(content, str) else content)
+    arguments = ("--images", photos, "--model", model, "--out", tmp_path / "index")
+    assert message in mistake("index", *arguments, "--captions", tmp_path / "captions.csv")
+    assert not (tmp_path / "index").exists()

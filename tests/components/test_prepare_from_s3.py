@@ -8,10 +8,13 @@ import pytest
 from PIL import Image
 
 from components import prepare
+from components.evaluate import prepare_others
 from components.s3.transfer import upload
 from irra.config import Params, PrepareConfig
 from irra.data.store import PreparedStore
+from irra.distributed import ALONE
 from irra.utils.errors import UserError
+from tests.cli import write_model
 from tests.s3 import BUCKET, Server, write_files
 
 pytest_plugins = ["tests.s3"]
@@ -88,3 +91,11 @@ def test_a_root_dir_that_leads_out_of_the_downloads_is_refused(
 ) -> None:
     with pytest.raises(UserError, match="not an address in S3"):
         prepare.fetch(config.model_copy(update=change), outputs.downloads)
+
+
+def test_another_test_set_in_s3_is_fetched(s3: Server, tmp_path: Path) -> None:
+    s3.fill({f"others/{NAME}/{name}": content for name, content in dataset().items()})
+    model, address = write_model(tmp_path), f"s3://{BUCKET}/others/{NAME}"
+    found = prepare_others(model, tmp_path / "also", [address], ALONE)[NAME]
+    assert found.prepared == tmp_path / "also" / f"{NAME}-64x32" / "prepared"
+    assert PreparedStore.open(found.prepared).captions == ["person 2"]

@@ -82,6 +82,13 @@ def test_top_k_may_be_missing_in_some_rows(registered: register.Inputs, counts: 
     assert [len(row) for row in hits] == lengths
 
 
+def test_several_sentences_about_a_person_are_one_query(registered: register.Inputs) -> None:
+    several, alone = SearchEngine.open(registered.model, registered.index).search([QUERIES, QUERIES[0]], 3)
+    rows = [{"text": QUERIES[0], "top_k": 3, "also_says": QUERIES[1:]}, {"text": QUERIES[0], "top_k": 3}]
+    found = champion().predict(pd.DataFrame(rows))
+    assert found.hits.tolist() == [as_dicts(several), as_dicts(alone)]
+
+
 def test_a_note_says_what_was_not_read(registered: register.Inputs) -> None:
     long = " ".join(["red"] * 14 + ["and", "blue", "shoes"])  # the model reads 14 words
     found = champion().predict(pd.DataFrame({"text": ["a person in red", long]}))
@@ -104,6 +111,8 @@ def test_no_query_gives_no_hits(registered: register.Inputs) -> None:
         ({"text": ["a", " \n"]}, "query 2 is empty"),
         ({"text": ["a", None]}, "query 2: expected a text"),
         ({"text": ["a" * 3000]}, "query 1 has 3000 characters"),
+        ({"text": ["a"], "also_says": ["b"]}, "query 1: also_says is 'b'; give a list of sentences"),
+        ({"text": ["a"], "also_says": [["b", ""]]}, "query 1: also_says is empty"),
         ({"text": ["a"], "top_k": [0]}, "query 1: top_k is 0; ask for 1 to 1000 pictures"),
         ({"text": ["a", "b"], "top_k": [1000, 1001]}, "query 2: top_k is 1001"),
         ({"text": ["a"], "top_k": [2**62]}, "query 1: top_k is 4611686018427387904"),

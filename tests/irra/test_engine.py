@@ -199,3 +199,19 @@ def test_an_index_of_another_model_is_refused(folders: tuple[Path, Path], tmp_pa
 def test_a_missing_model_is_named(folders: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"config.json: missing"):
         SearchEngine.open(tmp_path / "nowhere", folders[1], device="cpu")
+
+
+def test_a_query_of_several_sentences_is_the_mean_of_their_unit_embeddings(engine: SearchEngine) -> None:
+    said = ["red above blue", "a person in green and a hall", "yellow"]
+    unit = F.normalize(torch.from_numpy(engine.encoder.texts(said)), dim=1)
+    mean = F.normalize(unit.mean(dim=0), dim=0)
+    images = torch.from_numpy(np.array(engine.gallery.embeddings))
+    several, alone = engine.search([said, said[0]], engine.gallery.size)
+    expected = (images * mean).sum(dim=1)
+    assert [hit.row for hit in several] == expected.argsort(descending=True, stable=True).tolist()
+    np.testing.assert_allclose([hit.score for hit in several], expected.sort(descending=True).values, atol=1e-5)
+    assert [hit.row for hit in alone] == [hit.row for hit in engine.search([said[0]], engine.gallery.size)[0]]
+
+
+def test_a_list_of_one_sentence_is_that_sentence(engine: SearchEngine) -> None:
+    assert engine.search([["red above blue"]], 3) == engine.search(["red above blue"], 3)

@@ -333,3 +333,46 @@ def test_what_is_no_index_is_not_replaced(tmp_path: Path, names: list[str]) -> N
         (tmp_path / name).write_text("years of work")
     with pytest.raises(UserError, match="exists and is not an index"):
         building.check_target(tmp_path)
+
+
+def write_described(folder: Path, embeddings: Floats, means: Floats, dtype: str = "float32") -> Gallery:
+    with replace_folder(folder) as target:
+        writer = GalleryWriter(target, MODEL, SIZE, dtype)
+        writer.add(pictures(len(embeddings)), embeddings)
+        writer.describe(means)
+        writer.finish("test", [])
+    return Gallery.open(folder)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("weight", [0.25, 1.0])
+def test_scores_with_captions_are_those_of_a_loop(tmp_path: Path, dtype: str, weight: float) -> None:
+    means, queries = clusters(30, seed=2), 3 * clusters(4, seed=1)
+    means[[3, 4, 20]] = 0  # pictures without captions
+    gallery = write_described(tmp_path / "index", clusters(30), means, dtype)
+    assert gallery.info.described == 27
+    scores, rows = gallery.search(queries, 50, weight)
+    stored = [np.load(gallery.folder / name).astype(np.float32) for name in ("embeddings.npy", "described.npy")]
+    for query, found, order in zip(queries / np.linalg.norm(queries, axis=1, keepdims=True), scores, rows, strict=True):
+        shares = [weight if row not in (3, 4, 20) else 0.0 for row in range(30)]
+        expected = [
+            (1 - share) * float(picture @ query) + share * float(mean @ query)
+            for share, picture, mean in zip(shares, *stored, strict=True)
+        ]
+        assert order.tolist() == sorted(range(30), key=lambda row: -expected[row])
+        np.testing.assert_allclose(found, sorted(expected, reverse=True), atol=1e-6)
+
+
+def test_a_weight_of_zero_is_the_search_of_an_index_without_captions(tmp_path: Path) -> None:
+    described = write_described(tmp_path / "described", clusters(30), clusters(30, seed=2))
+    plain = write(tmp_path / "plain", clusters(30), "float32")
+    for found, expected in zip(described.search(clusters(3), 5), plain.search(clusters(3), 5), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_an_index_without_captions_says_nothing_of_them_and_has_none_to_weigh(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no captions to give a weight; index them again with --captions FILE"):
+        write(tmp_path / "plain", clusters(3)).search(clusters(1), 1, 0.5)
+    assert "described" not in json.loads((tmp_path / "plain" / "info.json").read_text())  # as in earlier versions
+    nothing = write_described(tmp_path / "nothing", clusters(3), np.zeros((3, 32), np.float32))
+    assert {path.name for path in nothing.folder.iterdir()} == {path.name for path in (tmp_path / "plain").iterdir()}

@@ -63,13 +63,13 @@ def test_captions_of_any_length_are_read_at_their_end(exported: tuple[IRRA, Path
 
 def test_facts_say_what_the_encoders_take(exported: tuple[IRRA, Path]) -> None:
     metadata = json.loads((exported[1] / EXPORT_FACTS).read_text())
-    assert (metadata["model_fingerprint"], metadata["embedding_dimension"]) == ("abc", 16)
+    assert (metadata["model_fingerprint"], metadata["embedding_dimension"]) == ("abc", exported[0].embedding_width)
     assert (metadata["image_encoder"]["image_size"], metadata["text_encoder"]["text_length"]) == ([64, 32], 16)
 
 
 def test_an_export_of_another_model_fails_the_check(exported: tuple[IRRA, Path]) -> None:
     with pytest.raises(RuntimeError, match=r"image_encoder\.onnx: embeddings differ"):
-        check_export(small_model(seed=1), exported[1])
+        check_export(small_model(seed=1, token_selection=exported[0].spec.token_selection), exported[1])
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -89,3 +89,10 @@ def test_a_failed_check_leaves_the_earlier_export(tmp_path: Path, monkeypatch: p
         export_onnx(small_model(seed=1), tmp_path / "onnx", "second")
     assert json.loads((tmp_path / "onnx" / EXPORT_FACTS).read_text())["model_fingerprint"] == "first"
     assert [path.name for path in tmp_path.iterdir()] == ["onnx"]
+
+
+def test_the_parts_of_an_embedding_are_said_where_there_are_several() -> None:
+    model = small_model()
+    assert "embedding" not in export.describe(model, None)
+    object.__setattr__(model.spec, "token_selection", 0.5)
+    assert "16 global (CLS / END), 32 of the selected 50% of tokens" in export.describe(model, None)["embedding"]
