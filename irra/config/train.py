@@ -21,6 +21,8 @@ from irra.config.section import (
 )
 
 LOSSES = ("sdm", "mlm", "id", "itc", "cmpm", "tal", "trl", "nitc", "citc")
+WITH_TEMPERATURE = {"sdm", "itc", "nitc"}
+OF_SINGLE_SAMPLES = {"id", "mlm"}  # losses that compare no features
 BY_PAIR = {"tal", "trl"}  # losses of single pairs, by which CCD can tell wrong captions
 SMALLEST_HALF = 2.0**-24  # the smallest float16 above 0
 Depth = Annotated[int, Field(ge=1, le=100)]
@@ -148,6 +150,12 @@ class TrainConfig(ConfigSection):
                 f"eps {self.eps} is less than any number of fp16-weights, and {self.optimizer} would divide by 0; "
                 "1e-3 is the published one"
             )
+        if self.token_selection is not None and OF_SINGLE_SAMPLES.issuperset(self.losses):
+            raise ValueError(
+                f"token_selection: no loss of {self.loss_names} would train it; add one such as tal or sdm"
+            )
+        if self.learn_temperature and WITH_TEMPERATURE.isdisjoint(self.losses):
+            raise ValueError(f"learn_temperature: no loss of {self.loss_names} has one; only sdm, itc and nitc do")
         if self.learn_temperature and self.temperature_start is not None:
             raise ValueError("learn_temperature starts at temperature; leave temperature_start at null")
         if self.milestones != sorted(set(self.milestones)):

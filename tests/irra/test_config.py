@@ -253,6 +253,17 @@ def test_an_old_and_a_new_name_at_once_are_refused(tmp_path: Path) -> None:
         ({"train.lr": "fast"}, r"train\.lr: input should be a valid number, found 'fast'"),
         ({"train.batch_size": "64"}, r"train\.batch_size: input should be a valid integer, found '64'"),
         ({"train.batch_size": 64.5}, r"train\.batch_size: .*integer"),
+        ({"train.ccd": "plain"}, r"train: ccd plain divides captions by tal or trl; name one of them in loss_names"),
+        (
+            {"train.loss_names": "mlm+id", "train.token_selection": 0.3},
+            r"train: token_selection: no loss of mlm\+id would train it; add tal or sdm",
+        ),
+        (
+            {"train.loss_names": "tal", "train.learn_temperature": True},
+            r"train: learn_temperature: no loss of tal has one; only sdm, itc and nitc do",
+        ),
+        ({"train.learn_temperature": True}, r"train: learn_temperature starts at temperature; leave temperature_start"),
+        ({"train.token_selection": 0.0}, r"train\.token_selection: .*greater than 0"),
         ({"train.img_aug": 1}, r"train\.img_aug: input should be a valid boolean"),
         ({"train.batch_size": 10**12}, r"train\.batch_size: .*less than or equal to 1000000"),
         ({"prepare.synthetic.train_ids": 10**12}, r"train_ids: .*less than or equal to 1000000"),
