@@ -22,6 +22,8 @@ from irra.config.section import (
 
 LOSSES = ("sdm", "mlm", "id", "itc", "cmpm", "tal", "trl", "nitc", "citc")
 BY_PAIR = {"tal", "trl"}  # losses of single pairs, by which CCD can tell wrong captions
+COMPARING = set(LOSSES) - {"id", "mlm"}  # losses of features, which train those of selected tokens too
+WITH_TEMPERATURE = {"sdm", "itc", "nitc"}
 SMALLEST_HALF = 2.0**-24  # the smallest float16 above 0
 Depth = Annotated[int, Field(ge=1, le=100)]
 Ratio = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -138,6 +140,13 @@ class TrainConfig(ConfigSection):
             raise ValueError(f"warmup_epochs {self.warmup_epochs} must be below num_epoch {self.num_epoch}")
         if self.ccd != "none" and BY_PAIR.isdisjoint(self.losses):
             raise ValueError(f"ccd {self.ccd} divides captions by tal or trl; name one of them in loss_names")
+        if self.ccd != "none" and self.ccd_start > self.num_epoch:
+            raise ValueError(f"ccd_start {self.ccd_start} is behind the last epoch, {self.num_epoch}")
+        if self.token_selection is not None and COMPARING.isdisjoint(self.losses):
+            raise ValueError(
+                f"token_selection is trained by {', '.join(sorted(COMPARING))} alone, and {self.loss_names} has none "
+                "of them"
+            )
         if self.txt_aug != "none" and self.mask_global_text and "mlm" in self.losses:
             raise ValueError(
                 f"txt_aug {self.txt_aug} has no effect while mask_global_text is true, by which every loss sees the "
@@ -148,6 +157,8 @@ class TrainConfig(ConfigSection):
                 f"eps {self.eps} is less than any number of fp16-weights, and {self.optimizer} would divide by 0; "
                 "1e-3 is the published one"
             )
+        if self.learn_temperature and WITH_TEMPERATURE.isdisjoint(self.losses):
+            raise ValueError("learn_temperature needs sdm, itc or nitc in loss_names; no other loss has a temperature")
         if self.learn_temperature and self.temperature_start is not None:
             raise ValueError("learn_temperature starts at temperature; leave temperature_start at null")
         if self.milestones != sorted(set(self.milestones)):

@@ -278,6 +278,18 @@ def test_an_old_and_a_new_name_at_once_are_refused(tmp_path: Path) -> None:
         ({"train.warmup_epochs": 16}, r"train: warmup_epochs 16 must be below num_epoch"),
         ({"train.milestones": [20, 10]}, r"train: milestones \[20, 10\] must increase"),
         (
+            {"train.loss_names": "id+mlm", "train.token_selection": 0.3},
+            r"train: token_selection is trained by citc, .* alone, and id\+mlm has none of them",
+        ),
+        (
+            {"train.loss_names": "tal+id", "train.learn_temperature": True, "train.temperature_start": None},
+            r"train: learn_temperature needs sdm, itc or nitc in loss_names",
+        ),
+        (
+            {"train.loss_names": "tal", "train.ccd": "plain", "train.ccd_start": 6},
+            r"train: ccd_start 6 is behind the last epoch, 5",
+        ),
+        (
             {"train.precision": "fp16-weights", "train.eps": 1e-8},
             r"train: eps 1e-08 is less than any number of fp16-weights, and AdamW would divide by 0",
         ),
