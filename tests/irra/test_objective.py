@@ -55,7 +55,7 @@ def test_exactly_the_named_losses_and_their_sum_are_returned(model: IRRA, batch:
 
 def test_the_configuration_knows_what_the_losses_look_at() -> None:
     looks_at = {name: set(signature(loss).parameters) for name, loss in losses.LOSSES.items()}
-    assert {name for name, parameters in looks_at.items() if "image_features" in parameters} == COMPARING
+    assert {name for name, parameters in looks_at.items() if "image_features" in parameters} <= COMPARING
     assert {name for name, parameters in looks_at.items() if "logit_scale" in parameters} == WITH_TEMPERATURE
 
 
