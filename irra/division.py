@@ -172,7 +172,7 @@ class Division:
         dropped = clean.numpy()[self._ids] == 0
         values = {"ccd/kept": 1.0 - float(dropped.mean())}
         if (wrong := self._data.store.wrong_captions) is not None:
-            found = np.count_nonzero(dropped & wrong[self._ids])
+            found = int(np.count_nonzero(dropped & wrong[self._ids]))
             totals = {"ccd/precision": dropped.sum(), "ccd/recall": wrong[self._ids].sum()}
             values |= {name: found / int(total) for name, total in totals.items() if total}
         return values
