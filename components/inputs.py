@@ -67,7 +67,7 @@ def run(params: Params) -> None:
     if start and weights != read(WEIGHTS_RECORD):
         from irra.start import find_start  # takes seconds, and more to read a file
 
-        if Path(start).resolve() == MODEL.resolve():
+        if MODEL.resolve() in (Path(start).resolve(), *Path(start).resolve().parents):
             raise UserError(f"train.init_from: {start} is removed when a training starts; copy it, and name the copy")
         find_start(train.backbone, outside(start), train.init_from and outside(start))
     others = Others([other(source, params) for source in located(params).also])

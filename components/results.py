@@ -76,9 +76,11 @@ def further_tables(results: dict[str, Any]) -> list[Table]:
         split = list(results["metrics"])[-1]
         rows = _tested(results["model"]["dataset"], split, results["metrics"][split])
         for other in others:
-            rows += _tested(other["name"], other["split"], other["metrics"])
+            name, dataset = other["name"], other["dataset"]
+            name = name if name == dataset else f"{dataset} in {name}"  # as of a folder that is called prepared
+            rows += _tested(name, other["split"], other["metrics"])
             if aided := other.get("with_captions"):
-                rows += _tested(f"{other['name']}, with captions", other["split"], aided["metrics"])
+                rows += _tested(f"{name}, with captions", other["split"], aided["metrics"])
         title, trained = "Across datasets: test split, text to image, %", others[0]["trained_on"]
         tables.append(Table(title, ["trained on", "tested on", *METRIC_NAMES], [[trained, *row] for row in rows]))
     return tables

@@ -132,15 +132,16 @@ class Division:
     def measure(self, epoch: int) -> Floats:
         """Losses (V, N) of the N training captions before `epoch`, by each of V kinds of features; in ascending order.
 
-        As in training, a loss depends on which pairs share its batch.
+        As in training, a loss depends on which pairs share its batch; few pairs in the last one look cleaner than they
+        are, as in the released code. Encoders are not compiled for this pass, whose shapes differ from those of steps.
         """
         data, precision = self._data.for_division(), self._config.precision
         ids = data.epoch(epoch)
         self._model.eval()
         found = []
         batches = progress(data.batches(epoch, 0, self._device), "divide captions", len(ids), "steps")
-        for batch in batches:
-            with torch.no_grad(), matrix_products(precision), autocast(self._device, precision):
+        with torch.no_grad(), self._model.uncompiled(), matrix_products(precision), autocast(self._device, precision):
+            for batch in batches:
                 found.append(torch.stack(pair_losses(self._model, batch, self._config, data.world)))
         losses: Floats = torch.cat(found, dim=1).cpu().numpy()
         return losses[:, np.concatenate(ids).argsort()]
@@ -172,7 +173,7 @@ class Division:
         dropped = clean.numpy()[self._ids] == 0
         values = {"ccd/kept": 1.0 - float(dropped.mean())}
         if (wrong := self._data.store.wrong_captions) is not None:
-            found = np.count_nonzero(dropped & wrong[self._ids])
+            found = int(np.count_nonzero(dropped & wrong[self._ids]))
             totals = {"ccd/precision": dropped.sum(), "ccd/recall": wrong[self._ids].sum()}
             values |= {name: found / int(total) for name, total in totals.items() if total}
         return values

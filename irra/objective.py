@@ -126,7 +126,10 @@ def _outputs(model: nn.Module, inputs: dict[str, Tensor], total: int, world: Wor
 
 
 def _reduced(values: Tensor, clean: Tensor | None) -> Tensor:
-    """Losses of single pairs as their sum, as in RDE's released code, without those that are not `clean`."""
+    """Losses of single pairs as their sum, without those that are not `clean`; other losses as they are.
+
+    A sum as in RDE's released code, whose learning rates are those of sums over 64 pairs.
+    """
     if values.ndim == 0:
         return values
     return values.sum() if clean is None else (clean * values).sum()

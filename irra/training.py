@@ -28,7 +28,8 @@ from irra.utils.locks import locked
 HISTORY, VALIDATION, DROPPED = "history.csv", "validation.csv", "dropped.csv"
 MOST_DROPPED = 200
 
-# None of these affects what is learnt, so training can resume with other values.
+# None of these affects what is learnt (but for what text_dropout draws, by micro_batch), so training can resume with
+# other values.
 NOT_IN_FINGERPRINT = {
     *("device", "compile", "micro_batch", "recompute"),
     *("log_period", "checkpoint_minutes", "test_batch_size"),

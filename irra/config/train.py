@@ -21,9 +21,9 @@ from irra.config.section import (
 )
 
 LOSSES = ("sdm", "mlm", "id", "itc", "cmpm", "tal", "trl", "nitc", "citc")
-WITH_TEMPERATURE = {"sdm", "itc", "nitc"}
-OF_SINGLE_SAMPLES = {"id", "mlm"}  # losses that compare no features
 BY_PAIR = {"tal", "trl"}  # losses of single pairs, by which CCD can tell wrong captions
+COMPARING = set(LOSSES) - {"id", "mlm"}  # losses of features, which train those of selected tokens too
+WITH_TEMPERATURE = {"sdm", "itc", "nitc"}
 SMALLEST_HALF = 2.0**-24  # the smallest float16 above 0
 Depth = Annotated[int, Field(ge=1, le=100)]
 Ratio = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -54,9 +54,12 @@ class TrainConfig(ConfigSection):
     margin: NonNegative = param(0.1, "TAL, TRL: by which a match must be nearer than the negatives")
     sdm_loss_weight: NonNegative = param(1.0, "of SDM in the sum of the losses")
     citc_loss_weight: NonNegative = param(0.1, "of C-ITC in the sum of the losses")
+    tal_loss_weight: NonNegative = param(1.0, "of TAL, a sum over pairs where others are means, in the sum of losses")
     id_loss_weight: NonNegative = param(1.0, "of ID in the sum of the losses")
     mlm_loss_weight: NonNegative = param(1.0, "of MLM in the sum of the losses")
-    ccd: Literal["none", "plain", "augmented"] = param("none", "drop captions that fit badly, by losses on such images")
+    ccd: Literal["none", "plain", "augmented"] = param(
+        "none", "TAL, TRL: drop captions that fit badly, by losses on such images"
+    )
     ccd_start: Count = param(1, "CCD: the first epoch for which captions are dropped")
     ccd_fit: Literal["loose", "tight"] = param("loose", "CCD: of the mixtures; tight: more iterations, to the end")
     img_aug: bool = param(
@@ -140,6 +143,13 @@ class TrainConfig(ConfigSection):
             raise ValueError(f"warmup_epochs {self.warmup_epochs} must be below num_epoch {self.num_epoch}")
         if self.ccd != "none" and BY_PAIR.isdisjoint(self.losses):
             raise ValueError(f"ccd {self.ccd} divides captions by tal or trl; name one of them in loss_names")
+        if self.ccd != "none" and self.ccd_start > self.num_epoch:
+            raise ValueError(f"ccd_start {self.ccd_start} is behind the last epoch, {self.num_epoch}")
+        if self.token_selection is not None and COMPARING.isdisjoint(self.losses):
+            raise ValueError(
+                f"token_selection is trained by {', '.join(sorted(COMPARING))} alone, and {self.loss_names} has none "
+                "of them"
+            )
         if self.txt_aug != "none" and self.mask_global_text and "mlm" in self.losses:
             raise ValueError(
                 f"txt_aug {self.txt_aug} has no effect while mask_global_text is true, by which every loss sees the "
@@ -150,12 +160,8 @@ class TrainConfig(ConfigSection):
                 f"eps {self.eps} is less than any number of fp16-weights, and {self.optimizer} would divide by 0; "
                 "1e-3 is the published one"
             )
-        if self.token_selection is not None and OF_SINGLE_SAMPLES.issuperset(self.losses):
-            raise ValueError(
-                f"token_selection: no loss of {self.loss_names} would train it; add one such as tal or sdm"
-            )
         if self.learn_temperature and WITH_TEMPERATURE.isdisjoint(self.losses):
-            raise ValueError(f"learn_temperature: no loss of {self.loss_names} has one; only sdm, itc and nitc do")
+            raise ValueError("learn_temperature needs sdm, itc or nitc in loss_names; no other loss has a temperature")
         if self.learn_temperature and self.temperature_start is not None:
             raise ValueError("learn_temperature starts at temperature; leave temperature_start at null")
         if self.milestones != sorted(set(self.milestones)):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -134,6 +135,7 @@ class IRRA(nn.Module):
         self.logit_scale = 1.0 / spec.temperature
         self.micro_batch: int | None = None
         self.recompute = False
+        self._is_compiled = False
         self.clip = clip
         width = clip.text_projection.shape[1]
         # saved weights use this attribute name
@@ -193,6 +195,11 @@ class IRRA(nn.Module):
     def compile_encoders(self, backend: str = "inductor") -> None:
         """Compile what `forward` runs but the heads, as one graph; encoders called on their own stay as they are."""
         self._features = torch.compile(self._features, fullgraph=True, backend=backend)  # type: ignore[method-assign]
+        self._is_compiled = True
+
+    def uncompiled(self) -> AbstractContextManager[Any]:
+        """Context in which `forward` runs as if the encoders had not been compiled."""
+        return torch.compiler.set_stance("force_eager") if self._is_compiled else nullcontext()
 
     def _features(self, batch: dict[str, Tensor]) -> Features:
         images, caption_ids, mlm_ids = (batch.get(name) for name in ("images", "caption_ids", "mlm_ids"))

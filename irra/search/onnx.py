@@ -96,7 +96,7 @@ def check_export(model: IRRA, folder: Path) -> None:
 
 def describe(model: IRRA, fingerprint: str | None) -> dict[str, Any]:
     """What a user of the encoders must know, as JSON data."""
-    global_width, ratio = model.clip.text_projection.shape[1], getattr(model.spec, "token_selection", None)
+    global_width, ratio = model.clip.text_projection.shape[1], model.spec.token_selection
     parts = embedding_parts(global_width, ratio)
     return {
         "model_fingerprint": fingerprint,

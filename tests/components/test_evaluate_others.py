@@ -204,7 +204,7 @@ def test_other_datasets_and_captions_at_test_time_stand_beside_the_other_results
     assert capsys.readouterr().out == f"{as_text(with_captions)}\n{as_text(across)}\n"
     assert with_captions.title == f"With captions at test time: {aided['says']}; text to image, %"
     assert [row[0] for row in with_captions.rows] == ["val, without", "test, without", "val, with", "test, with"]
-    tested = ["toy", "RAW", "RAW, with captions", "mine (val)", "mine, with captions (val)"]
+    tested = ["toy", "RAW", "RAW, with captions", "toy in mine (val)", "toy in mine, with captions (val)"]
     assert [row[:2] for row in across.rows] == [["TOYS", name] for name in tested]
     assert across.rows[1][2:] == [f"{first['metrics']['t2i'][name]:.2f}" for name in across.header[2:]]
 

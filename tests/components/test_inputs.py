@@ -180,7 +180,7 @@ def test_a_model_folder_to_start_from_is_hashed(project: Path) -> None:
         run(preset("tiny", "train.init_from=start"))
 
 
-@pytest.mark.parametrize("name", ["model", "./model/"])
+@pytest.mark.parametrize("name", ["model", "./model/", "model/weights.safetensors"])
 def test_the_model_that_training_replaces_is_no_start(name: str) -> None:
     with pytest.raises(UserError, match=r"is removed when a training starts; copy it, and name the copy"):
         run(preset("tiny", f"train.init_from={name}"))

@@ -1,11 +1,14 @@
 """The objective: which losses, of which text, and the shortcut over chosen positions."""
 
+from inspect import signature
+
 import pytest
 import torch
 from torch import Tensor
 
 from irra import losses
 from irra.config import LOSSES, TrainConfig
+from irra.config.train import COMPARING, WITH_TEMPERATURE
 from irra.data.masking import place_chosen
 from irra.model import IRRA
 from irra.model.irra import Outputs
@@ -48,6 +51,12 @@ def test_exactly_the_named_losses_and_their_sum_are_returned(model: IRRA, batch:
     assert set(values) == {*names.split("+"), "total"}
     parts = sum(values[name].item() for name in names.split("+"))
     assert values["total"].item() == pytest.approx(parts, rel=1e-5)
+
+
+def test_the_configuration_knows_what_the_losses_look_at() -> None:
+    looks_at = {name: set(signature(loss).parameters) for name, loss in losses.LOSSES.items()}
+    assert {name for name, parameters in looks_at.items() if "image_features" in parameters} <= COMPARING
+    assert {name for name, parameters in looks_at.items() if "logit_scale" in parameters} == WITH_TEMPERATURE
 
 
 def test_logits_at_chosen_positions_equal_the_full_computation_with_gradients(

@@ -21,6 +21,7 @@ TINY: dict[str, Any] = {
     "precision": "fp32",
     "batch_size": 24,
     "num_epoch": 1,
+    "ccd_start": 1,
     "warmup_epochs": 0,
     "test_batch_size": 16,
     "log_period": 1,
