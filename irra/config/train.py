@@ -58,7 +58,7 @@ class TrainConfig(ConfigSection):
     id_loss_weight: NonNegative = param(1.0, "of ID in the sum of the losses")
     mlm_loss_weight: NonNegative = param(1.0, "of MLM in the sum of the losses")
     ccd: Literal["none", "plain", "augmented"] = param(
-        "none", "TAL, TRL: drop captions that fit badly, by losses on such images"
+        "none", "drop captions that fit badly from TAL, by losses of such images"
     )
     ccd_start: Count = param(1, "CCD: the first epoch for which captions are dropped")
     ccd_fit: Literal["loose", "tight"] = param("loose", "CCD: of the mixtures; tight: more iterations, to the end")

@@ -326,8 +326,11 @@ def test_a_step_waits_for_no_value_of_the_device(
     assert asked.by != [], "the window's report does wait"
 
 
+@pytest.mark.parametrize(
+    "changes", [{"mask_global_text": False}, {"loss_names": "tal+id", "ccd": "plain"}], ids=["IRRA", "divided captions"]
+)
 def test_compiled_encoders_are_one_graph_that_no_later_epoch_compiles_again(
-    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
+    store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     counted = []
 
@@ -335,7 +338,7 @@ def test_compiled_encoders_are_one_graph_that_no_later_epoch_compiles_again(
         def epoch(self, row: Mapping[str, float], epoch: int) -> None:
             counted.append(counters["stats"]["unique_graphs"])
 
-    config = config.model_copy(update={"batch_size": 10, "mask_global_text": False})  # the last batch has 8 samples
+    config = config.model_copy(update={"batch_size": 10, **changes})  # the last batch has 8 samples
     _, expected = train(store, tokens, config, tmp_path / "eager")
     trainer = make_trainer(store, tokens, config, tmp_path / "compiled")
     counters.clear()
