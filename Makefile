@@ -67,7 +67,7 @@ $(BIN)/python:
 	@sh tools/check_python.sh "$(PYTHON)"
 	@$(PYTHON) -m venv $(VENV)
 
-preset: setup ## write a preset to params.yaml (NAME=cuhk-pedes, icfg-pedes, rstpreid, synthetic, clip-baseline, tiny)
+preset: setup ## write a preset to params.yaml (NAME: a file in presets/, such as cuhk-pedes, rde-cuhk-pedes, synthetic, tiny)
 	@$(BIN)/python -m app.preset $(NAME)
 
 params: setup ## rewrite params.yaml with all keys and comments; its values stay

@@ -17,7 +17,7 @@ from irra.model.official import own_name
 from irra.model.weights import check_fit, read_foreign
 from irra.utils.errors import UserError
 
-BACKBONE, TEMPERATURE = "clip.", "clip.logit_scale"
+BACKBONE, TEMPERATURE, TRAINED_TEMPERATURE = "clip.", "clip.logit_scale", "log_scale"
 IMAGE_POSITIONS, TEXT_POSITIONS = "clip.visual.positional_embedding", "clip.positional_embedding"
 # beginnings of the names of CLIP's weights where they have no common prefix
 BARE = ("visual.", "transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_proj", "logit_scale")
@@ -85,7 +85,10 @@ def load_start(model: IRRA, file: Path) -> str:
         elif ours:
             chosen |= theirs
             said.append(f"{what} loaded")
-    if others := [name for name in weights if name != TEMPERATURE and not name.startswith((BACKBONE, *HEADS))]:
+    if TRAINED_TEMPERATURE in weights:
+        said.append("trained temperature not loaded (train.temperature counts)")
+    known = (BACKBONE, TRAINED_TEMPERATURE, *HEADS)
+    if others := [name for name in weights if not name.startswith(known)]:
         more = ", ..." if len(others) > SHOWN else ""
         said.append(f"{len(others)} other weights not loaded ({', '.join(others[:SHOWN])}{more})")
     model.load_state_dict(chosen, strict=False)

@@ -117,9 +117,15 @@ def _config(folder: Path, image_size: tuple[int, int]) -> PrepareConfig:
 
 
 def _annotated_splits(folder: Path, image_size: tuple[int, int]) -> set[str]:
+    if not folder.parent.is_dir():
+        raise UserError(f"evaluate.also: {folder}: no such folder")
+    name = _config(folder, image_size).dataset_name
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # whoever prepares it warns of the same
-        return {record.split for record in read_annotations(folder, _config(folder, image_size).dataset_name)}
+        try:
+            return {record.split for record in read_annotations(folder, name)}
+        except UserError as error:
+            raise UserError(f"evaluate.also: {error}") from None
 
 
 def _measured_split(folder: Path, splits: Collection[str]) -> str:

@@ -162,8 +162,10 @@ def test_a_prepared_dataset_that_cannot_be_measured_is_refused(
 def test_a_raw_dataset_that_cannot_be_measured_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has neither a val nor a test split"):
         check_other(write_raw(tmp_path / "mine", "train"), SIZE)
-    with pytest.raises(UserError, match=r"nowhere: no such folder; .* holds mine"):
+    with pytest.raises(UserError, match=r"^evaluate\.also: .*nowhere: no such folder; .* holds mine"):
         check_other(tmp_path / "nowhere", SIZE)
+    with pytest.raises(UserError, match=r"^evaluate\.also: .*nowhere/mine: no such folder$"):
+        check_other(tmp_path / "nowhere" / "mine", SIZE)
     with pytest.raises(UserError, match="rendered people"):
         check_other(tmp_path / "synthetic", SIZE)
 

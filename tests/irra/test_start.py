@@ -81,6 +81,13 @@ def test_token_selection_is_loaded_where_the_model_has_it(tmp_path: Path) -> Non
     assert are_equal(without, theirs.state_dict(), "clip.")
 
 
+def test_a_trained_temperature_is_not_loaded(tmp_path: Path) -> None:
+    folder = write_folder(tiny_model(temperature=0.1, learn_temperature=True), tmp_path / "model")
+    model = tiny_model(temperature=0.05, learn_temperature=True)
+    assert load_start(model, folder / WEIGHTS).endswith("; trained temperature not loaded (train.temperature counts)")
+    assert model.state_dict()["log_scale"].exp().item() == pytest.approx(20.0)
+
+
 def test_weights_with_clip_s_names_for_squares_are_resized(tmp_path: Path) -> None:
     theirs = official_model(image_size=(64, 64), num_classes=None, cmt_depth=None)
     weights = {name.removeprefix("clip."): value for name, value in theirs.state_dict().items()}
