@@ -341,6 +341,7 @@ def test_compiled_encoders_are_one_graph_that_no_later_epoch_compiles_again(
     config = config.model_copy(update={"batch_size": 10, **changes})  # the last batch has 8 samples
     _, expected = train(store, tokens, config, tmp_path / "eager")
     trainer = make_trainer(store, tokens, config, tmp_path / "compiled")
+    torch.compiler.reset()  # of what other tests compiled
     counters.clear()
     trainer.model.compile_encoders("eager")
     state = trainer.fit(Counts())
