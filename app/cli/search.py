@@ -72,21 +72,31 @@ def search(
     engine = SearchEngine.open(resolve_model(model), index)
     rankings = search_all(engine, [[text, *more.values()] for text in texts], top, caption_weight)
     unread = [engine.unread(text) for text in (*texts, *more.values())]
-    for name, rest in zip((*named, *more), unread, strict=True):
-        if rest:
-            print(f"warning: {name} is longer than the model can read; not read: {printable(rest)}", file=sys.stderr)
+    warn_of_unread([*named, *more], unread)
     aid = with_captions(list(more.values()), caption_weight)
     if sheet is not None:
-        from app.cli.sheet import draw_explanations, draw_results
-
         titles = [f"{text} ({aid['with_captions']})" if aid else text for text in texts]
-        (draw_explanations if explain else draw_results)(sheet, engine, titles, rankings)
-        print(f"drawn: {sheet}")
+        draw(sheet, engine, titles, rankings, explain)
     results = [
         {"query": text, **aid, "unread": rest, "hits": [asdict(hit) for hit in hits]}
         for text, rest, hits in zip(texts, unread[: len(texts)], rankings, strict=True)
     ]
     return {"index": str(index), "source": engine.gallery.info.source, "results": results}
+
+
+def warn_of_unread(names: list[str], unread: list[str]) -> None:
+    """Print which of the texts with these `names` the model has not read to the end."""
+    for name, rest in zip(names, unread, strict=True):
+        if rest:
+            print(f"warning: {name} is longer than the model can read; not read: {printable(rest)}", file=sys.stderr)
+
+
+def draw(sheet: Path, engine: "SearchEngine", titles: list[str], rankings: list[list["Hit"]], explain: bool) -> None:
+    """Draw each query with its pictures, and perhaps why they were found."""
+    from app.cli.sheet import draw_explanations, draw_results
+
+    (draw_explanations if explain else draw_results)(sheet, engine, titles, rankings)
+    print(f"drawn: {sheet}")
 
 
 def check_options(query: str | None, others: list[str], caption_weight: float, explain: bool) -> None:

@@ -217,8 +217,8 @@ def test_a_word_piece_with_the_id_of_padding_is_a_word() -> None:
 
 
 @torch.no_grad()
-def test_masked_words_do_not_change_how_tokens_are_selected() -> None:
-    """With all tokens at hand, as MLM needs them, the features are those of the selected tokens alone."""
+def test_features_of_selected_tokens_are_the_same_where_all_tokens_are_computed() -> None:
+    """As MLM needs them."""
     model = released_model().eval()
     ids = rows(CAPTIONS["long"])
     for one, other in (

@@ -369,9 +369,9 @@ def test_any_combination_of_losses_trains(
 def test_a_learned_temperature_moves_is_logged_and_never_falls_below_a_hundredth(
     store: PreparedStore, tokens: TokenStore, config: TrainConfig, tmp_path: Path
 ) -> None:
-    changes = {"loss_names": "nitc", "temperature": 0.0101, "learn_temperature": True, "weight_decay": 100.0}
+    changes = {"loss_names": "nitc", "temperature": 0.005, "learn_temperature": True, "weight_decay": 100.0}
     changed = config.model_copy(update=changes)
-    model = small_model(temperature=0.0101, learn_temperature=True)
+    model = small_model(temperature=0.005, learn_temperature=True)  # which the first step raises
     trainer = Trainer(model, TrainingData(store, tokens, changed), changed, CPU, StateFolder(tmp_path, {}))
     state = trainer.fit(Quiet())
     logged = [row["temperature"] for row in state.history]
