@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from benchmarks.measure import resident_memory, wall
 from benchmarks.results import Row
 from benchmarks.vectors import BLOCK, Floats, draw_queries, milliseconds, p95, write_gallery
-from irra.search.gallery import Gallery
+from irra.search.folder import FolderGallery
 from irra.search.knn import ExactCandidates, Neighbours, load_faiss
 
 QUERIES, TOP_K = 500, 10
@@ -27,11 +27,11 @@ def measure(device: torch.device, small: bool) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent, "index")
         written = wall(lambda: write_gallery(folder, size))
-        gallery = Gallery.open(folder)
+        gallery = FolderGallery.open(folder)
         queries = [vector[None] for vector in draw_queries(QUERIES)]
         exact = Neighbours(gallery.embeddings, ExactCandidates(gallery.embeddings))
         expected = exact.search(np.concatenate(queries), TOP_K)[1]
-        yield timed_search(gallery, queries, expected, f"{gallery.kind} among {size:,}", "< 10")
+        yield timed_search(gallery, queries, expected, f"{gallery.info.kind} among {size:,}", "< 10")
         yield timed_search(exact, queries[:50], expected[:50], f"exact among {size:,}")
         with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
             resident = fresh.submit(memory_of_searching, folder).result()
@@ -41,10 +41,10 @@ def measure(device: torch.device, small: bool) -> Iterator[Row]:
         yield from measure_inverted_lists(gallery, queries, expected)
 
 
-def measure_inverted_lists(gallery: Gallery, queries: list[Floats], expected: NDArray[np.int64]) -> Iterator[Row]:
+def measure_inverted_lists(gallery: FolderGallery, queries: list[Floats], expected: NDArray[np.int64]) -> Iterator[Row]:
     """The alternative to the graph: inverted lists, of which the nearest are scanned."""
     lists = 4 * round(gallery.size**0.5)
-    index = load_faiss().index_factory(gallery.dimension, f"IVF{lists},SQ8", load_faiss().METRIC_INNER_PRODUCT)
+    index = load_faiss().index_factory(gallery.info.dimension, f"IVF{lists},SQ8", load_faiss().METRIC_INNER_PRODUCT)
     index.train(gallery.embeddings[:: max(1, gallery.size // (TRAINED_ON * lists))].astype(np.float32))
     for start in range(0, gallery.size, BLOCK):
         index.add(gallery.embeddings[start : start + BLOCK].astype(np.float32))
@@ -55,7 +55,7 @@ def measure_inverted_lists(gallery: Gallery, queries: list[Floats], expected: ND
 
 
 def timed_search(
-    searched: Gallery | Neighbours, queries: list[Floats], expected: NDArray[np.int64], what: str, asked: str = ""
+    searched: FolderGallery | Neighbours, queries: list[Floats], expected: NDArray[np.int64], what: str, asked: str = ""
 ) -> Row:
     """The median time of a query, and the recall against exact search."""
     found = [searched.search(vector, TOP_K)[1][0] for vector in queries]
@@ -68,7 +68,7 @@ def memory_of_searching(folder: Path) -> int:
     """The bytes that opening and searching an index adds to this process, including mapped pages."""
     load_faiss()
     before = resident_memory()
-    gallery = Gallery.open(folder)
+    gallery = FolderGallery.open(folder)
     for vector in draw_queries(QUERIES):
         gallery.search(vector[None], TOP_K)
     return resident_memory() - before

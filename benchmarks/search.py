@@ -13,9 +13,9 @@ from benchmarks.photographs import write_pictures
 from benchmarks.results import Row
 from benchmarks.vectors import BLOCK, IMAGE_SIZE, milliseconds, p95, write_gallery
 from irra.data.images import load_images
-from irra.search.build import index_folder
 from irra.search.encoder import Encoder
 from irra.search.engine import SearchEngine
+from irra.search.update import index_folder
 from irra.utils.cores import available_cores
 
 VIT, SMALL = "ViT-B-16-quickgelu", "irra-small"

@@ -13,9 +13,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from irra.search.gallery import Gallery
+from irra.search.folder import FolderGallery
 from irra.search.knn import normalised
-from irra.search.writer import GalleryWriter, Picture
+from irra.search.writer import FolderWriter, Picture
 
 DIMENSION, LOOKS, PICTURES_EACH = 512, 2000, 4
 FALL_OFF = 0.45  # exponent with which the spread falls from dimension to dimension
@@ -44,14 +44,14 @@ def p95(times: Sequence[float]) -> float:
     return float(np.percentile(times, 95))
 
 
-def write_gallery(folder: Path, size: int) -> Gallery:
+def write_gallery(folder: Path, size: int) -> FolderGallery:
     """Write an index of `size` random vectors with empty pictures."""
     folder.mkdir()
-    writer = GalleryWriter(folder, "random weights", IMAGE_SIZE, "float16")
+    writer = FolderWriter(folder, "random weights", IMAGE_SIZE, "float16")
     for start, vectors in zip(range(0, size, BLOCK), draw_gallery(size), strict=True):
         writer.add([Picture(f"{number:07d}.jpg", b"-") for number in range(start, start + BLOCK)], vectors)
     writer.finish("drawn", [])
-    return Gallery.open(folder)
+    return FolderGallery.open(folder)
 
 
 def draw_gallery(size: int) -> Iterator[Floats]:

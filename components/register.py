@@ -31,8 +31,9 @@ from components.tracking.registry import Candidate, Champion, Logged, Registry, 
 from irra.checkpoint import model_fingerprint
 from irra.config import RegistryConfig
 from irra.layout import WEIGHTS
+from irra.search.folder import FolderGallery
 from irra.search.format import verify_index
-from irra.search.gallery import Gallery
+from irra.search.gallery import check_model
 from irra.utils.errors import UserError
 from irra.utils.files import write_json
 
@@ -116,7 +117,7 @@ def check_inputs(inputs: Inputs, candidate: Candidate) -> None:
             f"{inputs.report} is of model {candidate.model_fingerprint[:12]}, but {inputs.model} is {fingerprint[:12]}"
             "; evaluate this model (dvc repro evaluate)"
         )
-    Gallery.open(inputs.index).check_model(fingerprint)
+    check_model(FolderGallery.open(inputs.index), fingerprint)
     verify_index(inputs.index)
 
 

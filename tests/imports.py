@@ -19,6 +19,7 @@ CANNOT_CHANGE_AN_OUTPUT = {
     "components.s3": "copies files unchanged",
     "irra.config": "checks values that DVC tracks; a stage depends only on the module of its own section",
     "irra.data.splits": "refuses parameters whose split the data lack",
+    "irra.search.where": "which pictures are searched, not what is in an index",
     "irra.utils.cores": "how many processes share work, on which no result depends",
     "irra.utils.errors": "messages",
     "irra.utils.files": "writes a file completely or not at all, whatever it holds",

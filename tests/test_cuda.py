@@ -16,7 +16,7 @@ from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
 from irra.metrics import query_scores
 from irra.objective import compute_losses
-from irra.search.gallery import Gallery
+from irra.search.folder import FolderGallery
 from irra.utils.device import autocast
 from tests.trainers import CPU, Quiet, make_trainer
 
@@ -185,7 +185,7 @@ def test_the_stages_run_on_the_gpu(
     assert metrics["test"]["R1"] > chance
     indexed = index.Outputs(tmp_path / "index")
     index.run(index.Inputs(store.root, model), indexed, params.index.model_copy(update=on_gpu))
-    assert Gallery.open(indexed.index).size == len(store.image_ids("test"))
+    assert FolderGallery.open(indexed.index).size == len(store.image_ids("test"))
 
 
 def test_a_step_queues_its_work_without_waiting(

@@ -47,9 +47,9 @@ def index(
     with local_folder(images) as (folder, source):
         from components.tracking.models import resolve_model
         from irra.checkpoint import load_model, model_fingerprint
-        from irra.search.build import index_folder
         from irra.search.captions import read_captions
         from irra.search.encoder import Encoder
+        from irra.search.update import index_folder
         from irra.utils.device import choose_device
 
         said, path = None if captions is None else read_captions(captions), resolve_model(model)

@@ -1,7 +1,6 @@
 """irra search: find the pictures that a sentence describes."""
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -78,7 +77,7 @@ def search(
         titles = [f"{text} ({aid['with_captions']})" if aid else text for text in texts]
         draw(sheet, engine, titles, rankings, explain)
     results = [
-        {"query": text, **aid, "unread": rest, "hits": [asdict(hit) for hit in hits]}
+        {"query": text, **aid, "unread": rest, "hits": [hit.document() for hit in hits]}
         for text, rest, hits in zip(texts, unread[: len(texts)], rankings, strict=True)
     ]
     return {"index": str(index), "source": engine.gallery.info.source, "results": results}

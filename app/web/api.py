@@ -4,7 +4,6 @@ The model runs on threads, one per core and at least two, so that the event loop
 """
 
 import base64
-import hashlib
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated, Any, BinaryIO, TypeVar
@@ -39,7 +38,7 @@ class Api:
         self._engine = engine
         self._threads = CapacityLimiter(max(2, available_cores()))
         self._long_work = CapacityLimiter(1)  # leaves threads for searches, and limits memory
-        self._version = gallery_version(engine.gallery)
+        self._version = engine.gallery.version
 
     def router(self) -> APIRouter:
         """All routes, relative to the API's prefix."""
@@ -56,10 +55,10 @@ class Api:
         gallery = self._engine.gallery
         return {
             "size": gallery.size,
-            "captions": gallery.caption_count,
-            "kind": gallery.kind,
-            "image_size": list(gallery.image_size),
-            "model": gallery.model_fingerprint,
+            "captions": gallery.info.captions,
+            "kind": gallery.info.kind,
+            "image_size": gallery.info.image_size,
+            "model": gallery.info.model_fingerprint,
             "version": self._version,
             "max_query_characters": MAX_QUERY_CHARACTERS,
             "max_upload_bytes": MAX_UPLOAD_BYTES,
@@ -89,7 +88,7 @@ class Api:
             "page": page,
             "top": top,
             "total": total,
-            "hits": [asdict(hit) for hit in hits[start:]],
+            "hits": [hit.document() for hit in hits[start:]],
         }
 
     async def thumbnail(self, row: int, v: str = "") -> Response:
@@ -101,7 +100,7 @@ class Api:
 
     async def captions(self, request: Request) -> dict[str, Any]:
         """Return the captions nearest to an uploaded picture, which is the field `picture` of a form."""
-        if not self._engine.gallery.caption_count:
+        if not self._engine.gallery.info.captions:
             raise HTTPException(409, "this gallery has no captions to search")
         async with limit_body(request).form(max_files=1, max_fields=0) as form:
             picture = form.get("picture")
@@ -140,9 +139,9 @@ class Api:
         return await to_thread.run_sync(work, *arguments, limiter=self._threads)
 
     def _check_row(self, row: int) -> None:
-        size = self._engine.gallery.size
-        if not 0 <= row < size:
-            raise HTTPException(404, f"no picture {row}; the gallery has {size}, counted from 0")
+        gallery = self._engine.gallery
+        if row not in gallery:
+            raise HTTPException(404, f"no picture {row}; the gallery has {gallery.size}")
 
     def _captions_of(self, file: BinaryIO) -> list[CaptionHit]:
         with open_picture(file) as picture:
@@ -155,12 +154,6 @@ class Api:
 
 def example_queries(gallery: Gallery) -> list[str]:
     """Return captions spread over the gallery, or fixed sentences if it has none."""
-    count = gallery.caption_count
+    count = gallery.info.captions
     rows = range(0, count, max(1, -(-count // EXAMPLES)))
     return [gallery.caption(row) for row in rows] or list(PLAIN_EXAMPLES)
-
-
-def gallery_version(gallery: Gallery) -> str:
-    """A version that changes when the index is rewritten, so that no browser shows a picture of the previous one."""
-    modified = gallery.folder.stat().st_mtime_ns
-    return hashlib.sha256(f"{gallery.model_fingerprint} {gallery.size} {modified}".encode()).hexdigest()[:16]

@@ -2,8 +2,11 @@
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import date, datetime, time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,10 +14,13 @@ from PIL import Image
 
 from irra.checkpoint import load_model, model_fingerprint
 from irra.model import IRRA
+from irra.search.address import open_gallery
 from irra.search.encoder import Encoder, Floats
-from irra.search.gallery import Gallery
+from irra.search.gallery import Gallery, Rows, Scores, check_model
 from irra.search.knn import normalised
 from irra.search.pictures import to_pixels
+from irra.search.tracks import TRACK, Span, best_of_tracks, spans
+from irra.search.where import parse_condition
 from irra.utils.cores import available_cores
 from irra.utils.device import choose_device
 from irra.utils.errors import UserError
@@ -28,13 +34,23 @@ BLANK = ("Cc", "Cs", "Zl", "Zp", "Zs")  # control characters, halves of surrogat
 
 @dataclass(frozen=True)
 class Hit:
-    """A picture found for a query: rank from 1, cosine similarity, and the picture's row, path and pid if known."""
+    """A picture found for a query: rank from 1, cosine similarity, and the picture's row, path and pid if known.
+
+    In a gallery with metadata, also these; and how long its track lasts, if others of the track are not shown.
+    """
 
     rank: int
     score: float
     row: int
     path: str
     pid: int | None
+    metadata: dict[str, Any] | None = None
+    span: Span | None = None
+
+    def document(self) -> dict[str, Any]:
+        """As JSON can hold it, without what there is not; times are as in ISO 8601."""
+        values = {name: value for name, value in asdict(self).items() if value is not None or name == "pid"}
+        return {name: plain(value) for name, value in values.items()}
 
 
 @dataclass(frozen=True)
@@ -55,37 +71,52 @@ class SearchEngine:
         self.encoder = Encoder(model)
 
     @classmethod
-    def open(cls, model: Path, index: Path, device: str = "auto") -> "SearchEngine":
-        """Load a model folder and an index folder.
+    def open(cls, model: Path, index: str | Path, device: str = "auto") -> "SearchEngine":
+        """Load a model folder and an index, which may be the address of a LanceDB gallery.
 
         Raises:
             UserError: One of them cannot be used, or they do not belong together.
         """
-        gallery, weights = Gallery.open(index), load_model(model)
-        gallery.check_model(model_fingerprint(model))
+        gallery, weights = open_gallery(index), load_model(model)
+        check_model(gallery, model_fingerprint(model))
         # torch counts all cores of the host, even if a container may use only a few
         torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
         return cls(weights.to(choose_device(device)), gallery)
 
     def search(
-        self, queries: Sequence[str | Sequence[str]], top_k: int, caption_weight: float = 0.0
+        self,
+        queries: Sequence[str | Sequence[str]],
+        top_k: int,
+        caption_weight: float = 0.0,
+        where: str | None = None,
+        every_frame: bool = False,
     ) -> list[list[Hit]]:
-        """The best `top_k` pictures for each query, best first; fewer if the gallery is smaller.
+        """The best `top_k` pictures for each query, best first; fewer if no more satisfy the condition.
 
         A query is a sentence, or several about one person, whose embedding is the mean of their unit embeddings.
-        `caption_weight` is that of the pictures' own captions, as in `Gallery.search`.
+        `caption_weight` is that of the pictures' own captions, as in `Gallery.search`. `where` is a condition on the
+        metadata. Of each track, only the best picture is a hit, unless `every_frame`.
 
         Raises:
             UserError: A query is empty or too long, or `top_k` is below 1, and the message names the query; or no
-                picture has captions.
+                picture has captions; or the condition is not one.
         """
         check_top_k(top_k)
+        condition = None if where is None else parse_condition(where, self.gallery.columns)
         sentences = [[query] if isinstance(query, str) else list(query) for query in queries]
         texts = [clean_query(text, f"query {number}") for number, said in enumerate(sentences, 1) for text in said]
-        hits: list[list[Hit]] = []
         embeddings = mean_embeddings(self.encoder.texts(texts), [len(said) for said in sentences])
+        by_track = TRACK in self.gallery.columns.names and not every_frame
+
+        def search(some: Floats, count: int) -> tuple[Scores, Rows]:
+            return self.gallery.search(some, count, caption_weight, condition)
+
+        if by_track:
+            found = [best_of_tracks(self.gallery, partial(search, one[None]), top_k) for one in embeddings]
+            return [self._hits(scores, rows, by_track) for scores, rows in found]
+        hits: list[list[Hit]] = []
         for start in range(0, len(embeddings), BATCH):
-            scores, rows = self.gallery.search(embeddings[start : start + BATCH], top_k, caption_weight)
+            scores, rows = search(embeddings[start : start + BATCH], top_k)
             hits += [self._hits(*ranking) for ranking in zip(scores.tolist(), rows.tolist(), strict=True)]
         return hits
 
@@ -111,12 +142,28 @@ class SearchEngine:
             for rank, (score, row) in enumerate(zip(scores[0].tolist(), rows[0].tolist(), strict=True), 1)
         ]
 
-    def _hits(self, scores: list[float], rows: list[int]) -> list[Hit]:
-        hits = []
-        for rank, (score, row) in enumerate(zip(scores, rows, strict=True), 1):
-            path, pid = self.gallery.path_and_pid(row)
-            hits.append(Hit(rank, score, row, path, pid))
-        return hits
+    def _hits(self, scores: list[float], rows: list[int], by_track: bool = False) -> list[Hit]:
+        known = self.gallery.metadata(rows)
+        lasting = spans(self.gallery, known) if by_track else [None] * len(rows)
+        return [
+            Hit(rank, score, row, one.pop("path"), one.pop("pid"), one or None, span)
+            for rank, (score, row, one, span) in enumerate(zip(scores, rows, known, lasting, strict=True), 1)
+        ]
+
+
+def plain(value: Any) -> Any:
+    """A value of the metadata as JSON can hold it."""
+    match value:
+        case dict():
+            return {name: plain(one) for name, one in value.items()}
+        case list():
+            return [plain(one) for one in value]
+        case None | bool() | int() | float() | str():
+            return value if value == value else None  # JSON has no NaN
+        case datetime() | date() | time():
+            return value.isoformat()
+        case _:
+            return str(value)
 
 
 def mean_embeddings(embeddings: Floats, counts: Sequence[int]) -> Floats:

@@ -9,6 +9,7 @@ caption_embeddings.npy like embeddings.npy, one row per distinct caption       (
 described.npy          like embeddings.npy: the mean of the unit embeddings of each picture's own captions, zeros for a
                        picture without captions                        (only if pictures were indexed with captions)
 neighbours.faiss       an approximate index of the embeddings by id            (only in a large gallery)
+metadata.parquet       what is known of each picture: camera, time, ...        (only if pictures have metadata)
 
 A picture keeps its id as long as it stays in the gallery, and the id is never reused; its row may change. Ids ascend
 with the rows.
@@ -16,6 +17,7 @@ with the rows.
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -26,8 +28,8 @@ from irra.utils.records import check_files, read_record, write_record
 FORMAT_VERSION = 1
 EMBEDDINGS, ENTRIES, THUMBNAILS = "embeddings.npy", "entries.parquet", "thumbnails.bin"
 CAPTIONS, CAPTION_EMBEDDINGS = "captions.parquet", "caption_embeddings.npy"
-DESCRIBED, NEIGHBOURS = "described.npy", "neighbours.faiss"
-FILES = (INDEX_INFO, EMBEDDINGS, ENTRIES, THUMBNAILS, CAPTIONS, CAPTION_EMBEDDINGS, DESCRIBED, NEIGHBOURS)
+DESCRIBED, NEIGHBOURS, METADATA = "described.npy", "neighbours.faiss", "metadata.parquet"
+FILES = (INDEX_INFO, EMBEDDINGS, ENTRIES, THUMBNAILS, CAPTIONS, CAPTION_EMBEDDINGS, DESCRIBED, NEIGHBOURS, METADATA)
 EXACT, HNSW = "exact", "hnsw"  # kinds of search
 AGAIN = "make the index again"
 
@@ -62,6 +64,9 @@ class Info:
         file_bytes: Size of every other file, by name.
         sha256: Its SHA-256; empty in an index of an earlier version.
         described: Number of pictures that have captions of their own.
+        columns: Names and Arrow types of the metadata.
+        footage: What was read of each file of frames or video, by its path; see `irra.footage.build`.
+        forgotten: What keeps pictures out that were made to be forgotten; see `irra.search.forgetting`.
     """
 
     format_version: int
@@ -78,6 +83,9 @@ class Info:
     file_bytes: dict[str, int]
     sha256: dict[str, str] = field(default_factory=dict)
     described: int = 0
+    columns: dict[str, str] = field(default_factory=dict)
+    footage: dict[str, Any] = field(default_factory=dict)
+    forgotten: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,10 +94,10 @@ class _Version:
 
 
 def write_info(folder: Path, info: Info) -> None:
-    """Write info.json, which is that of an earlier version where no picture has captions of its own."""
-    write_record(
-        folder / INDEX_INFO, {name: value for name, value in asdict(info).items() if name != "described" or value}
-    )
+    """Write info.json, which is that of an earlier version where an index has nothing that came later."""
+    later = {"described", "columns", "footage", "forgotten"}
+    record = {name: value for name, value in asdict(info).items() if name not in later or value}
+    write_record(folder / INDEX_INFO, record)
 
 
 def read_info(folder: Path) -> Info:
@@ -122,15 +130,26 @@ def verify_index(folder: Path) -> int:
     return len(info.sha256)
 
 
-def check_described(folder: Path, info: Info) -> None:
-    """Check that the pictures of the index in `folder` have captions of their own, which can be given a weight.
+def check_target(target: Path) -> None:
+    """Check that `target` is new, empty, or holds only the files of an index, so that it may be replaced.
+
+    Raises:
+        UserError: It holds something else.
+    """
+    found = {path.name for path in target.iterdir()} if target.is_dir() else set()
+    if target.is_file() or (found and not {INDEX_INFO} <= found <= set(FILES)):
+        raise UserError(f"{target}: exists and is not an index of pictures; name another folder, or remove it first")
+
+
+def check_described(address: str | Path, info: Info) -> None:
+    """Check that the pictures of an index have captions of their own, which can be given a weight.
 
     Raises:
         UserError: None has.
     """
     if not info.described:
         raise UserError(
-            f"{folder}: its pictures have no captions to give a weight; index them again with --captions FILE"
+            f"{address}: its pictures have no captions to give a weight; index them again with --captions FILE"
         )
 
 
@@ -139,7 +158,8 @@ def _is_whole(info: Info) -> bool:
     captions = {CAPTIONS, CAPTION_EMBEDDINGS} if info.captions else set()
     graph = {NEIGHBOURS} if info.kind == HNSW else set()
     described = {DESCRIBED} if info.described else set()
-    names = {EMBEDDINGS, ENTRIES, THUMBNAILS} | captions | graph | described
+    metadata = {METADATA} if info.columns else set()
+    names = {EMBEDDINGS, ENTRIES, THUMBNAILS} | captions | graph | described | metadata
     return info.file_bytes.keys() == names and info.sha256.keys() in (names, set()) and len(info.image_size) == 2
 
 

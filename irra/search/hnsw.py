@@ -39,9 +39,10 @@ class GraphCandidates:
             raise UserError(f"{path}: damaged; {AGAIN}") from None
         self._ids = ids
 
-    def __call__(self, queries: Floats, count: int) -> Rows:
+    def __call__(self, queries: Floats, count: int, allowed: Rows | None = None) -> Rows:
         """Rows of the best `count` entries of the graph; -1 for pictures that are no longer in the gallery."""
-        parameters = self._faiss.SearchParametersHNSW(efSearch=max(count, EF_SEARCH))
+        selector = None if allowed is None else self._faiss.IDSelectorBatch(self._ids[allowed])
+        parameters = self._faiss.SearchParametersHNSW(efSearch=max(count, EF_SEARCH), sel=selector)
         found = self._index.search(queries, count, params=parameters)[1]
         return rows_of(found, self._ids)
 

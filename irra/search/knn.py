@@ -13,14 +13,18 @@ Rows = NDArray[np.int64]
 SPARE = 16  # candidates beyond twice top_k, so that rounding in the index loses none
 ROUNDING = 1e-5  # scores that differ by less may be in either order in the index
 SCAN_SHARE = 10  # if candidates exceed a tenth of all rows, scoring all rows is as fast
+SCANNED = 100_000  # so many rows that satisfy a condition are compared one by one rather than searched in the index
 BLOCK = 8192  # rows whose scores are computed at once: 16 MB at 512 dimensions
 
 
 class Candidates(Protocol):
     """An index of rows that finds nearly all of the best ones."""
 
-    def __call__(self, queries: Floats, count: int) -> Rows:
-        """About `count` rows for each unit vector of `queries` (Q, D), in any order; -1 where there are fewer."""
+    def __call__(self, queries: Floats, count: int, allowed: Rows | None = None) -> Rows:
+        """About `count` rows for each unit vector of `queries` (Q, D), in any order; -1 where there are fewer.
+
+        With `allowed`, only of these ascending rows.
+        """
 
 
 class Neighbours:
@@ -34,57 +38,83 @@ class Neighbours:
         self._embeddings = embeddings
         self._propose = candidates
 
-    def search(self, queries: Floats, top_k: int) -> tuple[Floats, Rows]:
-        """Scores and rows (Q, min(top_k, N)) of the best, best first, for queries (Q, D) of any norm."""
+    def search(self, queries: Floats, top_k: int, allowed: Rows | None = None) -> tuple[Floats, Rows]:
+        """Scores and rows (Q, K) of the best, best first, for queries (Q, D) of any norm.
+
+        With `allowed`, only these ascending rows are searched; K is the smaller of top_k and their number.
+        """
         assert top_k >= 1
         assert queries.ndim == 2
         assert queries.shape[1] == self._embeddings.shape[1]
-        top_k = min(top_k, len(self._embeddings))
+        size = len(self._embeddings) if allowed is None else len(allowed)
+        top_k = min(top_k, size)
         queries = normalised(queries)
         scores, rows = np.empty((len(queries), top_k), np.float32), np.empty((len(queries), top_k), np.int64)
-        count = self._at_least(2 * top_k + SPARE)
-        for number, candidates in enumerate(self._candidates(queries, count)):
-            scores[number], rows[number] = self._best(queries[number], candidates, count, top_k)
+        if top_k == 0:
+            return scores, rows
+        count = _at_least(2 * top_k + SPARE, size)
+        for number, candidates in enumerate(self._candidates(queries, count, allowed)):
+            scores[number], rows[number] = self._best(queries[number], candidates, count, top_k, allowed)
         return scores, rows
 
-    def _best(self, query: Floats, candidates: Rows, count: int, top_k: int) -> tuple[Floats, Rows]:
+    def _best(
+        self, query: Floats, candidates: Rows, count: int, top_k: int, allowed: Rows | None
+    ) -> tuple[Floats, Rows]:
         """The best of `candidates`, of which `count` were requested.
 
         More are requested if there are too few, or if rows as good as the last result may be missing.
         """
+        size = len(self._embeddings) if allowed is None else len(allowed)
         rows = candidates[candidates >= 0]
         scores = score(self._embeddings, rows, query)
         order = np.lexsort((rows, -scores))
         last = scores[order[top_k - 1 :]]
-        if count < len(self._embeddings) and (len(last) == 0 or last[-1] > last[0] - ROUNDING):
-            count = self._at_least(2 * count)
-            return self._best(query, self._candidates(query[None], count)[0], count, top_k)
+        if count < size and (len(last) == 0 or last[-1] > last[0] - ROUNDING):
+            count = _at_least(2 * count, size)
+            found = self._candidates(query[None], count, allowed)[0]
+            return self._best(query, found, count, top_k, allowed)
         return scores[order[:top_k]].clip(-1.0, 1.0), rows[order[:top_k]]
 
-    def _at_least(self, count: int) -> int:
-        size = len(self._embeddings)
-        return count if count * SCAN_SHARE <= size else size
+    def _candidates(self, queries: Floats, count: int, allowed: Rows | None) -> Rows:
+        every = np.arange(len(self._embeddings)) if allowed is None else allowed
+        if count == len(every):
+            return np.broadcast_to(every, (len(queries), count))
+        if allowed is None or len(allowed) > SCANNED:
+            return self._propose(queries, count, allowed)
+        return scan(self._embeddings, allowed, queries, count)
 
-    def _candidates(self, queries: Floats, count: int) -> Rows:
-        if count == len(self._embeddings):
-            return np.broadcast_to(np.arange(count), (len(queries), count))
-        return self._propose(queries, count)
+
+def _at_least(count: int, size: int) -> int:
+    return count if count * SCAN_SHARE <= size else size
+
+
+def scan(embeddings: Embeddings, allowed: Rows, queries: Floats, count: int) -> Rows:
+    """The best `count` of the `allowed` rows for each of the queries (Q, D), in any order, up to rounding."""
+    blocks = (allowed[start : start + BLOCK] for start in range(0, len(allowed), BLOCK))
+    products = np.concatenate([queries @ embeddings[block].astype(np.float32).T for block in blocks], axis=1)
+    best: Rows = allowed[np.argpartition(-products, count - 1, axis=1)[:, :count]]
+    return best
 
 
 def search_described(
-    embeddings: Embeddings, means: Embeddings, weight: float, queries: Floats, top_k: int
+    embeddings: Embeddings,
+    means: Embeddings,
+    weight: float,
+    queries: Floats,
+    top_k: int,
+    allowed: Rows | None = None,
 ) -> tuple[Floats, Rows]:
     """Like `Neighbours.search`, by (1 - weight) x the score of a row + weight x that of the mean of its captions.
 
     All rows are compared. A row whose captions' mean in `means` (N, D) is zero counts with its own score alone.
     """
-    rows, top_k = np.arange(len(embeddings)), min(top_k, len(embeddings))
-    share = (means.any(axis=1) * weight).astype(np.float32)
+    rows = np.arange(len(embeddings)) if allowed is None else allowed
+    share = (np.asarray(means.any(axis=1))[rows] * weight).astype(np.float32)
     found = []
     for query in normalised(queries):
         scores = (1 - share) * score(embeddings, rows, query) + share * score(means, rows, query)
         best = np.lexsort((rows, -scores))[:top_k]
-        found.append((scores[best].clip(-1.0, 1.0), best))
+        found.append((scores[best].clip(-1.0, 1.0), rows[best]))
     return np.stack([scores for scores, _ in found]), np.stack([best for _, best in found])
 
 
@@ -94,8 +124,10 @@ class ExactCandidates:
     def __init__(self, embeddings: Embeddings) -> None:
         self._embeddings = embeddings
 
-    def __call__(self, queries: Floats, count: int) -> Rows:
+    def __call__(self, queries: Floats, count: int, allowed: Rows | None = None) -> Rows:
         """The best `count` rows, up to rounding."""
+        if allowed is not None:
+            return scan(self._embeddings, allowed, queries, count)
         rows: Rows = self._index.search(queries, count)[1]
         return rows
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from irra.search.folder import FolderGallery
 from irra.search.format import (
     CAPTION_EMBEDDINGS,
     CAPTION_SCHEMA,
@@ -21,6 +22,7 @@ from irra.search.format import (
     EXACT,
     FORMAT_VERSION,
     HNSW,
+    METADATA,
     NEIGHBOURS,
     THUMBNAILS,
     Info,
@@ -79,10 +81,11 @@ class EmbeddingFile:
         write_npy_header(self._file, self._dtype, (self.rows, self.dimension))
 
 
-class GalleryWriter:
+class FolderWriter:
     """Writes an index into an empty folder, holding one batch in memory; call `keep` first and `finish` last.
 
-    A gallery of more than `exact_limit` pictures is searched approximately.
+    A gallery of more than `exact_limit` pictures is searched approximately. With `columns`, every picture has metadata
+    of that schema.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class GalleryWriter:
         model_fingerprint: str,
         image_size: tuple[int, int],
         dtype: str,
+        columns: pa.Schema | None = None,
         exact_limit: int = EXACT_LIMIT,
     ) -> None:
         self._folder, self._exact_limit = folder, exact_limit
@@ -98,26 +102,35 @@ class GalleryWriter:
         self._columns: dict[str, list[Any]] = {name: [] for name in ENTRY_SCHEMA.names}
         self._embeddings = EmbeddingFile(folder / EMBEDDINGS, dtype)
         self._thumbnails = (folder / THUMBNAILS).open("wb")
+        self._schema = columns or pa.schema([])
+        self._metadata = pq.ParquetWriter(folder / METADATA, self._schema) if len(self._schema) else None
         self._captions = self._described = 0
         self._next_id = 0
+        self._forgotten: dict[str, Any] = {}
         self._previous_graph: Path | None = None
 
-    def keep(self, gallery: Gallery, rows: NDArray[np.int64]) -> None:
-        """Copy the pictures in the ascending `rows` of a previous index, with their ids but without captions."""
+    def keep(self, previous: Gallery, rows: NDArray[np.int64], metadata: pa.Table | None = None) -> None:
+        """Copy the pictures in the ascending `rows` of a previous index, with their ids but without captions.
+
+        Their metadata are those given, one row a picture.
+        """
+        assert isinstance(previous, FolderGallery)
         assert not self._columns["id"], "keep must be called before add"
-        assert gallery.info.dtype == self._dtype
-        self._next_id = gallery.info.next_id
-        self._previous_graph = gallery.folder / NEIGHBOURS if gallery.kind == HNSW else None
+        assert previous.info.dtype == self._dtype
+        self._next_id, self._forgotten = previous.info.next_id, previous.info.forgotten
+        self._previous_graph = previous.folder / NEIGHBOURS if previous.info.kind == HNSW else None
         for start in range(0, len(rows), COPY_ROWS):
             block = rows[start : start + COPY_ROWS]
-            self._embeddings.append(gallery.embeddings[block])
-            for row, entry in zip(block.tolist(), gallery.entries.take(block).to_pylist(), strict=True):
-                self._append(entry, gallery.entry(row).thumbnail)
+            self._embeddings.append(previous.embeddings[block])
+            for row, entry in zip(block.tolist(), previous.entries.take(block).to_pylist(), strict=True):
+                self._append(entry, previous.entry(row).thumbnail)
+        self._append_metadata(metadata, len(rows))
 
-    def add(self, pictures: Sequence[Picture], embeddings: Floats) -> None:
-        """Append pictures with their un-normalised embeddings (B, D)."""
+    def add(self, pictures: Sequence[Picture], embeddings: Floats, metadata: pa.Table | None = None) -> None:
+        """Append pictures with their un-normalised embeddings (B, D) and their metadata."""
         assert len(pictures) == len(embeddings)
         self._embeddings.append(_unit(embeddings))
+        self._append_metadata(metadata, len(pictures))
         for picture in pictures:
             self._append({"id": self._next_id, **vars(picture)}, picture.thumbnail)
             self._next_id += 1
@@ -145,8 +158,8 @@ class GalleryWriter:
             file.append(_unit(means))
             file.close()
 
-    def finish(self, source: str, skipped: list[dict[str, str]]) -> Info:
-        """Complete the index, which records `source` and `skipped`.
+    def finish(self, source: str, skipped: list[dict[str, str]], footage: dict[str, Any] | None = None) -> Info:
+        """Complete the index, which records `source`, `skipped` and what was read of files of frames or video.
 
         Raises:
             UserError: There are no pictures.
@@ -157,6 +170,8 @@ class GalleryWriter:
             raise UserError(f"{source}: no usable picture to search; skipped: {reasons}")
         self._embeddings.close()
         self._thumbnails.close()
+        if self._metadata is not None:
+            self._metadata.close()
         pq.write_table(pa.table(self._columns, schema=ENTRY_SCHEMA), self._folder / ENTRIES)
         kind = EXACT if size <= self._exact_limit else HNSW
         if kind == HNSW:
@@ -177,9 +192,18 @@ class GalleryWriter:
             file_bytes={path.name: path.stat().st_size for path in sorted(self._folder.iterdir())},
             sha256=hash_files(self._folder),
             described=self._described,
+            columns={field.name: str(field.type) for field in self._schema},
+            footage=footage or {},
+            forgotten=self._forgotten,
         )
         write_info(self._folder, info)
         return info
+
+    def _append_metadata(self, metadata: pa.Table | None, count: int) -> None:
+        if self._metadata is not None:
+            assert metadata is not None
+            assert len(metadata) == count
+            self._metadata.write_table(metadata)
 
     def _append(self, entry: dict[str, Any], thumbnail: bytes) -> None:
         self._thumbnails.write(thumbnail)

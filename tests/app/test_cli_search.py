@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import shutil
-from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
 
@@ -49,7 +48,7 @@ def search(index: Path, model: Path) -> tuple[object, ...]:
 def test_a_search_answers_as_the_engine_does(search: tuple[object, ...], index: Path, model: Path) -> None:
     [result] = answer(*search, QUERY, "--top", 3)["results"]
     [expected] = SearchEngine.open(model, index).search([QUERY], 3)
-    assert result == {"query": QUERY, "unread": "", "hits": [asdict(hit) for hit in expected]}
+    assert result == {"query": QUERY, "unread": "", "hits": [hit.document() for hit in expected]}
 
 
 def test_what_the_model_does_not_read_is_said(search: tuple[object, ...]) -> None:
@@ -309,7 +308,7 @@ def test_several_sentences_about_a_person_are_one_query(search: tuple[object, ..
     arguments = (*search, QUERY, "--also-says", "a man in green", "--also-says", "a hat", "--top", 3)
     [result] = answer(*arguments)["results"]
     [expected] = SearchEngine.open(model, index).search([[QUERY, "a man in green", "a hat"]], 3)
-    assert result["hits"] == [asdict(hit) for hit in expected]
+    assert result["hits"] == [hit.document() for hit in expected]
     assert (result["query"], result["also_says"]) == (QUERY, ["a man in green", "a hat"])
     assert irra(*arguments).stdout.splitlines()[0] == f"{QUERY} (mean of 3 sentences)"
 

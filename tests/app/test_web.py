@@ -70,7 +70,7 @@ def png_that_claims(width: int, height: int) -> bytes:
 def test_pages_divide_the_ranking(client: TestClient, engine: SearchEngine) -> None:
     pages = [client.get("/api/search", params={"q": "a  red\tperson", "top": 12, "page": n}).json() for n in (1, 2, 3)]
     (expected,) = engine.search(["a red person"], 100)
-    assert [hit for page in pages for hit in page["hits"]] == [vars(hit) for hit in expected]
+    assert [hit for page in pages for hit in page["hits"]] == [hit.document() for hit in expected]
     assert {(page["query"], page["total"]) for page in pages} == {("a red person", 32)}
 
 

@@ -8,7 +8,8 @@ from components.index import Inputs, Outputs, run
 from irra.checkpoint import model_fingerprint, save_model, save_weights
 from irra.config import IndexConfig
 from irra.data.store import PreparedStore
-from irra.search.gallery import Gallery
+from irra.search.folder import FolderGallery
+from irra.search.gallery import check_model
 from irra.utils.errors import UserError
 from tests.models import architecture, small_model
 
@@ -38,13 +39,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_gallery_is_the_split_with_its_people(store: PreparedStore, model: Path, tmp_path: Path) -> None:
-    gallery = Gallery.open(index(store, model, tmp_path).index)
-    gallery.check_model(model_fingerprint(model))
+    gallery = FolderGallery.open(index(store, model, tmp_path).index)
+    check_model(gallery, model_fingerprint(model))
     entries = [gallery.entry(row) for row in range(gallery.size)]
     ids = store.image_ids("test")
     assert [entry.path for entry in entries] == [store.image_paths[i] for i in ids]
     assert [entry.pid for entry in entries] == store.image_pids[ids].tolist()
-    captions = {gallery.caption(row) for row in range(gallery.caption_count)}
+    captions = {gallery.caption(row) for row in range(gallery.info.captions)}
     assert captions == {store.captions[i] for i in store.caption_ids("test")}
 
 
@@ -52,7 +53,7 @@ def test_metadata_says_what_was_indexed(store: PreparedStore, model: Path, tmp_p
     outputs = Outputs(tmp_path / "index")
     metadata = run(Inputs(store.root, model), outputs, CONFIG)
     written = sum(path.stat().st_size for path in outputs.index.iterdir() if path.name != "info.json")
-    captions = Gallery.open(outputs.index).caption_count
+    captions = FolderGallery.open(outputs.index).info.captions
     assert metadata == {
         "model_fingerprint": model_fingerprint(model),
         "split": "test",

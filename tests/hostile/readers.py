@@ -28,7 +28,7 @@ from irra.checkpoint import load_model, model_fingerprint
 from irra.config import Params
 from irra.data.store import PreparedStore
 from irra.data.tokens import TokenStore
-from irra.search.gallery import Gallery
+from irra.search.folder import FolderGallery
 from irra.trainer import Trainer
 from irra.utils.files import hash_file
 
@@ -184,10 +184,10 @@ def read_model() -> str:
 
 
 def read_gallery() -> str:
-    gallery = Gallery.open(INDEX)
+    gallery = FolderGallery.open(INDEX)
     gallery.check_thumbnails()
     entries = [gallery.entry(row) for row in range(gallery.size)]
-    captions = [gallery.caption(row) for row in range(gallery.caption_count)]
+    captions = [gallery.caption(row) for row in range(gallery.info.captions)]
     found = gallery.search(gallery.embeddings.astype(np.float32), 3)
     return digest(asdict(gallery.info), entries, captions, gallery.caption_embeddings, *found)
 

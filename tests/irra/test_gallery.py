@@ -11,11 +11,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from irra.search import build as building
-from irra.search.gallery import Gallery
+from irra.search import format as index_format
+from irra.search.folder import FolderGallery
+from irra.search.gallery import check_model
 from irra.search.hnsw import rows_of
 from irra.search.pictures import jpeg
-from irra.search.writer import GalleryWriter, Picture
+from irra.search.writer import FolderWriter, Picture
 from irra.utils.errors import UserError
 from irra.utils.files import replace_folder
 from irra.utils.records import write_record
@@ -36,32 +37,32 @@ def pictures(count: int, first: int = 0) -> list[Picture]:
 
 def write(
     folder: Path, embeddings: Floats, dtype: str = "float16", captions: Floats | None = None, exact_limit: int = 10**6
-) -> Gallery:
+) -> FolderGallery:
     with replace_folder(folder) as target:
-        writer = GalleryWriter(target, MODEL, SIZE, dtype, exact_limit)
+        writer = FolderWriter(target, MODEL, SIZE, dtype, exact_limit=exact_limit)
         for start in range(0, len(embeddings), 1000):
             batch = embeddings[start : start + 1000]
             writer.add(pictures(len(batch), start), batch)
         if captions is not None:
             writer.add_captions([f"caption {i}" for i in range(len(captions))], captions)
         writer.finish("test", [])
-    return Gallery.open(folder)
+    return FolderGallery.open(folder)
 
 
 def change(
     folder: Path, removed: list[int] | NDArray[np.int64], added: Floats = NOTHING, exact_limit: int = 10**6
-) -> Gallery:
-    previous = Gallery.open(folder)
+) -> FolderGallery:
+    previous = FolderGallery.open(folder)
     with replace_folder(folder) as target:
-        writer = GalleryWriter(target, MODEL, SIZE, previous.info.dtype, exact_limit)
+        writer = FolderWriter(target, MODEL, SIZE, previous.info.dtype, exact_limit=exact_limit)
         writer.keep(previous, np.setdiff1d(np.arange(previous.size), removed))
         if len(added):
             writer.add(pictures(len(added), 90_000), added)
         writer.finish("test", [])
-    return Gallery.open(folder)
+    return FolderGallery.open(folder)
 
 
-def slow_search(gallery: Gallery, queries: Floats, top_k: int) -> tuple[Floats, NDArray[np.int64]]:
+def slow_search(gallery: FolderGallery, queries: Floats, top_k: int) -> tuple[Floats, NDArray[np.int64]]:
     unit = queries / np.linalg.norm(queries, axis=1, keepdims=True)
     scores = np.stack([(gallery.embeddings.astype(np.float32) * query).sum(axis=1) for query in unit])
     rows = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
@@ -75,7 +76,7 @@ def clusters(count: int, seed: int = 0) -> Floats:
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
+def large(tmp_path_factory: pytest.TempPathFactory) -> FolderGallery:
     """A gallery that is searched approximately, for its limit is low."""
     return write(tmp_path_factory.mktemp("large") / "index", clusters(4000), exact_limit=1000)
 
@@ -86,7 +87,7 @@ def test_exact_search_equals_a_full_sort(tmp_path: Path, dtype: str) -> None:
     queries = 3 * clusters(20, seed=1)
     scores, rows = gallery.search(queries, 10)
     expected_scores, expected_rows = slow_search(gallery, queries, 10)
-    assert gallery.kind == "exact"
+    assert gallery.info.kind == "exact"
     np.testing.assert_array_equal(rows, expected_rows)
     np.testing.assert_allclose(scores, expected_scores, rtol=1e-6)
 
@@ -114,11 +115,11 @@ def test_scores_are_cosines_whatever_the_norm_of_a_query(tmp_path: Path) -> None
     np.testing.assert_allclose(scores[:, 0], [1, 1, 0], atol=1e-6)
 
 
-def test_approximate_search_finds_nearly_all_of_the_best_with_their_exact_scores(large: Gallery) -> None:
+def test_approximate_search_finds_nearly_all_of_the_best_with_their_exact_scores(large: FolderGallery) -> None:
     queries = clusters(100, seed=1)
     scores, rows = large.search(queries, 10)
     expected_scores, expected_rows = slow_search(large, queries, 10)
-    assert large.kind == "hnsw"
+    assert large.info.kind == "hnsw"
     found = [len(set(a) & set(b)) for a, b in zip(rows.tolist(), expected_rows.tolist(), strict=True)]
     assert sum(found) / expected_rows.size >= 0.99
     right = [i for i, count in enumerate(found) if count == 10]
@@ -126,7 +127,7 @@ def test_approximate_search_finds_nearly_all_of_the_best_with_their_exact_scores
     np.testing.assert_allclose(scores[right], expected_scores[right], rtol=1e-6)
 
 
-def test_approximate_search_gives_as_many_as_asked_for(large: Gallery) -> None:
+def test_approximate_search_gives_as_many_as_asked_for(large: FolderGallery) -> None:
     queries = clusters(2, seed=1)
     _, rows = large.search(queries, 3000)
     np.testing.assert_array_equal(rows, slow_search(large, queries, 3000)[1])
@@ -143,7 +144,7 @@ def test_a_changed_gallery_equals_a_fresh_one(tmp_path: Path) -> None:
     paths = [changed.entry(row).path for row in (0, 5, 1194, 1195)]
     assert paths == ["00001.png", "00006.png", "01198.png", "90000.png"]
     assert changed.entry(0) == write(tmp_path / "first", embeddings[:2]).entry(1)
-    assert changed.caption_count == 0
+    assert changed.info.captions == 0
 
 
 @pytest.mark.parametrize("removed", [300, 1500])  # the graph goes on, or is made anew
@@ -152,7 +153,7 @@ def test_a_removed_picture_is_never_found_again(tmp_path: Path, removed: int) ->
     write(tmp_path / "index", embeddings, exact_limit=1000)
     order = np.argsort(-embeddings @ embeddings[0])  # the nearest to a query go: a hole in the graph
     gallery = change(tmp_path / "index", order[:removed], extra, exact_limit=1000)
-    assert gallery.kind == "hnsw"
+    assert gallery.info.kind == "hnsw"
     rest = np.concatenate([np.delete(embeddings, order[:removed], axis=0), extra])
     fresh = write(tmp_path / "fresh", rest)
     queries = np.concatenate([embeddings[order[:10]], extra[:10]])
@@ -193,7 +194,7 @@ def test_captions_are_searched_as_pictures_are(tmp_path: Path) -> None:
 
 def test_a_gallery_without_captions_finds_none(tmp_path: Path) -> None:
     gallery = write(tmp_path / "index", clusters(5))
-    assert gallery.caption_count == 0
+    assert gallery.info.captions == 0
     assert gallery.nearest_captions(clusters(2), 3)[1].shape == (2, 0)
 
 
@@ -209,7 +210,7 @@ def test_a_failed_change_leaves_the_index_as_it_was(tmp_path: Path, monkeypatch:
     write(tmp_path / "index", clusters(50))
     with pytest.raises(UserError, match="not finite"):
         change(tmp_path / "index", [3], np.full((1, 32), np.nan, np.float32))
-    assert Gallery.open(tmp_path / "index").size == 50
+    assert FolderGallery.open(tmp_path / "index").size == 50
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
 
 
@@ -221,7 +222,7 @@ def test_an_index_without_pictures_is_not_written(tmp_path: Path) -> None:
 
 def test_a_missing_index_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no index of pictures.*irra index"):
-        Gallery.open(tmp_path / "nowhere")
+        FolderGallery.open(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
@@ -232,10 +233,10 @@ def test_a_truncated_or_missing_file_is_named(tmp_path: Path, name: str) -> None
     path = tmp_path / "index" / name
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(UserError, match=rf"{name}: \d+ bytes where info.json says \d+; make the index again"):
-        Gallery.open(tmp_path / "index")
+        FolderGallery.open(tmp_path / "index")
     path.unlink()
     with pytest.raises(UserError, match=rf"{name}: missing"):
-        Gallery.open(tmp_path / "index")
+        FolderGallery.open(tmp_path / "index")
 
 
 @pytest.mark.parametrize(
@@ -247,7 +248,7 @@ def test_a_file_of_the_right_length_and_wrong_contents_is_named(tmp_path: Path, 
     path = tmp_path / "index" / name
     path.write_bytes(b"\0" * path.stat().st_size)
     with pytest.raises(UserError, match=rf"{name}: damaged"):
-        Gallery.open(tmp_path / "index")
+        FolderGallery.open(tmp_path / "index")
 
 
 def test_a_damaged_thumbnail_is_named(tmp_path: Path) -> None:
@@ -257,14 +258,14 @@ def test_a_damaged_thumbnail_is_named(tmp_path: Path) -> None:
     path, info = tmp_path / "index" / "thumbnails.bin", tmp_path / "index" / "info.json"
     path.write_bytes(path.read_bytes()[:-40] + bytes(40))
     with pytest.raises(UserError, match=r"thumbnails.bin: damaged \(its sha256"):
-        Gallery.open(tmp_path / "index")
+        FolderGallery.open(tmp_path / "index")
     write_record(info, json.loads(info.read_text()) | {"sha256": {}})  # as an earlier version wrote it
-    damaged = Gallery.open(tmp_path / "index")
+    damaged = FolderGallery.open(tmp_path / "index")
     with pytest.raises(UserError, match=r"thumbnails.bin: damaged; make the index again"):
         damaged.check_thumbnails()
     path.write_bytes(bytes(path.stat().st_size))
     with pytest.raises(UserError, match=r"thumbnails.bin: damaged \(at picture 4\); make the index again"):
-        Gallery.open(tmp_path / "index").pixels(4, SIZE)
+        FolderGallery.open(tmp_path / "index").pixels(4, SIZE)
 
 
 def test_a_table_of_something_else_is_named(tmp_path: Path) -> None:
@@ -275,7 +276,7 @@ def test_a_table_of_something_else_is_named(tmp_path: Path) -> None:
     metadata["file_bytes"]["entries.parquet"] = path.stat().st_size
     write_record(info, metadata)
     with pytest.raises(UserError, match=r"entries.parquet: 5 rows of \['name'\], expected"):
-        Gallery.open(tmp_path / "index")
+        FolderGallery.open(tmp_path / "index")
 
 
 @pytest.mark.parametrize(
@@ -298,7 +299,7 @@ def test_facts_that_cannot_be_are_refused(tmp_path: Path, change: dict[str, obje
     info = tmp_path / "index" / "info.json"
     info.write_text(json.dumps(json.loads(info.read_text()) | change))
     with pytest.raises(UserError, match=r"info.json: damaged.*; make the index again"):
-        Gallery.open(tmp_path / "index")
+        FolderGallery.open(tmp_path / "index")
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "3", "null"])
@@ -306,7 +307,7 @@ def test_metadata_of_something_else_is_refused(tmp_path: Path, text: str) -> Non
     write(tmp_path / "index", clusters(5))
     (tmp_path / "index" / "info.json").write_text(text)
     with pytest.raises(UserError, match=r"info.json: damaged"):
-        Gallery.open(tmp_path / "index")
+        FolderGallery.open(tmp_path / "index")
 
 
 def test_another_format_version_is_refused(tmp_path: Path) -> None:
@@ -314,17 +315,17 @@ def test_another_format_version_is_refused(tmp_path: Path) -> None:
     info = tmp_path / "index" / "info.json"
     write_record(info, json.loads(info.read_text()) | {"format_version": 99})
     with pytest.raises(UserError, match="format version 99, this code reads 1"):
-        Gallery.open(tmp_path / "index")
+        FolderGallery.open(tmp_path / "index")
     info.write_text("{")
     with pytest.raises(UserError, match=r"info.json: damaged"):
-        Gallery.open(tmp_path / "index")
+        FolderGallery.open(tmp_path / "index")
 
 
 def test_another_model_is_refused_with_both_fingerprints(tmp_path: Path) -> None:
     gallery = write(tmp_path / "index", clusters(5))
-    gallery.check_model(MODEL)
+    check_model(gallery, MODEL)
     with pytest.raises(UserError, match=f"{'a' * 12}.*{'b' * 12}"):
-        gallery.check_model("b" * 64)
+        check_model(gallery, "b" * 64)
 
 
 @pytest.mark.parametrize("names", [["thesis.txt"], ["thesis.txt", "info.json"], ["thumbnails.bin"]])
@@ -332,16 +333,16 @@ def test_what_is_no_index_is_not_replaced(tmp_path: Path, names: list[str]) -> N
     for name in names:
         (tmp_path / name).write_text("years of work")
     with pytest.raises(UserError, match="exists and is not an index"):
-        building.check_target(tmp_path)
+        index_format.check_target(tmp_path)
 
 
-def write_described(folder: Path, embeddings: Floats, means: Floats, dtype: str = "float32") -> Gallery:
+def write_described(folder: Path, embeddings: Floats, means: Floats, dtype: str = "float32") -> FolderGallery:
     with replace_folder(folder) as target:
-        writer = GalleryWriter(target, MODEL, SIZE, dtype)
+        writer = FolderWriter(target, MODEL, SIZE, dtype)
         writer.add(pictures(len(embeddings)), embeddings)
         writer.describe(means)
         writer.finish("test", [])
-    return Gallery.open(folder)
+    return FolderGallery.open(folder)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

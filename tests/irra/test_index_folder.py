@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from irra.data.store import PreparedStore
-from irra.search.build import Update, index_folder, index_split
+from irra.search.build import index_split
 from irra.search.encoder import Encoder
-from irra.search.gallery import Gallery
+from irra.search.folder import FolderGallery
+from irra.search.gallery import check_model
 from irra.search.pictures import find_pictures
+from irra.search.update import Update, index_folder
 from irra.utils.errors import UserError
 from tests.models import small_model
 
@@ -53,11 +55,11 @@ def update(photos: Path, encoder: Encoder, fingerprint: str = MODEL, **options: 
     return index_folder(photos, encoder, fingerprint, photos.parent / "index", **options)
 
 
-def opened(photos: Path) -> Gallery:
-    return Gallery.open(photos.parent / "index")
+def opened(photos: Path) -> FolderGallery:
+    return FolderGallery.open(photos.parent / "index")
 
 
-def paths(gallery: Gallery) -> list[str]:
+def paths(gallery: FolderGallery) -> list[str]:
     return [gallery.entry(row).path for row in range(gallery.size)]
 
 
@@ -164,9 +166,9 @@ def test_a_broken_picture_that_is_gone_is_not_listed_any_more(photos: Path, enco
 
 def test_captions_of_another_source_do_not_stay(photos: Path, encoder: CountingEncoder, store: PreparedStore) -> None:
     index_split(store, "test", encoder, MODEL, photos.parent / "index", "float16", 4)
-    assert opened(photos).caption_count > 0
+    assert opened(photos).info.captions > 0
     update(photos, encoder, replace=True)
-    assert (opened(photos).size, opened(photos).caption_count) == (5, 0)
+    assert (opened(photos).size, opened(photos).info.captions) == (5, 0)
 
 
 def test_only_one_process_makes_an_index(photos: Path, encoder: CountingEncoder) -> None:
@@ -189,10 +191,10 @@ def test_only_what_changed_is_encoded_and_the_result_is_that_of_a_fresh_index(
     encoder.encoded = 0
     done = update(photos, encoder)
     assert (done.added, done.kept, done.removed, encoder.encoded) == (2, 3, 2, 2)
-    fresh = Gallery.open(index_fresh(photos, encoder))
+    fresh = FolderGallery.open(index_fresh(photos, encoder))
     changed = opened(photos)
     assert sorted(paths(changed)) == paths(fresh)
-    query = np.random.default_rng(0).standard_normal((1, fresh.dimension)).astype(np.float32)
+    query = np.random.default_rng(0).standard_normal((1, fresh.info.dimension)).astype(np.float32)
     rankings = [
         [(gallery.entry(row), score) for score, row in zip(*(x[0] for x in gallery.search(query, 9)), strict=True)]
         for gallery in (changed, fresh)
@@ -226,17 +228,17 @@ def test_an_index_that_cannot_be_opened_is_made_anew(photos: Path, encoder: Coun
     update(photos, encoder)
     (photos.parent / "index" / "embeddings.npy").unlink()
     assert update(photos, encoder, "b" * 64).added == 5
-    opened(photos).check_model("b" * 64)
+    check_model(opened(photos), "b" * 64)
 
 
 def test_an_index_of_another_model_is_replaced_on_demand_only(photos: Path, encoder: CountingEncoder) -> None:
     update(photos, encoder)
     with pytest.raises(UserError, match=rf"by model {'a' * 12}, not of .* by model {'b' * 12}.*--replace"):
         update(photos, encoder, "b" * 64)
-    opened(photos).check_model(MODEL)
+    check_model(opened(photos), MODEL)
     done = update(photos, encoder, "b" * 64, replace=True)
     assert (done.added, done.kept) == (5, 0)
-    opened(photos).check_model("b" * 64)
+    check_model(opened(photos), "b" * 64)
 
 
 def test_an_index_of_another_folder_is_replaced_on_demand_only(photos: Path, encoder: CountingEncoder) -> None:

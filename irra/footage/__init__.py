@@ -1,0 +1,1 @@
+"""People in frames and video: reading frames, finding people, following them from frame to frame."""
