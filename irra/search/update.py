@@ -152,14 +152,14 @@ def _compare(entries: pa.Table | None, root: Path, files: list[PictureFile]) -> 
     rows, new = [], []
     for file in files:
         row, entry = known.get(file.path, (-1, {}))
-        if entry and _unchanged(entry, root, file):
+        if entry and unchanged(entry, root, file):
             rows.append(row)
         else:
             new.append(file)
     return np.array(sorted(rows), dtype=np.int64), new
 
 
-def _unchanged(entry: dict[str, Any], root: Path, file: PictureFile) -> bool:
+def unchanged(entry: Mapping[str, Any], root: Path, file: PictureFile) -> bool:
     """Whether a file is unchanged; if only its time differs, as after a copy, its content is compared."""
     if entry["file_bytes"] != file.file_bytes:
         return False
