@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from irra.footage.frames import Finder
 from irra.footage.people import PERSON_SCHEMA, Cutting
-from irra.footage.plan import NOT_TAKEN, Plan, make_plan
+from irra.footage.plan import NOT_TAKEN, Plan, is_of_people, make_plan
 from irra.footage.reader import Found, Reader
 from irra.footage.sources import Footage
 from irra.search.address import open_target
@@ -129,10 +129,8 @@ def _check_metadata(footage: Footage, metadata: Metadata | None) -> list[pa.Fiel
             f"({', '.join(PERSON_SCHEMA.names)}); call it otherwise"
         )
     files = pa.array([file.path for file in footage.files])
-    keys = pc.if_else(
-        pc.is_in(metadata.keys, files), metadata.keys, pc.replace_substring_regex(metadata.keys, FRAGMENT, "")
-    )
-    if not pc.any(pc.is_in(keys, files)).as_py():
+    of_people = pc.replace_substring_regex(metadata.keys, FRAGMENT, "")
+    if not any(pc.any(pc.is_in(keys, files)).as_py() for keys in (metadata.keys, of_people)):
         raise UserError(
             f"{metadata.source}: none of its keys is a file of frames, or a person in one: keys are "
             f"{first_of(metadata.keys.to_pylist())}; files are {first_of(files.to_pylist())}"
@@ -146,7 +144,7 @@ def _check_kind(target: str | Path, previous: Gallery | None, making: Making, re
     Raises:
         UserError: They are pictures, and `replace` is not set.
     """
-    if previous is None or replace or "file" in previous.columns.names or not len(previous.files(making.source)):
+    if previous is None or replace or is_of_people(previous) or not len(previous.files(making.source)):
         return
     raise UserError(f"{target}: is an index of pictures; name another one for the people in them, or give --replace")
 
@@ -213,9 +211,8 @@ def _result(
 def _match(metadata: Metadata, paths: list[str], known: pa.Table, footage: Footage) -> Matched:
     """Which people have no row of metadata, and which rows are of nobody and no file."""
     people = pa.array(paths, pa.string())
-    without = pc.invert(
-        pc.or_(pc.is_in(people, metadata.keys), pc.is_in(known["file"].combine_chunks(), metadata.keys))
-    )
+    files = known["file"].combine_chunks()
+    without = pc.invert(pc.or_(pc.is_in(people, metadata.keys), pc.is_in(files, metadata.keys)))
     there = pa.concat_arrays([people, pa.array([file.path for file in footage.files], pa.string())])
     left = metadata.keys.filter(pc.invert(pc.is_in(metadata.keys, there)))
     return Matched(people.filter(without).to_pylist(), left.to_pylist())

@@ -82,6 +82,7 @@ class Plan:
 
 
 def make_plan(previous: Gallery | None, making: Making, footage: Footage, finder: Finder, cutting: Cutting) -> Plan:
+    """Compare files with what an index records of them, as read with these settings."""
     read = {} if previous is None else {path: Reading(**one) for path, one in previous.info.footage.items()}
     readings: dict[str, Reading] = {}
     todo = []
@@ -98,13 +99,19 @@ def make_plan(previous: Gallery | None, making: Making, footage: Footage, finder
         return Plan(np.empty(0, np.int64), [], PERSON_SCHEMA.empty_table(), readings, todo, 0)
     entries = previous.files(making.source)
     known = known_metadata(previous, entries["row"].to_numpy())
-    if "file" not in known.column_names:  # an index of pictures, which is replaced
+    if not is_of_people(previous):  # but of pictures, which are replaced
         return Plan(np.empty(0, np.int64), [], PERSON_SCHEMA.empty_table(), {}, footage.files, len(entries))
     stays = pc.is_in(known["file"], pa.array(list(readings), pa.string()))
     rows = entries["row"].filter(stays).to_numpy()
     return Plan(rows, paths_of(entries, rows), known.filter(stays), readings, todo, len(entries) - len(rows))
 
 
+def is_of_people(gallery: Gallery) -> bool:
+    """Whether the pictures of an index are people in frames."""
+    return set(PERSON_SCHEMA.names) <= set(gallery.columns.names)
+
+
 def settings_of(footage: Footage, finder: Finder, cutting: Cutting, file: str) -> str:
+    """What decided which people are found in a file: another text if they may be others."""
     parts = (footage.settings, finder.settings(file), cutting)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

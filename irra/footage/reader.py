@@ -157,6 +157,7 @@ class Found:
 
     @classmethod
     def of(cls, frame: Frame, person: Person, track: str | None, reading: Reading) -> "Found":
+        """A person in a frame of a file of which that was read."""
         file = reading.file_bytes, reading.modified_ns, reading.sha256
         picture = Picture(path_of(frame, person.place), jpeg(person.pixels), None, *file)
         return cls(picture, person.pixels, metadata_of(frame, person, track))

@@ -66,17 +66,14 @@ class FrameFolder:
         if not found:
             raise UserError(f"{root}: no pictures in this folder or below it")
         self.root = root
-        folders: dict[str, list[PictureFile]] = {}
-        for file in found:
-            folders.setdefault(self.scene(file.path), []).append(file)
-        self.files = [file for folder in folders.values() for file in sorted(folder, key=_in_order)]
-        self._scenes = {
-            scene: [file.path for file in sorted(folder, key=_in_order)] for scene, folder in folders.items()
-        }
-        self._positions = {path: position for paths in self._scenes.values() for position, path in enumerate(paths)}
-        self._numbers = {
-            path: number for paths in self._scenes.values() for path, number in zip(paths, numbers(paths), strict=True)
-        }
+        self.files = sorted(found, key=lambda file: (self.scene(file.path), _in_order(file.path)))
+        grouped = groupby((file.path for file in self.files), self.scene)
+        self._scenes = {scene: list(paths) for scene, paths in grouped}
+        self._positions: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}
+        for paths in self._scenes.values():
+            self._positions |= {path: position for position, path in enumerate(paths)}
+            self._numbers |= dict(zip(paths, numbers(paths), strict=True))
         self._by_number = {(self.scene(path), number): path for path, number in self._numbers.items()}
         self._by_name: dict[str, list[str]] = {}
         for path in self._numbers:
