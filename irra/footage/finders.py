@@ -1,12 +1,16 @@
-"""Finding people in frames with boxes that are known."""
+"""Finding people in frames: boxes that are known, or those of a detector."""
 
 import hashlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from irra.footage.boxes import Boxes, FrameName
 from irra.footage.frames import Box, Frame
 from irra.footage.sources import Footage
 from irra.utils.errors import UserError, first_of
+
+if TYPE_CHECKING:
+    from irra.footage.detector import Detector
 
 
 class KnownBoxes:
@@ -53,3 +57,20 @@ class KnownBoxes:
         for name in sorted(self._files.get(file, []), key=lambda name: (name.file, name.number or 0)):
             digest.update(repr(name).encode() + self._boxes.content(name))
         return digest.hexdigest()
+
+
+class Detected:
+    """A `Finder` that looks at the frames."""
+
+    tracked = False
+
+    def __init__(self, detector: "Detector") -> None:
+        self._detector = detector
+
+    def __call__(self, frames: Sequence[Frame]) -> list[list[Box]]:
+        """As in `Finder`."""
+        return self._detector.detect([frame.pixels for frame in frames])
+
+    def settings(self, file: str) -> str:
+        """As in `Finder`."""
+        return self._detector.description

@@ -52,10 +52,14 @@ class FrameSource(Protocol):
     """The frames of one file, in their order.
 
     Attributes:
-        damaged: Number of stretches that could not be read, as far as the frames were taken.
+        expected: Number of frames if all can be read; None if it is not known.
     """
 
-    damaged: int
+    expected: int | None
+
+    @property
+    def damaged(self) -> int:
+        """Number of stretches that could not be read, as far as the frames were taken."""
 
     def __iter__(self) -> Iterator[Frame]:
         """Read the frames.

@@ -34,7 +34,8 @@ class Reader:
 
     def __init__(self, footage: Footage, finder: Finder, cutting: Cutting, size: tuple[int, int], plan: Plan) -> None:
         self.plan, self.skipped = plan, list(footage.skipped)
-        self.read = self._people = self._done = 0
+        self.read = self._people = 0
+        self._done = 0.0  # files, and the part of the last one
         self._footage, self._finder, self._cutting, self._size = footage, finder, cutting, size
         self._tracks = _Tracks(footage, plan)
 
@@ -67,9 +68,11 @@ class Reader:
                 for frame in source:
                     yield frame, file.path, reading
                     reading.damaged = damaged + source.damaged
+                    self._done = done + (min(reading.frames / source.expected, 1.0) if source.expected else 0.0)
                 reading.damaged = damaged + source.damaged
             except (UserError, OSError) as error:
                 reason = getattr(error, "strerror", None) or str(error)
+                reason = reason.removeprefix(f"{self._footage.root / file.path}: ")
                 self.skipped.append({"path": file.path, "reason": reason})
             else:
                 yield None, file.path, reading
@@ -77,7 +80,8 @@ class Reader:
 
     def said(self) -> str:
         """How far it is."""
-        return f"{self.read:,} frames, {self._people:,} people, {self._done:,}/{len(self.plan.todo):,} files"
+        share = self._done / max(len(self.plan.todo), 1)
+        return f"{self.read:,} frames, {self._people:,} people, {share:.0%} of {len(self.plan.todo):,} files"
 
     def _begin(self, file: PictureFile) -> Reading:
         settings = settings_of(self._footage, self._finder, self._cutting, file.path)

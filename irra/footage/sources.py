@@ -1,8 +1,9 @@
-"""Where frames come from: a folder of pictures, each of which is a frame."""
+"""Where frames come from: a folder of pictures, each of which is a frame, or videos."""
 
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from datetime import datetime
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -14,8 +15,10 @@ from PIL import ExifTags, Image
 from irra.data.images import FORMATS, BadImage, load_image
 from irra.footage.boxes import FrameName
 from irra.footage.frames import Frame, FrameSource
+from irra.footage.video import SUFFIXES, Every, Video
 from irra.search.pictures import PictureFile, find_pictures
 from irra.utils.errors import UserError, first_of
+from irra.utils.files import check_regular_file, files_below
 
 NUMBERED = re.compile(r"(.*?)(\d{1,18})")  # a name that ends in a number; longer ones are no int64
 TURNED = 5  # EXIF orientations from this on exchange width and height
@@ -120,10 +123,69 @@ class FrameFolder:
         )
 
 
+class Videos:
+    """A video, or all in a folder and its subfolders, as `Footage`.
+
+    Args:
+        path: Of the video or folder.
+        every: How often a frame is taken.
+        start: When the videos begin.
+
+    Raises:
+        UserError: There is no such file or folder, or no video in it.
+    """
+
+    def __init__(self, path: Path, every: Every, start: datetime | None = None) -> None:
+        self.skipped: list[dict[str, str]] = []
+        self.settings = f"every {every} from {start}"
+        self._every, self._start = every, start
+        self.root = path if path.is_dir() else path.parent
+        if path.is_dir():
+            found = {name: file for name, file in files_below(path).items() if name.lower().endswith(SUFFIXES)}
+            visible = sorted(name for name in found if not any(part.startswith(".") for part in name.split("/")))
+        else:
+            check_regular_file(path)
+            visible = [path.name] if path.exists() else []
+        if not visible:
+            raise UserError(f"{path}: {'no videos in this folder or below it' if path.is_dir() else 'no such video'}")
+        self.files = []
+        for name in visible:
+            status = (self.root / name).stat()
+            self.files.append(PictureFile(name, status.st_size, status.st_mtime_ns))
+
+    def frames(self, file: str, after: int) -> FrameSource:
+        """As in `Footage`."""
+        return Video(self.root / file, file, self._every, self._start, after)
+
+    def scene(self, file: str) -> str:
+        """As in `Footage`: the video itself."""
+        return file
+
+    def position(self, file: str) -> int:
+        """As in `Footage`."""
+        return 0
+
+    def before(self, file: str, reach: int) -> Sequence[str]:
+        """As in `Footage`: each video is a scene of its own."""
+        return []
+
+    def find(self, name: FrameName, first: int) -> tuple[str, int] | None:
+        """As in `Footage`; whether a video has so many frames is not known before it is read."""
+        if name.number is None:
+            return None
+        named = [file.path for file in self.files if name.file in ("", file.path, PurePosixPath(file.path).name)]
+        if len(named) > 1:
+            raise UserError(
+                f"{name} may be in {first_of(named)}; index one of them, or name the video of each box (CSV: file)"
+            )
+        return (named[0], name.number - first) if named else None
+
+
 class _Picture:
     """A picture as a `FrameSource` of one frame."""
 
     damaged = 0
+    expected: int | None = 1
 
     def __init__(self, root: Path, file: str, number: int, after: int) -> None:
         self._root, self._file, self._number, self._after = root, file, number, after
