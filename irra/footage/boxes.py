@@ -223,12 +223,12 @@ def _image_name(entry: dict[str, Any], names: dict[Any, str], where: str) -> str
     raise UserError(f"{where}: image_id {image!r} says no file name; give the file with images and annotations instead")
 
 
-def _people_categories(data: dict[str, Any], path: Path) -> set[Any] | None:
+def _people_categories(data: dict[str, Any], path: Path) -> list[Any] | None:
     """Ids of the categories that are people; None if there are no names, so that all boxes are taken for people."""
     categories = [one for one in data.get("categories") or [] if isinstance(one, dict) and one.get("name")]
     if not categories:
         return None
-    people = {one.get("id") for one in categories if str(one["name"]).lower() in PEOPLE}
+    people = [one.get("id") for one in categories if str(one["name"]).lower() in PEOPLE]
     if not people:
         raise UserError(
             f"{path}: none of its categories is called person: {first_of([str(one['name']) for one in categories])}"

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from irra.footage.frames import Finder
 from irra.footage.people import PERSON_SCHEMA, Cutting
-from irra.footage.plan import NOT_TAKEN, Plan, is_of_people, make_plan
+from irra.footage.plan import NOT_TAKEN, Plan, make_plan
 from irra.footage.reader import Found, Reader
 from irra.footage.sources import Footage
 from irra.search.address import open_target
@@ -21,12 +21,12 @@ from irra.search.format import Info
 from irra.search.gallery import Gallery, known_metadata, metadata_schema, paths_of
 from irra.search.metadata import Matched, Metadata
 from irra.search.target import Making, Target, Writer
+from irra.search.update import PERSON, are_people
 from irra.utils.errors import UserError, first_of
 from irra.utils.progress import progress_of
 
 SAVE_SECONDS = 600.0  # of work that a kill may lose
 SAVING_SHARE = 0.1  # of the time, at most, that goes into saving: a large index is saved less often
-FRAGMENT = r"#(t=[0-9.]+&)?xywh=[0-9,]+$"  # of the path of a person's picture
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _check_metadata(footage: Footage, metadata: Metadata | None) -> list[pa.Fiel
             f"({', '.join(PERSON_SCHEMA.names)}); call it otherwise"
         )
     files = pa.array([file.path for file in footage.files])
-    of_people = pc.replace_substring_regex(metadata.keys, FRAGMENT, "")
+    of_people = pc.replace_substring_regex(metadata.keys, PERSON, "")
     if not any(pc.any(pc.is_in(keys, files)).as_py() for keys in (metadata.keys, of_people)):
         raise UserError(
             f"{metadata.source}: none of its keys is a file of frames, or a person in one: keys are "
@@ -144,7 +144,8 @@ def _check_kind(target: str | Path, previous: Gallery | None, making: Making, re
     Raises:
         UserError: They are pictures, and `replace` is not set.
     """
-    if previous is None or replace or is_of_people(previous) or not len(previous.files(making.source)):
+    entries = None if previous is None else previous.files(making.source)
+    if entries is None or replace or not len(entries) or are_people(entries):
         return
     raise UserError(f"{target}: is an index of pictures; name another one for the people in them, or give --replace")
 

@@ -14,7 +14,7 @@ from irra.footage.sources import Footage
 from irra.search.gallery import Gallery, Rows, known_metadata, paths_of
 from irra.search.pictures import PictureFile
 from irra.search.target import Making
-from irra.search.update import unchanged
+from irra.search.update import are_people, unchanged
 
 NOT_TAKEN = ("unsure", "outside", "too_small", "double")  # boxes
 COUNTED = ("frames", "people", *NOT_TAKEN, "clipped", "damaged")
@@ -98,17 +98,12 @@ def make_plan(previous: Gallery | None, making: Making, footage: Footage, finder
     if previous is None:
         return Plan(np.empty(0, np.int64), [], PERSON_SCHEMA.empty_table(), readings, todo, 0)
     entries = previous.files(making.source)
-    known = known_metadata(previous, entries["row"].to_numpy())
-    if not is_of_people(previous):  # but of pictures, which are replaced
+    if not are_people(entries):  # but pictures, which are replaced
         return Plan(np.empty(0, np.int64), [], PERSON_SCHEMA.empty_table(), {}, footage.files, len(entries))
+    known = known_metadata(previous, entries["row"].to_numpy())
     stays = pc.is_in(known["file"], pa.array(list(readings), pa.string()))
     rows = entries["row"].filter(stays).to_numpy()
     return Plan(rows, paths_of(entries, rows), known.filter(stays), readings, todo, len(entries) - len(rows))
-
-
-def is_of_people(gallery: Gallery) -> bool:
-    """Whether the pictures of an index are people in frames."""
-    return set(PERSON_SCHEMA.names) <= set(gallery.columns.names)
 
 
 def settings_of(footage: Footage, finder: Finder, cutting: Cutting, file: str) -> str:
