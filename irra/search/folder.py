@@ -59,7 +59,7 @@ class FolderGallery:
         check_files(folder, info.sha256, AGAIN, largest=QUICK)
         graph = GraphCandidates(folder / NEIGHBOURS, self.ids) if info.kind == HNSW else None
         self._neighbours = Neighbours(self.embeddings, graph or ExactCandidates(self.embeddings))
-        self._described = _map_embeddings(folder / DESCRIBED, info.size, info) if info.described else None
+        self.described = _map_embeddings(folder / DESCRIBED, info.size, info) if info.described else None
         self._metadata = _read_metadata(folder / METADATA, info) if info.columns else None
         self.columns = self._known.schema.remove(0)
         self._captions: pa.Table | None = None
@@ -109,8 +109,8 @@ class FolderGallery:
         if caption_weight == 0.0:
             return self._neighbours.search(embeddings, top_k, allowed)
         check_described(self.folder, self.info)
-        assert self._described is not None
-        return search_described(self.embeddings, self._described, caption_weight, embeddings, top_k, allowed)
+        assert self.described is not None
+        return search_described(self.embeddings, self.described, caption_weight, embeddings, top_k, allowed)
 
     def metadata(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """As in `Gallery`."""
