@@ -123,8 +123,7 @@ def named(gallery: Gallery, keys: Sequence[str]) -> Choice:
     known = {value for name in columns for value in hits[name].to_pylist()}
     forgotten = Forgotten.from_info(gallery.info)
     if unknown := [key for key in dict.fromkeys(keys) if key not in known and key not in forgotten]:
-        what = "path of a picture, or file," if len(columns) > 1 else "path of a picture"
-        raise UserError(f"{gallery.address}: no {what} is called {first_of(unknown)}; nothing was forgotten")
+        raise UserError(f"{gallery.address}: no picture of it is {first_of(unknown)}; name them as results show them")
     files = [key for key in keys if key in set(hits[FILE].to_pylist())] if len(columns) > 1 else []
     return Choice(_rows(hits), [*hits["path"].to_pylist(), *files])
 
