@@ -105,7 +105,7 @@ class FolderGallery:
         self, embeddings: Scores, top_k: int, caption_weight: float = 0.0, where: Condition | None = None
     ) -> tuple[Scores, Rows]:
         """As in `Gallery`."""
-        allowed = None if where is None else self.table([], where)["row"].to_numpy()
+        allowed = None if where is None else self._satisfying(where)
         if caption_weight == 0.0:
             return self._neighbours.search(embeddings, top_k, allowed)
         check_described(self.folder, self.info)
@@ -119,8 +119,15 @@ class FolderGallery:
 
     def table(self, columns: Sequence[str], where: Condition | None = None) -> pa.Table:
         """As in `Gallery`."""
-        found = self._known if where is None else self._known.filter(where.expression)
-        return found.select(["row", *columns])
+        table = self._known.select(["row", *columns])
+        return table if where is None else table.take(pa.array(self._satisfying(where)))
+
+    def _satisfying(self, where: Condition) -> Rows:
+        """The ascending rows that satisfy a condition; nobody copies what the rest of them hold, as a filter would."""
+        from pyarrow.dataset import dataset  # most searches have no condition
+
+        column = dataset(self._known).to_table(columns={"satisfies": where.expression})["satisfies"]
+        return np.flatnonzero(column.fill_null(False).to_numpy()).astype(np.int64)
 
     def files(self, source: str) -> pa.Table:
         """As in `Gallery`; all pictures are of one source, which `--replace` may give another name."""
