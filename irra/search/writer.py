@@ -82,18 +82,45 @@ class EmbeddingFile:
         write_npy_header(self._file, self._dtype, (self.rows, self.dimension))
 
 
-class EntryFile:
-    """entries.parquet, row by row: the file that `pyarrow.parquet.write_table` makes of all of them at once.
+class TableFile:
+    """A Parquet file that grows table by table: the one that `pyarrow.parquet.write_table` makes of all at once.
 
-    It holds ids and paths in memory, and a row group of the rest, in Arrow's arrays, which are smaller than objects.
+    It holds a row group in memory.
     """
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._writer = pq.ParquetWriter(path, schema)
+        self._waiting: list[pa.Table] = []
+        self._rows = 0
+
+    def append(self, table: pa.Table) -> None:
+        """Append a table of this schema."""
+        self._waiting.append(table)
+        self._rows += len(table)
+        while self._rows >= ROW_GROUP:
+            self._write(ROW_GROUP)
+
+    def close(self) -> None:
+        """Write the last rows."""
+        if self._rows:
+            self._write(self._rows)
+        self._writer.close()
+
+    def _write(self, rows: int) -> None:
+        waiting = pa.concat_tables(self._waiting)
+        self._writer.write_table(waiting.slice(0, rows).combine_chunks())  # pages do not end where tables happen to
+        self._waiting = [waiting.slice(rows)]
+        self._rows -= rows
+
+
+class EntryFile:
+    """entries.parquet, row by row; ids and paths stay in memory, in Arrow's arrays, which are smaller than objects."""
 
     def __init__(self, path: Path) -> None:
         self.rows = 0
-        self._writer = pq.ParquetWriter(path, ENTRY_SCHEMA)
+        self._file = TableFile(path, ENTRY_SCHEMA)
         self._columns: dict[str, list[Any]] = {name: [] for name in ENTRY_SCHEMA.names}
-        self._group: list[pa.Table] = []
-        self._named: list[pa.Table] = []
+        self._named = ENTRY_SCHEMA.empty_table().select(["id", "path"])
 
     def append(self, entry: dict[str, Any]) -> None:
         """Append a row; what the schema does not name is left out."""
@@ -102,39 +129,28 @@ class EntryFile:
         self.rows += 1
         if self.rows % COPY_ROWS == 0:
             self._pack()
-        if self.rows % ROW_GROUP == 0:
-            self._write()
 
     def ids(self) -> NDArray[np.int64]:
         """The id of each row so far."""
-        return np.array(self._column("id").to_numpy(), dtype=np.int64)
+        self._pack()
+        return np.array(self._named["id"].to_numpy(), dtype=np.int64)
 
     def paths(self) -> list[str]:
         """The path of each row so far."""
-        paths: list[str] = self._column("path").to_pylist()
+        self._pack()
+        paths: list[str] = self._named["path"].to_pylist()
         return paths
 
     def close(self) -> None:
         """Write the last rows."""
         self._pack()
-        self._write()
-        self._writer.close()
-
-    def _column(self, name: str) -> pa.ChunkedArray:
-        self._pack()
-        return pa.concat_tables(self._named)[name]
+        self._file.close()
 
     def _pack(self) -> None:
         table = pa.table(self._columns, schema=ENTRY_SCHEMA)
         self._columns = {name: [] for name in self._columns}
-        self._group.append(table)
-        self._named.append(table.select(["id", "path"]))
-
-    def _write(self) -> None:
-        group = pa.concat_tables(self._group).combine_chunks()
-        self._group = []
-        if len(group):
-            self._writer.write_table(group)
+        self._file.append(table)
+        self._named = pa.concat_tables([self._named, table.select(["id", "path"])])
 
 
 class FolderWriter:
@@ -160,7 +176,7 @@ class FolderWriter:
         self._embeddings = EmbeddingFile(folder / EMBEDDINGS, dtype)
         self._thumbnails = (folder / THUMBNAILS).open("wb")
         self._schema = columns or pa.schema([])
-        self._metadata = pq.ParquetWriter(folder / METADATA, self._schema) if len(self._schema) else None
+        self._metadata = TableFile(folder / METADATA, self._schema) if len(self._schema) else None
         self._captions = self._described = 0
         self._next_id = 0
         self._forgotten = forgotten or {}
@@ -272,7 +288,7 @@ class FolderWriter:
         if self._metadata is not None:
             assert metadata is not None
             assert len(metadata) == count
-            self._metadata.write_table(metadata)
+            self._metadata.append(metadata)
 
     def _append(self, entry: dict[str, Any], thumbnail: bytes) -> None:
         self._thumbnails.write(thumbnail)
