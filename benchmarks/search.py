@@ -1,4 +1,4 @@
-"""Search: a sentence among 100,000 pictures, and indexing pictures."""
+"""Search: a sentence among 100,000 pictures, conditions, and indexing pictures."""
 
 import tempfile
 from collections.abc import Iterator
@@ -11,30 +11,53 @@ from benchmarks.data import random_model
 from benchmarks.measure import wall
 from benchmarks.photographs import write_pictures
 from benchmarks.results import Row
-from benchmarks.vectors import BLOCK, IMAGE_SIZE, milliseconds, p95, write_gallery
+from benchmarks.vectors import (
+    BLOCK,
+    IMAGE_SIZE,
+    TOP_K,
+    draw_queries,
+    measure_searches,
+    milliseconds,
+    p95,
+    write_gallery,
+)
 from irra.data.images import load_images
 from irra.search.encoder import Encoder
 from irra.search.engine import SearchEngine
+from irra.search.folder import FolderGallery
+from irra.search.target import FolderTarget
 from irra.search.update import index_folder
+from irra.search.writer import EXACT_LIMIT
 from irra.utils.cores import available_cores
 
 VIT, SMALL = "ViT-B-16-quickgelu", "irra-small"
-GALLERY, SENTENCES, TOP_K = 100_000, 100, 10
+GALLERY, SENTENCES, QUERIES = 100_000, 100, 50
 PHOTOGRAPHS = {VIT: 16, SMALL: 512}  # number of files to index with each backbone
 COLOURS = ("red", "green", "blue", "black", "white", "grey", "pink", "brown", "yellow", "orange")
 
 
 def measure(device: torch.device, small: bool) -> Iterator[Row]:
-    """Measure sentences, then indexing."""
+    """Measure sentences, then conditions, then indexing."""
     with tempfile.TemporaryDirectory() as folder:
-        yield measure_sentences(Path(folder, "gallery"), BLOCK if small else GALLERY)
+        gallery = write_folder(Path(folder, "gallery"), BLOCK if small else GALLERY)
+        yield measure_sentences(gallery)
+        queries = [vector[None] for vector in draw_queries(QUERIES)]
+        yield from measure_searches(gallery, f"exact among {gallery.size:,}", queries, gallery)
+        graph = write_folder(Path(folder, "graph"), BLOCK, exact_limit=0)
+        yield from measure_searches(graph, f"{graph.info.kind} among {graph.size:,}", queries, graph)
         for backbone in (SMALL,) if small else PHOTOGRAPHS:
             yield measure_indexing(Path(folder, backbone), backbone, PHOTOGRAPHS[backbone])
 
 
-def measure_sentences(folder: Path, size: int) -> Row:
+def write_folder(folder: Path, size: int, exact_limit: int = EXACT_LIMIT) -> FolderGallery:
+    """A gallery of random vectors that is searched exactly up to a limit."""
+    write_gallery(FolderTarget(folder, exact_limit), size)
+    return FolderGallery.open(folder)
+
+
+def measure_sentences(gallery: FolderGallery) -> Row:
     """Milliseconds from a sentence to its top ten, in total and for text encoder and search alone."""
-    engine = SearchEngine(random_model(VIT), write_gallery(folder, size))
+    engine = SearchEngine(random_model(VIT), gallery)
     queries = sentences(SENTENCES)
     embeddings = list(engine.encoder.texts([text for query in queries for text in query])[:, None])
     both = milliseconds(lambda query: engine.search(query, TOP_K), queries)
@@ -43,7 +66,7 @@ def measure_sentences(folder: Path, size: int) -> Row:
         "text encoder (ms)": median(milliseconds(engine.encoder.texts, queries)),
         "search (ms)": median(milliseconds(lambda vector: engine.gallery.search(vector, TOP_K), embeddings)),
     }
-    return Row(f"a sentence among {size:,} pictures, ViT-B/16", median(both), "ms", "< 50", details)
+    return Row(f"a sentence among {gallery.size:,} pictures, ViT-B/16", median(both), "ms", "< 50", details)
 
 
 def measure_indexing(folder: Path, backbone: str, count: int) -> Row:

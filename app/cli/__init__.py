@@ -1,4 +1,4 @@
-"""The command line `irra`: search, index, import, export, describe.
+"""The command line `irra`: search, index, forget, import, export, describe.
 
 irra search "a woman in a red coat with a white handbag"
 
@@ -11,6 +11,7 @@ import typer
 
 from app.cli.console import command
 from app.cli.export import export
+from app.cli.forget import forget
 from app.cli.import_official import import_official
 from app.cli.index import index, print_update
 from app.cli.info import info
@@ -22,7 +23,7 @@ app = typer.Typer(
 )
 app.command()(command(search, print_hits))
 app.command()(command(index, print_update))
-for work in (import_official, export, info):
+for work in (forget, import_official, export, info):
     app.command()(command(work))
 
 

@@ -59,7 +59,7 @@ class FolderGallery:
         check_files(folder, info.sha256, AGAIN, largest=QUICK)
         graph = GraphCandidates(folder / NEIGHBOURS, self.ids) if info.kind == HNSW else None
         self._neighbours = Neighbours(self.embeddings, graph or ExactCandidates(self.embeddings))
-        self._described = _map_embeddings(folder / DESCRIBED, info.size, info) if info.described else None
+        self.described = _map_embeddings(folder / DESCRIBED, info.size, info) if info.described else None
         self._metadata = _read_metadata(folder / METADATA, info) if info.columns else None
         self.columns = self._known.schema.remove(0)
         self._captions: pa.Table | None = None
@@ -105,12 +105,12 @@ class FolderGallery:
         self, embeddings: Scores, top_k: int, caption_weight: float = 0.0, where: Condition | None = None
     ) -> tuple[Scores, Rows]:
         """As in `Gallery`."""
-        allowed = None if where is None else self.table([], where)["row"].to_numpy()
+        allowed = None if where is None else self._satisfying(where)
         if caption_weight == 0.0:
             return self._neighbours.search(embeddings, top_k, allowed)
         check_described(self.folder, self.info)
-        assert self._described is not None
-        return search_described(self.embeddings, self._described, caption_weight, embeddings, top_k, allowed)
+        assert self.described is not None
+        return search_described(self.embeddings, self.described, caption_weight, embeddings, top_k, allowed)
 
     def metadata(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """As in `Gallery`."""
@@ -119,8 +119,15 @@ class FolderGallery:
 
     def table(self, columns: Sequence[str], where: Condition | None = None) -> pa.Table:
         """As in `Gallery`."""
-        found = self._known if where is None else self._known.filter(where.expression)
-        return found.select(["row", *columns])
+        table = self._known.select(["row", *columns])
+        return table if where is None else table.take(pa.array(self._satisfying(where)))
+
+    def _satisfying(self, where: Condition) -> Rows:
+        """The ascending rows that satisfy a condition; nobody copies what the rest of them hold, as a filter would."""
+        from pyarrow.dataset import dataset  # most searches have no condition
+
+        column = dataset(self._known).to_table(columns={"satisfies": where.expression})["satisfies"]
+        return np.flatnonzero(column.fill_null(False).to_numpy()).astype(np.int64)
 
     def files(self, source: str) -> pa.Table:
         """As in `Gallery`; all pictures are of one source, which `--replace` may give another name."""

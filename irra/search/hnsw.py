@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from irra.search.format import AGAIN
-from irra.search.knn import Embeddings, Floats, Rows, load_faiss
+from irra.search.knn import Embeddings, Floats, Rows, load_faiss, selector
 from irra.utils.cores import available_cores
 from irra.utils.errors import UserError
 from irra.utils.progress import progress
@@ -19,6 +19,7 @@ from irra.utils.progress import progress
 LINKS = 32  # from a row to its neighbours; twice as many on the lowest level
 EF_CONSTRUCTION = 160  # rows visited to find a new row's neighbours; with 64, one row in fifty is never found
 EF_SEARCH = 512  # rows visited to answer a query
+SELECTIVE = 0.1  # share of rows that satisfy a condition, below which more rows are visited to find enough that do
 TRAINING_ROWS = 65_536  # that determine the range of each dimension's 8 bits
 ADD_ROWS = 16_384  # added at once: 33 MB as float32 at 512 dimensions
 MAX_STALE_SHARE = 0.2  # of removed pictures among the graph's rows, above which it is rebuilt
@@ -41,8 +42,11 @@ class GraphCandidates:
 
     def __call__(self, queries: Floats, count: int, allowed: Rows | None = None) -> Rows:
         """Rows of the best `count` entries of the graph; -1 for pictures that are no longer in the gallery."""
-        selector = None if allowed is None else self._faiss.IDSelectorBatch(self._ids[allowed])
-        parameters = self._faiss.SearchParametersHNSW(efSearch=max(count, EF_SEARCH), sel=selector)
+        visited, selected = EF_SEARCH, None
+        if allowed is not None:
+            visited = round(EF_SEARCH * max(1.0, SELECTIVE * len(self._ids) / len(allowed)))
+            selected = selector(self._ids[allowed])
+        parameters = self._faiss.SearchParametersHNSW(efSearch=max(count, visited), sel=selected)
         found = self._index.search(queries, count, params=parameters)[1]
         return rows_of(found, self._ids)
 

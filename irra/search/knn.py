@@ -13,7 +13,7 @@ Rows = NDArray[np.int64]
 SPARE = 16  # candidates beyond twice top_k, so that rounding in the index loses none
 ROUNDING = 1e-5  # scores that differ by less may be in either order in the index
 SCAN_SHARE = 10  # if candidates exceed a tenth of all rows, scoring all rows is as fast
-SCANNED = 100_000  # so many rows that satisfy a condition are compared one by one rather than searched in the index
+SCANNED = 50_000  # so many rows that satisfy a condition are compared one by one rather than searched in the index
 BLOCK = 8192  # rows whose scores are computed at once: 16 MB at 512 dimensions
 
 
@@ -90,10 +90,14 @@ def _at_least(count: int, size: int) -> int:
 
 def scan(embeddings: Embeddings, allowed: Rows, queries: Floats, count: int) -> Rows:
     """The best `count` of the `allowed` rows for each of the queries (Q, D), in any order, up to rounding."""
-    blocks = (allowed[start : start + BLOCK] for start in range(0, len(allowed), BLOCK))
-    products = np.concatenate([queries @ embeddings[block].astype(np.float32).T for block in blocks], axis=1)
-    best: Rows = allowed[np.argpartition(-products, count - 1, axis=1)[:, :count]]
-    return best
+    scores, rows = [], []
+    for start in range(0, len(allowed), BLOCK):
+        block = allowed[start : start + BLOCK]
+        products, places = exact_index(embeddings[block]).search(queries, min(count, len(block)))
+        scores.append(products)
+        rows.append(block[places])
+    best = np.argpartition(-np.concatenate(scores, axis=1), count - 1, axis=1)[:, :count]
+    return np.take_along_axis(np.concatenate(rows, axis=1), best, axis=1)
 
 
 def search_described(
@@ -126,22 +130,32 @@ class ExactCandidates:
 
     def __call__(self, queries: Floats, count: int, allowed: Rows | None = None) -> Rows:
         """The best `count` rows, up to rounding."""
-        if allowed is not None:
-            return scan(self._embeddings, allowed, queries, count)
-        rows: Rows = self._index.search(queries, count)[1]
+        parameters = load_faiss().SearchParameters(sel=None if allowed is None else selector(allowed))
+        rows: Rows = self._index.search(queries, count, params=parameters)[1]
         return rows
 
     @cached_property
     def _index(self) -> Any:
-        faiss, dimension = load_faiss(), self._embeddings.shape[1]
-        if self._embeddings.dtype == np.float16:
-            kind = faiss.ScalarQuantizer.QT_fp16
-            index = faiss.IndexScalarQuantizer(dimension, kind, faiss.METRIC_INNER_PRODUCT)
-            index.add_sa_codes(self._embeddings.view(np.uint8))
-        else:
-            index = faiss.IndexFlatIP(dimension)
-            index.add(self._embeddings)
-        return index
+        return exact_index(self._embeddings)
+
+
+def exact_index(embeddings: Embeddings) -> Any:
+    """A copy of embeddings (N, D) that FAISS compares with queries one by one, at the precision they have."""
+    faiss, dimension = load_faiss(), embeddings.shape[1]
+    if embeddings.dtype == np.float16:
+        index = faiss.IndexScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+        index.add_sa_codes(embeddings.view(np.uint8))
+    else:
+        index = faiss.IndexFlatIP(dimension)
+        index.add(embeddings)
+    return index
+
+
+def selector(ids: Rows) -> Any:
+    """What restricts a search by FAISS to these ascending ids: a bit for each id, a hundred times as fast as a set."""
+    bits = np.zeros(int(ids[-1]) + 1, np.bool_)
+    bits[ids] = True
+    return load_faiss().IDSelectorBitmap(np.packbits(bits, bitorder="little"))
 
 
 def load_faiss() -> Any:

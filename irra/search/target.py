@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from irra.search.folder import FolderGallery
+from irra.search.forgetting import Forgotten, read_forgotten, without_forgotten
 from irra.search.format import Info, check_target, verify_index
-from irra.search.gallery import Gallery, Rows, Scores
-from irra.search.writer import FolderWriter, Picture
+from irra.search.gallery import Gallery, Rows, Scores, known_metadata, metadata_schema
+from irra.search.writer import EXACT_LIMIT, FolderWriter, Picture
 from irra.utils.errors import UserError
-from irra.utils.files import replace_folder
+from irra.utils.files import remove_leftovers, replace_folder
 from irra.utils.locks import locked
 
 
@@ -70,8 +72,29 @@ class Target(Protocol):
             UserError: It is intact but has another model or source, and `replace` is not set.
         """
 
+    def forgotten(self) -> dict[str, Any]:
+        """As in `Info.forgotten`: what must not come in again, also if the index must be built from scratch.
+
+        Raises:
+            UserError: The index is damaged, so that it cannot say.
+        """
+
     def writer(self, making: Making, columns: pa.Schema) -> AbstractContextManager[Writer]:
-        """A writer whose work takes the place of the previous at its end, or not at all if it fails."""
+        """A writer whose work takes the place of the previous at its end, or not at all if it fails.
+
+        What was forgotten stays so.
+        """
+
+    def forget(self, gallery: Gallery, rows: Rows, forgotten: dict[str, Any]) -> Info:
+        """Take the pictures in these ascending rows of the index, opened as `gallery`, out of all that is kept of it.
+
+        That includes earlier versions, approximate structures, and what writers that were killed have left. Some
+        pictures must stay. Captions of a split go as a whole, since nothing says of which pictures they are.
+        `forgotten` is the new `Info.forgotten`. Without rows, only leftovers are removed.
+
+        Raises:
+            UserError: The index is damaged.
+        """
 
 
 @contextmanager
@@ -89,8 +112,8 @@ def open_folder(folder: Path) -> Iterator[Target]:
 class FolderTarget:
     """An index folder; see `Target`."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, exact_limit: int = EXACT_LIMIT) -> None:
+        self._folder, self._exact_limit = folder, exact_limit
 
     def previous(self, making: Making, replace: bool) -> FolderGallery | None:
         """As in `Target`."""
@@ -108,8 +131,41 @@ class FolderTarget:
             )
         return gallery if (old_model, gallery.info.dtype) == (making.model_fingerprint, making.dtype) else None
 
+    def forgotten(self) -> dict[str, Any]:
+        """As in `Target`."""
+        return read_forgotten(self._folder).record()
+
     @contextmanager
     def writer(self, making: Making, columns: pa.Schema) -> Iterator[FolderWriter]:
         """As in `Target`."""
+        with self._new(making, columns, self.forgotten()) as writer:
+            yield writer
+
+    def forget(self, gallery: Gallery, rows: Rows, forgotten: dict[str, Any]) -> Info:
+        """As in `Target`."""
+        assert isinstance(gallery, FolderGallery)
+        verify_index(self._folder)  # or damage would be copied, and pass for what was meant
+        info = gallery.info
+        if len(rows):
+            height, width = info.image_size
+            making = Making(info.source, info.model_fingerprint, (height, width), info.dtype)
+            stay = np.setdiff1d(np.arange(gallery.size), rows)
+            with self._new(making, metadata_schema(gallery), forgotten) as writer:
+                writer.keep(gallery, stay, known_metadata(gallery, stay))
+                writer.keep_described(gallery, stay)
+                info = writer.finish(info.source, **without_forgotten(gallery, rows, Forgotten.of(forgotten)))
+        remove_leftovers(self._folder)
+        return info
+
+    @contextmanager
+    def _new(self, making: Making, columns: pa.Schema, forgotten: dict[str, Any]) -> Iterator[FolderWriter]:
         with replace_folder(self._folder) as folder:
-            yield FolderWriter(folder, making.model_fingerprint, making.image_size, making.dtype, columns)
+            yield FolderWriter(
+                folder,
+                making.model_fingerprint,
+                making.image_size,
+                making.dtype,
+                columns,
+                forgotten,
+                self._exact_limit,
+            )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from irra.data.images import BadImage, load_images
 from irra.search.address import open_target
 from irra.search.encoder import Encoder, Floats
+from irra.search.forgetting import Forgotten
 from irra.search.format import Info
 from irra.search.gallery import Rows, known_metadata, metadata_schema, nothing_known, paths_of
 from irra.search.knn import normalised
@@ -39,6 +40,7 @@ class Update:
         added, kept, removed: Numbers of pictures.
         skipped: Path and reason of pictures that could not be used.
         matched: Which metadata are of no picture, if some were given.
+        forgotten: Number of pictures that are there and were left out, since they were made to be forgotten.
     """
 
     info: Info
@@ -47,6 +49,7 @@ class Update:
     removed: int
     skipped: list[dict[str, str]]
     matched: Matched | None = None
+    forgotten: int = 0
 
 
 def index_folder(
@@ -64,7 +67,8 @@ def index_folder(
     """Make the index `target` hold exactly the pictures in a folder and its subfolders.
 
     If `target` is already an index by the same model, pictures in it with the same path and content are not encoded
-    again. Captions are dropped, since they belong to a split, but for captions of pictures that are given.
+    again. Pictures that it was made to forget stay out, also if it is replaced. Captions are dropped, since they belong
+    to a split, but for captions of pictures that are given.
 
     Args:
         pictures: Folder of pictures.
@@ -84,9 +88,15 @@ def index_folder(
             has captions of pictures and would lose them.
     """
     with open_target(target) as place:
-        files, skipped = find_pictures(pictures)
-        if not files:
+        found, skipped = find_pictures(pictures)
+        if not found:
             raise UserError(f"{pictures}: no pictures in this folder or below it")
+        forgotten = Forgotten.of(place.forgotten())
+        files = [file for file in found if file.path not in forgotten]
+        left_out = len(found) - len(files)
+        if not files:
+            raise UserError(f"{pictures}: all of its pictures were made to be forgotten; delete {target} to index them")
+        skipped = [item for item in skipped if item["path"] not in forgotten]
         check_captions(pictures, files, captions)
         paths = [file.path for file in files]
         matched = None if metadata is None else metadata.match(paths)
@@ -107,7 +117,7 @@ def index_folder(
         first = next(batches, None)  # None if no new picture is usable: then there may be nothing to write
         stays = first is None and captions is None and not had_captions and kept == known
         if previous and stays and _is_current(previous.info, making.source, len(rows), skipped):
-            return Update(previous.info, 0, len(rows), 0, skipped, matched)
+            return Update(previous.info, 0, len(rows), 0, skipped, matched, left_out)
         columns = metadata.schema if metadata is not None else metadata_schema(previous)
         with place.writer(making, columns) as writer:
             if previous is not None:
@@ -121,7 +131,7 @@ def index_folder(
             info = writer.finish(making.source, skipped)
         removed = 0 if entries is None else len(entries) - len(rows)
         added = len(writer.paths) - len(rows)
-        return Update(info, added, len(rows), removed, skipped, matched)
+        return Update(info, added, len(rows), removed, skipped, matched, left_out)
 
 
 def are_people(entries: pa.Table) -> bool:

@@ -37,6 +37,7 @@ from irra.utils.records import hash_files
 
 EXACT_LIMIT = 100_000  # largest gallery searched exactly: about 13 ms per query at 512 dimensions
 COPY_ROWS = 8192  # rows of a previous index copied at once
+ROW_GROUP = 2**20  # rows of entries.parquet that pyarrow puts into one group
 
 Floats = NDArray[np.float32]
 
@@ -81,11 +82,82 @@ class EmbeddingFile:
         write_npy_header(self._file, self._dtype, (self.rows, self.dimension))
 
 
+class TableFile:
+    """A Parquet file that grows table by table: the one that `pyarrow.parquet.write_table` makes of all at once.
+
+    It holds a row group in memory.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._writer = pq.ParquetWriter(path, schema)
+        self._waiting: list[pa.Table] = []
+        self._rows = 0
+
+    def append(self, table: pa.Table) -> None:
+        """Append a table of this schema."""
+        self._waiting.append(table)
+        self._rows += len(table)
+        while self._rows >= ROW_GROUP:
+            self._write(ROW_GROUP)
+
+    def close(self) -> None:
+        """Write the last rows."""
+        if self._rows:
+            self._write(self._rows)
+        self._writer.close()
+
+    def _write(self, rows: int) -> None:
+        waiting = pa.concat_tables(self._waiting)
+        self._writer.write_table(waiting.slice(0, rows).combine_chunks())  # pages do not end where tables happen to
+        self._waiting = [waiting.slice(rows)]
+        self._rows -= rows
+
+
+class EntryFile:
+    """entries.parquet, row by row; ids and paths stay in memory, in Arrow's arrays, which are smaller than objects."""
+
+    def __init__(self, path: Path) -> None:
+        self.rows = 0
+        self._file = TableFile(path, ENTRY_SCHEMA)
+        self._columns: dict[str, list[Any]] = {name: [] for name in ENTRY_SCHEMA.names}
+        self._named = ENTRY_SCHEMA.empty_table().select(["id", "path"])
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Append a row; what the schema does not name is left out."""
+        for name, column in self._columns.items():
+            column.append(entry[name])
+        self.rows += 1
+        if self.rows % COPY_ROWS == 0:
+            self._pack()
+
+    def ids(self) -> NDArray[np.int64]:
+        """The id of each row so far."""
+        self._pack()
+        return np.array(self._named["id"].to_numpy(), dtype=np.int64)
+
+    def paths(self) -> list[str]:
+        """The path of each row so far."""
+        self._pack()
+        paths: list[str] = self._named["path"].to_pylist()
+        return paths
+
+    def close(self) -> None:
+        """Write the last rows."""
+        self._pack()
+        self._file.close()
+
+    def _pack(self) -> None:
+        table = pa.table(self._columns, schema=ENTRY_SCHEMA)
+        self._columns = {name: [] for name in self._columns}
+        self._file.append(table)
+        self._named = pa.concat_tables([self._named, table.select(["id", "path"])])
+
+
 class FolderWriter:
     """Writes an index into an empty folder, holding one batch in memory; call `keep` first and `finish` last.
 
     A gallery of more than `exact_limit` pictures is searched approximately. With `columns`, every picture has metadata
-    of that schema.
+    of that schema. The index records `forgotten`, and nothing of a previous index is kept that may hold such pictures.
     """
 
     def __init__(
@@ -95,18 +167,19 @@ class FolderWriter:
         image_size: tuple[int, int],
         dtype: str,
         columns: pa.Schema | None = None,
+        forgotten: dict[str, Any] | None = None,
         exact_limit: int = EXACT_LIMIT,
     ) -> None:
         self._folder, self._exact_limit = folder, exact_limit
         self._model_fingerprint, self._image_size, self._dtype = model_fingerprint, image_size, dtype
-        self._columns: dict[str, list[Any]] = {name: [] for name in ENTRY_SCHEMA.names}
+        self._entries = EntryFile(folder / ENTRIES)
         self._embeddings = EmbeddingFile(folder / EMBEDDINGS, dtype)
         self._thumbnails = (folder / THUMBNAILS).open("wb")
         self._schema = columns or pa.schema([])
-        self._metadata = pq.ParquetWriter(folder / METADATA, self._schema) if len(self._schema) else None
+        self._metadata = TableFile(folder / METADATA, self._schema) if len(self._schema) else None
         self._captions = self._described = 0
         self._next_id = 0
-        self._forgotten: dict[str, Any] = {}
+        self._forgotten = forgotten or {}
         self._previous_graph: Path | None = None
 
     def keep(self, previous: Gallery, rows: NDArray[np.int64], metadata: pa.Table | None = None) -> None:
@@ -115,10 +188,11 @@ class FolderWriter:
         Their metadata are those given, one row a picture.
         """
         assert isinstance(previous, FolderGallery)
-        assert not self._columns["id"], "keep must be called before add"
+        assert not self._entries.rows, "keep must be called before add"
         assert previous.info.dtype == self._dtype
-        self._next_id, self._forgotten = previous.info.next_id, previous.info.forgotten
-        self._previous_graph = previous.folder / NEIGHBOURS if previous.info.kind == HNSW else None
+        self._next_id = previous.info.next_id
+        if previous.info.kind == HNSW and previous.info.forgotten == self._forgotten:  # it also holds what is gone
+            self._previous_graph = previous.folder / NEIGHBOURS
         for start in range(0, len(rows), COPY_ROWS):
             block = rows[start : start + COPY_ROWS]
             self._embeddings.append(previous.embeddings[block])
@@ -147,15 +221,26 @@ class FolderWriter:
     @property
     def paths(self) -> list[str]:
         """The paths of the pictures so far, in their order."""
-        return self._columns["path"]
+        return self._entries.paths()
 
     def describe(self, means: Floats) -> None:
         """Write the mean (N, D) of the embeddings of each picture's captions, or zeros; may be called once, at last."""
-        assert len(means) == len(self.paths)
+        assert len(means) == self._entries.rows
         self._described = int(means.any(axis=1).sum())
         if self._described:
             file = EmbeddingFile(self._folder / DESCRIBED, self._dtype)
             file.append(_unit(means))
+            file.close()
+
+    def keep_described(self, previous: FolderGallery, rows: NDArray[np.int64]) -> None:
+        """Instead of `describe`, copy what `previous` has of the ascending `rows`, which are all of the pictures."""
+        assert len(rows) == self._entries.rows
+        means = previous.described
+        self._described = 0 if means is None else int(np.asarray(means.any(axis=1))[rows].sum())
+        if means is not None and self._described:
+            file = EmbeddingFile(self._folder / DESCRIBED, self._dtype)
+            for start in range(0, len(rows), COPY_ROWS):
+                file.append(means[rows[start : start + COPY_ROWS]])
             file.close()
 
     def finish(self, source: str, skipped: list[dict[str, str]], footage: dict[str, Any] | None = None) -> Info:
@@ -164,7 +249,7 @@ class FolderWriter:
         Raises:
             UserError: There are no pictures.
         """
-        size = len(self._columns["id"])
+        size = self._entries.rows
         if size == 0:
             reasons = first_of([f"{item['path']} ({item['reason']})" for item in skipped])
             raise UserError(f"{source}: no usable picture to search; skipped: {reasons}")
@@ -172,11 +257,11 @@ class FolderWriter:
         self._thumbnails.close()
         if self._metadata is not None:
             self._metadata.close()
-        pq.write_table(pa.table(self._columns, schema=ENTRY_SCHEMA), self._folder / ENTRIES)
+        self._entries.close()
         kind = EXACT if size <= self._exact_limit else HNSW
         if kind == HNSW:
             embeddings = np.load(self._folder / EMBEDDINGS, mmap_mode="r")
-            write_graph(self._folder / NEIGHBOURS, embeddings, np.array(self._columns["id"]), self._previous_graph)
+            write_graph(self._folder / NEIGHBOURS, embeddings, self._entries.ids(), self._previous_graph)
         info = Info(
             format_version=FORMAT_VERSION,
             model_fingerprint=self._model_fingerprint,
@@ -203,13 +288,11 @@ class FolderWriter:
         if self._metadata is not None:
             assert metadata is not None
             assert len(metadata) == count
-            self._metadata.write_table(metadata)
+            self._metadata.append(metadata)
 
     def _append(self, entry: dict[str, Any], thumbnail: bytes) -> None:
         self._thumbnails.write(thumbnail)
-        entry = entry | {"thumbnail_end": self._thumbnails.tell()}
-        for name, column in self._columns.items():
-            column.append(entry[name])
+        self._entries.append(entry | {"thumbnail_end": self._thumbnails.tell()})
 
 
 def _unit(embeddings: Floats) -> Floats:

@@ -100,7 +100,7 @@ def replace_folder(path: Path, *, resume: bool = False) -> Iterator[Path]:
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"{path} is a file; a folder cannot be written in its place")
     with locked(path):
-        previous = path.with_name(path.name + ".previous.tmp")
+        previous = _previous(path)
         _recover(path, previous)
         for unfinished in leftovers(path):
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -143,6 +143,23 @@ def leftovers(path: Path) -> list[Path]:
     """What writers of the folder `path` that were killed left beside it; ask only while holding the lock."""
     names = glob.escape(path.name) + "." + "[0-9a-f]" * UNIQUE_DIGITS + ".tmp"
     return [*path.parent.glob(names), *path.parent.glob(glob.escape(path.name) + ".tmp")]  # the latter: before locks
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove all that writers of the folder `path` have left beside it, also what one could go on from.
+
+    Raises:
+        UserError: Another process is writing the folder, or something cannot be removed.
+    """
+    path = path.resolve()
+    with locked(path):
+        for left in (_previous(path), partial_folder(path), *leftovers(path)):
+            try:
+                shutil.rmtree(left)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise UserError(f"{left}: left over, and cannot be removed ({error.strerror}); remove it") from None
 
 
 def files_below(folder: Path) -> dict[str, Path]:
@@ -212,6 +229,11 @@ def hash_file(path: Path, algorithm: str = "sha256") -> str:
     check_regular_file(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def _previous(path: Path) -> Path:
+    """Where the folder `path` is while another takes its place."""
+    return path.with_name(f"{path.name}.previous.tmp")
 
 
 def _temporary(path: Path) -> Path:

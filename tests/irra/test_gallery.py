@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
@@ -15,7 +16,9 @@ from irra.search import format as index_format
 from irra.search.folder import FolderGallery
 from irra.search.gallery import check_model
 from irra.search.hnsw import rows_of
+from irra.search.knn import scan
 from irra.search.pictures import jpeg
+from irra.search.where import Condition
 from irra.search.writer import FolderWriter, Picture
 from irra.utils.errors import UserError
 from irra.utils.files import replace_folder
@@ -377,3 +380,76 @@ def test_an_index_without_captions_says_nothing_of_them_and_has_none_to_weigh(tm
     assert "described" not in json.loads((tmp_path / "plain" / "info.json").read_text())  # as in earlier versions
     nothing = write_described(tmp_path / "nothing", clusters(3), np.zeros((3, 32), np.float32))
     assert {path.name for path in nothing.folder.iterdir()} == {path.name for path in (tmp_path / "plain").iterdir()}
+
+
+CAMERAS = pa.schema({"camera": pa.int64()})
+
+
+def write_cameras(folder: Path, embeddings: Floats, exact_limit: int, dtype: str = "float16") -> FolderGallery:
+    """A gallery whose pictures are of camera 0 to 99 in turn, but for every seventh, of which that is not known."""
+    with replace_folder(folder) as target:
+        writer = FolderWriter(target, MODEL, SIZE, dtype, CAMERAS, exact_limit=exact_limit)
+        for start in range(0, len(embeddings), 1000):
+            batch = embeddings[start : start + 1000]
+            cameras = [None if row % 7 == 0 else row % 100 for row in range(start, start + len(batch))]
+            writer.add(pictures(len(batch), start), batch, pa.table({"camera": cameras}, schema=CAMERAS))
+        writer.finish("test", [])
+    return FolderGallery.open(folder)
+
+
+def below(camera: int) -> Condition:
+    return Condition(f"camera < {camera}", pc.field("camera") < camera, f"camera < {camera}")
+
+
+@pytest.fixture(scope="module", params=["exact", "hnsw", "float32"])
+def cameras(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> FolderGallery:
+    """Pictures from many cameras, some of them equal, in a gallery of each kind."""
+    different = clusters(1500)
+    embeddings = different[np.random.default_rng(0).integers(0, 1500, 2000)]
+    exact_limit = 500 if request.param == "hnsw" else 10**6
+    dtype = "float32" if request.param == "float32" else "float16"
+    return write_cameras(tmp_path_factory.mktemp("cameras") / "index", embeddings, exact_limit, dtype)
+
+
+def slow_search_among(
+    gallery: FolderGallery, allowed: NDArray[np.int64], queries: Floats, top_k: int
+) -> tuple[Floats, NDArray[np.int64]]:
+    scores, rows = slow_search(gallery, queries, gallery.size)
+    may = np.isin(rows, allowed)
+    return scores[may].reshape(len(queries), -1)[:, :top_k], rows[may].reshape(len(queries), -1)[:, :top_k]
+
+
+@pytest.mark.parametrize("scanned", [10**6, 0], ids=["compared", "proposed"])
+@pytest.mark.parametrize("limit", [0, 1, 3, 30, 100], ids=lambda limit: f"{limit}%")
+def test_a_condition_holds_before_the_best_are_taken(
+    cameras: FolderGallery, monkeypatch: pytest.MonkeyPatch, scanned: int, limit: int
+) -> None:
+    monkeypatch.setattr("irra.search.knn.SCANNED", scanned)
+    queries = clusters(4, seed=1)
+    allowed = np.array([row for row in range(2000) if row % 7 and row % 100 < limit], np.int64)
+    for top_k in (10, 150):
+        scores, rows = cameras.search(queries, top_k, where=below(limit))
+        expected_scores, expected = slow_search_among(cameras, allowed, queries, top_k)
+        assert rows.shape == (4, min(top_k, len(allowed)))
+        if cameras.info.kind == "hnsw" and scanned == 0:
+            assert np.isin(rows, allowed).all()
+            same = [np.intersect1d(*pair).size for pair in zip(rows, expected, strict=True)]
+            assert sum(same) >= 0.98 * rows.size
+        else:
+            np.testing.assert_array_equal(rows, expected)
+            np.testing.assert_allclose(scores, expected_scores, rtol=1e-6)
+
+
+def test_pictures_of_a_condition_are_listed_in_their_order(cameras: FolderGallery) -> None:
+    table = cameras.table(["path", "camera"], below(2))
+    assert table["row"].to_pylist() == [row for row in range(2000) if row % 7 and row % 100 < 2]
+    assert table["path"].to_pylist()[0] == "00001.png"
+    assert set(table["camera"].to_pylist()) == {0, 1}
+
+
+def test_rows_are_compared_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("irra.search.knn.BLOCK", 64)
+    embeddings, queries = clusters(1000), clusters(3, seed=1)
+    allowed = np.arange(1, 1000, 3)
+    expected = allowed[np.argsort(-queries @ embeddings[allowed].T, axis=1, kind="stable")[:, :70]]
+    assert np.sort(scan(embeddings, allowed, queries, 70)).tolist() == np.sort(expected).tolist()
