@@ -1,0 +1,60 @@
+// What a column offers to choose from. Each widget has a `node`, and a `choice` as in condition.js to get and set.
+
+import { element, number } from "./dom.js";
+
+const INPUTS = {
+  integer: { type: "number", step: "1" },
+  number: { type: "number", step: "any" },
+  datetime: { type: "datetime-local", step: "1" },
+  date: { type: "date" },
+  time: { type: "time", step: "1" },
+};
+
+/** The widget of a filter of the gallery; null if nothing can be chosen. */
+export function widgetOf(filter) {
+  if (filter.values) return severalOf(filter);
+  if (filter.range) return between(filter);
+  return filter.type === "text" ? containing(filter) : null;
+}
+
+function severalOf({ name, values }) {
+  const boxes = values.map(() => element("input", { type: "checkbox" }));
+  const labels = values.map(({ value, count }, index) => element("label", { class: "value" }, boxes[index],
+    element("span", value ? {} : { class: "quiet" }, value ?? "not known" || "empty"), " ",
+    element("span", { class: "quiet" }, number(count))));
+  return {
+    node: field(name, "", element("div", { class: "values" }, ...labels)),
+    get choice() { return { values: values.filter((_, index) => boxes[index].checked).map(({ value }) => value) }; },
+    set choice({ values: chosen = [] }) {
+      boxes.forEach((box, index) => { box.checked = chosen.includes(values[index].value); });
+    },
+  };
+}
+
+function between({ name, type, range }) {
+  const [from, to] = [0, 1].map(() => element("input", INPUTS[type]));
+  const label = (text, input) => element("label", {}, element("span", { class: "quiet" }, text), input);
+  return {
+    node: field(name, range.map(readable).join(" to "), label("from", from), label("to", to)),
+    get choice() { return { from: readable(from.value), to: readable(to.value) }; },
+    set choice(choice) { [from.value, to.value] = [writable(choice.from, type), writable(choice.to, type)]; },
+  };
+}
+
+function containing({ name }) {
+  const part = element("input", { type: "text", autocomplete: "off", spellcheck: "false" });
+  return {
+    node: field(name, "", element("label", {}, element("span", { class: "quiet" }, "contains"), part)),
+    get choice() { return { contains: part.value }; },
+    set choice({ contains = "" }) { part.value = contains; },
+  };
+}
+
+function field(name, note, ...inputs) {
+  const legend = element("legend", {}, name, ...(note ? [" ", element("span", { class: "quiet" }, note)] : []));
+  return element("fieldset", {}, legend, ...inputs);
+}
+
+// SQL writes a space between date and time where browsers want a T.
+const readable = (value) => String(value).replace("T", " ");
+const writable = (value = "", type) => (type === "datetime" ? value.replace(" ", "T") : value);
