@@ -46,7 +46,9 @@ def count_results(gallery: Gallery, where: str | None, every_frame: bool) -> Cou
     if not by_track:
         pictures = gallery.size if condition is None else len(gallery.table([], condition))
         return Counts(pictures, pictures)
-    names = [name for name in ("source", TRACK) if name in gallery.columns.names]  # tracks of two sources may be namesakes
+    names = [
+        name for name in ("source", TRACK) if name in gallery.columns.names
+    ]  # tracks of two sources may be namesakes
     table = gallery.table(names, condition)
     followed = table.filter(pc.is_valid(table[TRACK]))
     tracks = followed.group_by(names).aggregate([])

@@ -2,7 +2,7 @@
 
 import { request } from "./api.js";
 import { byId, element } from "./dom.js";
-import { factsOf } from "./facts.js";
+import { aboutOf, knownOf } from "./facts.js";
 import { drawHeat } from "./heat.js";
 import { nameOf, thumbnail } from "./results.js";
 import { showScene } from "./scene.js";
@@ -56,8 +56,8 @@ export class Details {
     byId("previous").setAttribute("aria-disabled", index === 0);
     byId("next").setAttribute("aria-disabled", index === this.#answer.hits.length - 1);
     this.#showPicture(hit);
-    byId("about-result").replaceChildren(...factsOf(this.#gallery, this.#answer, hit)
-      .flatMap(([name, ...parts]) => [element("dt", {}, name), element("dd", {}, ...parts)]));
+    list(byId("about-result"), aboutOf(this.#answer, hit));
+    list(byId("known"), knownOf(this.#gallery, hit));
     showScene(this.#gallery, hit);
     this.#explain(hit);
   }
@@ -91,6 +91,12 @@ export class Details {
     this.#explaining.abort();
     document.querySelector(`[data-row="${this.#answer.hits[this.#index].row}"]`)?.focus();
   }
+}
+
+/** Shows facts in a list, which is hidden if there are none. */
+function list(node, facts) {
+  node.replaceChildren(...facts.flatMap(([name, ...parts]) => [element("dt", {}, name), element("dd", {}, ...parts)]));
+  node.hidden = !facts.length;
 }
 
 function reasons({ words, unread }, where) {

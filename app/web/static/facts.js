@@ -5,25 +5,31 @@ import { count, element, score } from "./dom.js";
 import { spanOf } from "./moment.js";
 import { searchOf } from "./results.js";
 
-/** Pairs of a name and what is known under it, as text or nodes. */
-export function factsOf(gallery, answer, hit) {
-  const types = new Map((gallery.filters ?? []).map(({ name, type }) => [name, type]));
-  return [
-    ["Score", score(hit.score)],
-    ...(hit.pid === null ? [] : [["Person", String(hit.pid)]]),
-    ["File", hit.path],
-    ...(hit.span ? [["Seen", `${spanOf(hit.span)}, in ${count(hit.span.pictures, "picture")}`, ...frames(gallery, answer, hit)]] : []),
-    ...Object.entries(hit.metadata ?? {}).map(([name, value]) => [name, text(value, types.get(name))]),
-  ];
+const DIGITS = 6; // more would show how the number is stored
+
+/** Facts about a result: pairs of a name and what is under it, as text or nodes. */
+export function aboutOf(answer, hit) {
+  const { pid, path, span } = hit;
+  const facts = [["Score", score(hit.score)], ["File", path]];
+  if (pid !== null) facts.splice(1, 0, ["Person", String(pid)]);
+  if (span) facts.push(["Seen", `${spanOf(span)}, in ${count(span.pictures, "picture")}`, ...everyFrame(answer, hit)]);
+  return facts;
+}
+
+/** The metadata of a result, as facts. */
+export function knownOf(gallery, { metadata = {} }) {
+  const types = new Map(gallery.filters?.map(({ name, type }) => [name, type]));
+  return Object.entries(metadata).map(([name, value]) => [name, text(value, types.get(name))]);
 }
 
 function text(value, type) {
   if (value === null) return "–";
+  if (type === "number") return String(Number(value.toPrecision(DIGITS)));
   return type === "datetime" ? value.replace("T", " ") : String(value);
 }
 
 /** A link to all pictures of the track of a result. */
-function frames(gallery, answer, { span, metadata }) {
+function everyFrame(answer, { span, metadata }) {
   if (span.pictures === 1) return [];
   const search = searchOf(answer);
   const track = `track = '${metadata.track.replaceAll("'", "''")}'`;
