@@ -94,7 +94,8 @@ def few_values(column: pa.ChunkedArray) -> list[dict[str, Any]] | None:
     if len(column.slice(0, SAMPLE).unique()) > MAX_VALUES:
         return None
     counted = pc.value_counts(column)
-    if len(counted) > min(MAX_VALUES, len(column) / 2):
+    repeated = len(counted) <= len(column) / 2 or pa.types.is_boolean(column.type)
+    if len(counted) > MAX_VALUES or not repeated:
         return None
     counts = dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True))
     known = sorted(value for value in counts if value is not None)

@@ -381,7 +381,7 @@ def test_filters_are_described_by_values_or_a_range(footage: TestClient) -> None
         "values": [{"value": str(camera), "count": 8} for camera in (1, 2, 3, 4)],
     }
     assert filters["select"] == {
-        "sql": '"select"',
+        "sql": "select",
         "type": "text",
         "values": [{"value": toy.MARKUP, "count": 12}, {"value": "gate 'A'", "count": 12}, {"value": None, "count": 8}],
     }

@@ -33,7 +33,7 @@ function clauses({ sql, type }, { values = [], from = "", to = "", contains = ""
   const all = either.length > 1 ? [`(${either.join(" or ")})`] : either;
   if (from) all.push(`${sql} >= ${literal(from)}`);
   if (to) all.push(`${sql} <= ${literal(to)}`);
-  if (contains) all.push(`${sql} like ${quoted(`%${contains}%`)}`);
+  if (contains) all.push(`${sql} ilike ${quoted(`%${contains.replace(/[\\%_]/g, "\\$&")}%`)}`);
   return all;
 }
 
@@ -47,7 +47,7 @@ function forms(name) {
     [`${name} >= (${LITERAL}) and ${name} <= (${LITERAL})`, (from, to) => ({ from: unquoted(from), to: unquoted(to) })],
     [`${name} >= (${LITERAL})`, (from) => ({ from: unquoted(from) })],
     [`${name} <= (${LITERAL})`, (to) => ({ to: unquoted(to) })],
-    [`${name} like (${LITERAL})`, (pattern) => ({ contains: unquoted(pattern).slice(1, -1) })],
+    [`${name} ilike (${LITERAL})`, (pattern) => ({ contains: unquoted(pattern).slice(1, -1).replace(/\\(.)/g, "$1") })],
   ];
 }
 
