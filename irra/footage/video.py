@@ -78,12 +78,12 @@ def parse_every(text: str) -> Every:
 class Video:
     """Frames of a video file, one every so often, from the beginning to the end; may be iterated again.
 
-    A frame's `number` is how many frames come before it in the file, those in damaged stretches included. Its `seconds`
+    A frame's `number` is how many frames come before it in the file, whether they can be decoded or not. Its `seconds`
     are from the first frame, by the file's time stamps; by its frame rate, with a warning, if it has none. Frames are
     upright, and keep the pixels of the file, which need not be square.
 
     After a frame or a piece of the file that cannot be read, everything up to the next key frame is left out as one
-    damaged stretch.
+    damaged stretch. Frames that have vanished from a file without breaking it count for nothing.
 
     Args:
         path: The video.
@@ -208,10 +208,10 @@ class _Decoding:
                 if self._key is not None and (frame.pts is None or frame.pts < self._key.stamp):
                     continue  # it needs frames from before the key frame
                 self.decoded += 1
-                number, moment = self._place(frame)
-                if self._is_usable(frame):
+                place = self._place(frame)
+                if self._is_usable(frame) and place is not None:
                     self.usable += 1
-                    yield number, moment, frame
+                    yield *place, frame
 
     def _packets(self) -> Iterator["VideoPacket | None"]:
         """The packets from the key frame on, with None where something cannot be read, and for the end."""
@@ -258,13 +258,15 @@ class _Decoding:
         if stamp is not None and not packet.is_discard and (self._key is None or stamp >= self._key.stamp):
             heappush(self._stamps, stamp)
 
-    def _place(self, frame: "VideoFrame") -> tuple[int, Fraction]:
-        """The number and seconds of the frame that comes next."""
+    def _place(self, frame: "VideoFrame") -> tuple[int, Fraction] | None:
+        """The number and seconds of the frame that comes next; None for one that comes too late, as after damage."""
         stamp = self._stamps[0] if self._unordered and self._stamps else frame.pts
-        while stamp is not None and self._stamps and self._stamps[0] < stamp:
-            heappop(self._stamps)  # of a frame that did not come
-            self._next += 1
-        if self._stamps and stamp in (None, self._stamps[0]):
+        if stamp is not None:
+            while self._stamps and self._stamps[0] < stamp:
+                heappop(self._stamps)  # of a frame that did not come
+                self._next += 1
+            if not self._stamps or self._stamps[0] != stamp:
+                return None
             heappop(self._stamps)
         number, self._next = self._next, self._next + 1
         return number, self._moment(number, stamp)
