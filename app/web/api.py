@@ -133,8 +133,6 @@ class Api:
         The status is 404 if there is none, or its file cannot be read.
         """
         self._check_row(row)
-        if not self._engine.gallery.info.footage:
-            raise HTTPException(404, "this gallery was made from pictures, not from frames or video")
         try:
             frame = await self._in_turn(request, self._frame, row)
         except UserError as error:
@@ -193,6 +191,8 @@ class Api:
     def _frame(self, row: int) -> bytes:
         gallery = self._engine.gallery
         (known,) = gallery.metadata([row])
+        if not gallery.info.footage or known.get("file") is None:
+            raise UserError(f"picture {row} was not found in a frame or video")
         scene = read_scene(gallery.entry(row).source, known)
         scene.thumbnail(MAX_FRAME)
         buffer = BytesIO()

@@ -6,7 +6,6 @@ import contextlib
 import io
 import math
 import re
-import shutil
 import socket
 import struct
 import subprocess
@@ -431,6 +430,11 @@ def test_pages_divide_the_results_of_a_condition(
     assert {page["total"] for page in pages} == {page["found"] for page in pages} == {len(expected)}
 
 
+def test_a_gallery_without_metadata_takes_conditions_on_paths_and_people(client: TestClient) -> None:
+    answer = client.get("/api/search", params={"q": "red", "where": "pid in (0, 2) and path != '2_0.png'"}).json()
+    assert (answer["total"], {hit["pid"] for hit in answer["hits"]}) == (7, {0, 2})
+
+
 def test_tracks_and_pictures_are_counted_under_a_condition(footage: TestClient) -> None:
     answer = footage.get("/api/search", params={"q": "red", "where": "camera = 4"}).json()
     # of 8 pictures, 4 are of one track, and 4 of none
@@ -470,17 +474,18 @@ def test_a_frame_is_shown_with_its_box(footage: TestClient) -> None:
     assert inside != border
 
 
-def test_a_frame_whose_file_is_gone_is_missed_in_words(tmp_path: Path) -> None:
-    engine = sightings_engine(tmp_path / "engine", small_model())
-    shutil.rmtree(tmp_path / "engine" / "frames")
-    answer = TestClient(create_app(engine), base_url=LOCAL).get("/api/frames/0")
+def test_a_frame_whose_file_is_gone_is_missed_in_words(footage: TestClient, sightings: SearchEngine) -> None:
+    frame = Path(sightings.gallery.entry(0).source) / "cam1" / "000001.png"
+    frame.rename(frame.with_name("away.png"))
+    answer = footage.get("/api/frames/0")
+    frame.with_name("away.png").rename(frame)
     assert answer.status_code == 404
     assert "cam1/000001.png" in answer.json()["error"]
 
 
 def test_a_gallery_of_pictures_has_no_frames(client: TestClient) -> None:
     answer = client.get("/api/frames/0")
-    assert (answer.status_code, "not from frames" in answer.json()["error"]) == (404, True)
+    assert (answer.status_code, "not found in a frame" in answer.json()["error"]) == (404, True)
 
 
 @pytest.fixture

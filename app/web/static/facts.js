@@ -32,7 +32,7 @@ function text(value, type) {
 function everyFrame(answer, { span, metadata }) {
   if (span.pictures === 1) return [];
   const search = searchOf(answer);
-  const track = `track = '${metadata.track.replaceAll("'", "''")}'`;
+  const track = `track = '${String(metadata.track).replaceAll("'", "''")}'`;
   const where = search.where ? `(${search.where}) and ${track}` : track;
   const href = addressOf({ ...search, where, everyFrame: true });
   return [" ", element("a", { href, "data-local": "" }, "Show every frame")];

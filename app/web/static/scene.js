@@ -4,13 +4,14 @@ import { request } from "./api.js";
 import { byId, element } from "./dom.js";
 import { momentOf } from "./moment.js";
 
-/** Shows the frame of a result, or why it cannot be shown; nothing for a gallery without footage. */
+/** Shows the frame of a result, or why it cannot be shown; nothing for a picture that is of no frame. */
 export function showScene(gallery, hit) {
   const scene = byId("scene");
-  scene.hidden = !gallery.footage;
-  if (!gallery.footage) return;
+  const file = gallery.footage && hit.metadata?.file;
+  scene.hidden = !file;
+  scene.replaceChildren();
+  if (!file) return;
   const address = `/api/frames/${hit.row}?v=${gallery.version}`;
-  const { file } = hit.metadata;
   const image = element("img", { alt: `The frame with a box around the person: ${file}, ${momentOf(hit.metadata)}`, loading: "lazy" });
   image.addEventListener("error", async () => {
     const reason = await request(address).then(() => "The frame cannot be shown.", (error) => error.message);
