@@ -1,7 +1,7 @@
 // The results of a search: a grid of pictures or a list of captions, and the links between pages.
 
 import { addressOf } from "./address.js";
-import { byId, count, element, number, score } from "./dom.js";
+import { byId, count, element, hidden, number, score } from "./dom.js";
 import { momentOf, spanOf } from "./moment.js";
 
 const PLACEHOLDERS = 12;
@@ -117,5 +117,3 @@ function showPages(answer) {
   byId("pages").replaceChildren(...parts);
   byId("pages").hidden = last === 1 && page === 1;
 }
-
-const hidden = (text) => element("span", { class: "visually-hidden" }, text);

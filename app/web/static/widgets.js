@@ -1,6 +1,6 @@
 // What a column offers to choose from. Each widget has a `node`, and a `choice` as in condition.js to get and set.
 
-import { element, number } from "./dom.js";
+import { element, hidden, number } from "./dom.js";
 
 const INPUTS = {
   integer: { type: "number", step: "1" },
@@ -23,7 +23,7 @@ function severalOf({ name, values }) {
   const labels = values.map(({ value, count }, index) => {
     const text = element("span", value ? {} : { class: "quiet" }, value === null ? "not known" : value || "empty");
     return element("label", { class: "value" }, boxes[index],
-      element("span", {}, text, " ", element("span", { class: "quiet" }, number(count))));
+      element("span", {}, text, " ", element("span", { class: "quiet" }, number(count), hidden(count === 1 ? " picture" : " pictures"))));
   });
   return {
     node: field(name, "", element("div", { class: "values" }, ...labels)),
