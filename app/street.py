@@ -49,7 +49,7 @@ def write_street(out: Path, minutes: float, people: int, seed: int) -> None:
     with replace_folder(out) as folder:
         count = round(minutes * 60 * RATE)
         seen = write_video(folder / VIDEO, progress(film(walkers, minutes * 60, RATE), "draw", count, "frames"))
-        write_table(folder / BOXES, ("frame", "x", "y", "width", "height"), rows_of_boxes(seen))
+        write_table(folder / BOXES, ("frame", "x", "y", "width", "height", "person"), rows_of_boxes(seen))
         write_table(folder / PEOPLE, ("person", "height", "upper", "description"), rows_of_people(walkers, seen, seed))
     print(f"{out / VIDEO}: {count / RATE:g} s with {people} people, who are in {out / BOXES} and {out / PEOPLE}")
 
@@ -75,11 +75,11 @@ def write_video(path: Path, frames: Iterable[tuple[Pixels, list[Seen]]]) -> list
     return people
 
 
-def rows_of_boxes(people: Sequence[Sequence[Seen]]) -> Iterable[Sequence[float]]:
+def rows_of_boxes(people: Sequence[Sequence[Seen]]) -> Iterable[Sequence[object]]:
     """A row for each person in each frame, frames counted from 0."""
     for number, seen in enumerate(people):
         for box in (one.box for one in seen):
-            yield number, box.x, box.y, box.width, box.height
+            yield number, box.x, box.y, box.width, box.height, box.track
 
 
 def rows_of_people(
