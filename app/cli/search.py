@@ -86,10 +86,11 @@ def search(
     unread = [engine.unread(text) for text in (*texts, *more.values())]
     warn_of_unread([*named, *more], unread)
     settings = with_captions(list(more.values()), caption_weight) | ({} if where is None else {"where": where})
-    if sheet is not None:
+    if not any(rankings):  # of a condition, which is that of all queries
+        undrawn = "" if sheet is None else f"; {sheet} is not drawn"
+        print(f"no picture satisfies the condition: {printable(str(where))}{undrawn}", file=sys.stderr)
+    elif sheet is not None:
         draw(sheet, engine, [titled(text, settings) for text in texts], rankings, explain)
-    if where is not None and not any(rankings):
-        print(f"no picture satisfies the condition: {printable(where)}", file=sys.stderr)
     results = [
         {"query": text, **settings, "unread": rest, "hits": [hit.document() for hit in hits]}
         for text, rest, hits in zip(texts, unread[: len(texts)], rankings, strict=True)
