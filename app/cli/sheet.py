@@ -53,14 +53,14 @@ def sighting(engine: SearchEngine, hit: Hit, problems: list[str]) -> Sighting:
     """A hit with its frame; if it has one that cannot be shown, `problems` gets the reason."""
     title, pixels, known = f"rank {hit.rank}: {hit.score:.3f}", pixels_of(engine, hit), hit.metadata
     if known is None or not has_scene(known):
-        return Sighting(title, pixels, None, hit.path, "")
+        return Sighting(title, pixels, None, hit.path, [])
     scene = None
     try:
         scene = np.asarray(read_scene(engine.gallery.entry(hit.row).source, known, SCENE_WIDTH))
     except UserError as error:
         problems.append(str(error))
     times = [when(known), *([] if hit.span is None else [lasting(hit.span)])]
-    return Sighting(title, pixels, scene, str(known["file"]), ", ".join(times))
+    return Sighting(title, pixels, scene, str(known["file"]), times)
 
 
 def when(known: Mapping[str, Any]) -> str:
@@ -71,11 +71,11 @@ def when(known: Mapping[str, Any]) -> str:
 
 
 def lasting(span: Span) -> str:
-    """How long a track lasts."""
+    """How long a track lasts; without the date, if it is one day."""
     first, last = (said(span.column, moment) for moment in (span.first, span.last))
     if span.column == "time" and span.first.date() == span.last.date():
-        last = f"{span.last:%H:%M:%S}"
-    return f"seen {span.pictures} times from {first} to {last}"
+        first, last = (f"{moment:%H:%M:%S}" for moment in (span.first, span.last))
+    return f"seen {span.pictures} times, {first} to {last}"
 
 
 def said(column: str, moment: Any) -> str:

@@ -19,13 +19,13 @@ TITLE, TEXT = 15, 14  # pixels of the letters
 
 @dataclass(frozen=True)
 class Sighting:
-    """A picture that was found: its rank and score, its frame if that is at hand, the file, and when it was."""
+    """A picture that was found: its rank and score, its frame if that is at hand, the file, and when: one line each."""
 
     title: str
     pixels: Pixels
     scene: Pixels | None
     file: str
-    moment: str
+    moments: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -77,5 +77,6 @@ def _sighting(canvas: Canvas, corner: tuple[int, int], sighting: Sighting) -> in
         canvas.image((x, y), sighting.scene, (width, height))
         y += height + GAP
     y = canvas.text((x, y), [text.ending(sighting.file, SCENE_WIDTH)], text, INK)
-    y = canvas.text((x, y), text.wrap(sighting.moment, SCENE_WIDTH, 2), text, MUTED)
+    for moment in sighting.moments:
+        y = canvas.text((x, y), text.wrap(moment, SCENE_WIDTH, 1), text, MUTED)
     return max(y, top + size[1])

@@ -60,12 +60,12 @@ def _find(source: str, file: str) -> Path:
         return base
     try:
         path = (base / file).resolve()
-        is_inside = path.is_relative_to(base.resolve())
-    except (OSError, RuntimeError, ValueError):  # a link to itself, or a character that no path may have
-        is_inside = False
+        is_inside, is_there = path.is_relative_to(base.resolve()), path.is_file()
+    except (OSError, RuntimeError, ValueError):  # a link to itself, or a name that no file may have
+        raise UserError(f"{why}: its source has no such file") from None
     if not is_inside:
         raise UserError(f"{why}: it does not lie in its source {source}")
-    if not path.is_file():
+    if not is_there:
         check_regular_file(path)
         raise UserError(f"{why}: {path} was not found")
     return path

@@ -23,7 +23,7 @@ KINDS = {  # suffix, codec, other settings
     "open groups": ("mp4", "mpeg4", {"options": {"bf": "2"}}),
     "ts": ("ts", "libx264", {}),
     "mkv": ("mkv", "libx264", {"container_options": {"cluster_time_limit": "200"}}),
-    "avi": ("avi", "mpeg4", {}),
+    "avi": ("avi", "libx264", {}),
     "h264": ("h264", "libx264", {}),
 }
 SEEKABLE = ("mp4", "open groups", "ts", "mkv")
@@ -141,8 +141,8 @@ def test_frames_without_time_stamps_are_placed_by_the_rate_and_it_is_said(videos
 
 @pytest.mark.parametrize(("rotation", "turns"), [(90, 1), (-90, 3), (180, 2)])
 def test_a_video_of_a_turned_camera_is_upright(tmp_path: Path, rotation: int, turns: int) -> None:
-    plain = next(iter(Video(write_video(tmp_path / "plain.mp4", [0]), "video", ALL)))
-    turned = next(iter(Video(write_video(tmp_path / "turned.mp4", [0], rotation=rotation), "video", ALL)))
+    plain = list(Video(write_video(tmp_path / "plain.mp4", [0, 40]), "video", ALL))[1]
+    turned = list(Video(write_video(tmp_path / "turned.mp4", [0, 40], rotation=rotation), "video", ALL))[1]
     np.testing.assert_array_equal(turned.pixels, np.rot90(plain.pixels, turns))
 
 
@@ -169,6 +169,14 @@ def test_a_damaged_stretch_is_left_out_and_counted(tmp_path: Path, videos: dict[
     for after in (5, numbers(frames)[-3]):
         rest = list(Video(path, "video", ALL, after=after))
         assert numbers(rest) == [number for number in numbers(frames) if number > after]
+
+
+def test_a_frame_whose_errors_the_decoder_conceals_is_left_out(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "video.mp4", STEADY, "mpeg4", size=(320, 240))
+    damage(path, 13, 13, spared=30)
+    video = Video(path, "video", ALL)
+    assert 13 not in numbers(list(video))
+    assert (video.damaged, video.decoded) == (1, len(STEADY))
 
 
 @pytest.mark.parametrize("kind", KINDS)
