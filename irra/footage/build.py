@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from irra.footage.cutting import Cutting
 from irra.footage.frames import Finder
-from irra.footage.people import PERSON_SCHEMA, Cutting
+from irra.footage.people import PERSON_SCHEMA
 from irra.footage.plan import NOT_TAKEN, Plan, make_plan
 from irra.footage.reader import Found, Reader
 from irra.footage.sources import Footage

@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from irra.footage.cutting import Cutting
 from irra.footage.frames import Finder
-from irra.footage.people import PERSON_SCHEMA, Cutting
+from irra.footage.people import PERSON_SCHEMA
 from irra.footage.sources import Footage
 from irra.search.gallery import Gallery, Rows, known_metadata, paths_of
 from irra.search.pictures import PictureFile
@@ -102,6 +103,10 @@ def make_plan(previous: Gallery | None, making: Making, footage: Footage, finder
         return Plan(np.empty(0, np.int64), [], PERSON_SCHEMA.empty_table(), {}, footage.files, len(entries))
     known = known_metadata(previous, entries["row"].to_numpy())
     stays = pc.is_in(known["file"], pa.array(list(readings), pa.string()))
+    for path, reading in readings.items():
+        if reading.recent:  # a writer that was killed may have left people of later frames, which come again
+            later = pc.and_(pc.equal(known["file"], path), pc.greater(known["frame"], reading.recent[-1]))
+            stays = pc.and_not(stays, later)
     rows = entries["row"].filter(stays).to_numpy()
     return Plan(rows, paths_of(entries, rows), known.filter(stays), readings, todo, len(entries) - len(rows))
 

@@ -15,10 +15,11 @@ from PIL import Image
 
 from irra.footage.boxes import read_boxes
 from irra.footage.build import FootageUpdate, index_footage
+from irra.footage.cutting import Cutting
 from irra.footage.finders import KnownBoxes
 from irra.footage.frames import Box, Frame
 from irra.footage.linking import MIN_OVERLAP, REACH, Linker, Place
-from irra.footage.people import Cutting, clip, cut_people, path_of
+from irra.footage.people import clip, cut_people, path_of
 from irra.footage.sources import FrameFolder, load_frame, numbers
 from irra.search.folder import FolderGallery
 from irra.search.metadata import Metadata
