@@ -24,7 +24,9 @@ from tests.imports import ROOT
 from tests.irra.test_index_folder import CountingEncoder
 from tests.models import small_model
 
-FRAMES, PEOPLE = 40, 2
+pytestmark = pytest.mark.system
+
+FRAMES, PEOPLE = 20, 2
 TIMEOUT = 60.0  # seconds
 
 
@@ -64,7 +66,7 @@ def test_a_kill_costs_no_more_than_what_was_not_saved(tmp_path: Path, kind: str)
     path = write_video(tmp_path / "it.mp4", FRAMES) if is_video else write_frames(tmp_path / "it", range(1, FRAMES + 1))
     encoder, index = CountingEncoder(small_model()), tmp_path / "index"
     update(path, tmp_path / "once", encoder)
-    for aim in (8, 40):
+    for aim in (8, 20):
         work = f"from tests.system.test_index_footage import *; update(Path({str(path)!r}), Path({str(index)!r}), "
         command = [sys.executable, "-c", work + "SlowEncoder(small_model()))"]
         killed = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
