@@ -1,8 +1,10 @@
 """Drawn footage for tests: people are coloured rectangles that walk over a grey ground."""
 
 from collections.abc import Iterable
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -53,3 +55,17 @@ def csv_lines(files: Iterable[tuple[str, int]], people: int = 2) -> str:
         for file, number in files
         for x, y, width, height in places(number, people)
     )
+
+
+def write_video(path: Path, count: int, rate: int = 10) -> Path:
+    """A video whose first frame is number 0."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=rate)
+        stream.height, stream.width, stream.pix_fmt = 120, 160, "yuv420p"
+        stream.time_base = Fraction(1, rate)
+        for number in range(count):
+            for packet in stream.encode(av.VideoFrame.from_ndarray(draw(places(number)), format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode(None):
+            container.mux(packet)
+    return path

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from irra.footage.cutting import Cutting
 from irra.footage.frames import Finder
-from irra.footage.people import PERSON_SCHEMA, Cutting
+from irra.footage.people import PERSON_SCHEMA
 from irra.footage.plan import NOT_TAKEN, Plan, make_plan
 from irra.footage.reader import Found, Reader
 from irra.footage.sources import Footage
@@ -108,7 +109,8 @@ def index_footage(
         first = next(found, None)  # None if nothing can be read: then there may be nothing to write
         if first is None and previous and known.equals(plan.known) and _is_current(previous.info, source, plan, reader):
             return _result(previous.info, plan, known, plan.paths, footage, reader, metadata)
-        found = progress_of(chain([] if first is None else [first], found), "index", reader.said)
+        if first is not None:
+            found = progress_of(chain([first], found), "index", reader.said)
         work = _Work(place, making, schema, encoder, metadata, batch_size, save_seconds)
         info, known, paths = work.run(reader, found, previous, known)
         return _result(info, plan, known, paths, footage, reader, metadata)
@@ -181,7 +183,8 @@ def _check_found(source: str, writer: Writer, plan: Plan, reader: Reader) -> Non
     lost = [f"{totals[name]:,} {name.replace('_', ' ')}" for name in NOT_TAKEN if totals[name]]
     skipped = [f"{item['path']} ({item['reason']})" for item in reader.skipped]
     raise UserError(
-        f"{source}: nobody in {totals['frames']:,} frames"
+        f"{source}: "
+        + (f"nobody in {totals['frames']:,} frames" if totals["frames"] else "no frame of it can be read")
         + (f"; boxes not taken: {', '.join(lost)}" if lost else "")
         + (f"; skipped: {first_of(skipped)}" if skipped else "")
     )

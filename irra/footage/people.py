@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
+from irra.footage.cutting import Cutting
 from irra.footage.frames import Box, Frame
 from irra.footage.linking import Place
 from irra.search.pictures import to_pixels
@@ -30,21 +31,6 @@ PERSON_SCHEMA = pa.schema(
         "track": pa.string(),
     }
 )
-
-
-@dataclass(frozen=True)
-class Cutting:
-    """Which boxes are cut out, and how.
-
-    Attributes:
-        margin: Added on each side, as a share of the box's width and height.
-        min_height: Height in pixels of the smallest box.
-        min_score: Least confidence of a box, if it has one.
-    """
-
-    margin: float = 0.05
-    min_height: int = 50
-    min_score: float | None = None
 
 
 @dataclass(frozen=True)

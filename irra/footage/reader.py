@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from irra.footage.cutting import Cutting
 from irra.footage.frames import Finder, Frame
 from irra.footage.linking import REACH, Linker, Place
-from irra.footage.people import Cutting, Person, cut_people, metadata_of, path_of
+from irra.footage.people import Person, cut_people, metadata_of, path_of
 from irra.footage.plan import Plan, Reading, settings_of
 from irra.footage.sources import Footage
 from irra.search.pictures import PictureFile, jpeg

@@ -18,7 +18,7 @@ from irra.footage.frames import Frame, FrameSource
 from irra.footage.video import SUFFIXES, Every, Video
 from irra.search.pictures import PictureFile, find_pictures
 from irra.utils.errors import UserError, first_of
-from irra.utils.files import check_regular_file, files_below
+from irra.utils.files import files_below
 
 NUMBERED = re.compile(r"(.*?)(\d{1,18})")  # a name that ends in a number; longer ones are no int64
 TURNED = 5  # EXIF orientations from this on exchange width and height
@@ -132,7 +132,7 @@ class Videos:
         start: When the videos begin.
 
     Raises:
-        UserError: There is no such file or folder, or no video in it.
+        UserError: There is no such file or folder, or no video in it; or the file is none.
     """
 
     def __init__(self, path: Path, every: Every, start: datetime | None = None) -> None:
@@ -144,10 +144,10 @@ class Videos:
             found = {name: file for name, file in files_below(path).items() if name.lower().endswith(SUFFIXES)}
             visible = sorted(name for name in found if not any(part.startswith(".") for part in name.split("/")))
         else:
-            check_regular_file(path)
-            visible = [path.name] if path.exists() else []
+            Video(path, path.name, every)
+            visible = [path.name]
         if not visible:
-            raise UserError(f"{path}: {'no videos in this folder or below it' if path.is_dir() else 'no such video'}")
+            raise UserError(f"{path}: no videos in this folder or below it")
         self.files = []
         for name in visible:
             status = (self.root / name).stat()

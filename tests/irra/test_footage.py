@@ -1,6 +1,5 @@
 """People in frames and video: finding the frames of boxes, cutting people out, following them, and the index."""
 
-import json
 import os
 from collections.abc import Mapping
 from itertools import pairwise
@@ -15,10 +14,12 @@ from PIL import Image
 
 from irra.footage.boxes import read_boxes
 from irra.footage.build import FootageUpdate, index_footage
+from irra.footage.cutting import Cutting
 from irra.footage.finders import KnownBoxes
 from irra.footage.frames import Box, Frame
 from irra.footage.linking import MIN_OVERLAP, REACH, Linker, Place
-from irra.footage.people import Cutting, clip, cut_people, path_of
+from irra.footage.people import clip, cut_people, path_of
+from irra.footage.plan import Reading
 from irra.footage.sources import FrameFolder, load_frame, numbers
 from irra.search.folder import FolderGallery
 from irra.search.metadata import Metadata
@@ -422,7 +423,8 @@ def test_metadata_that_do_not_fit_are_refused(
         update(frames, mot_lines(range(1, 3)), encoder, metadata=known_of(rows))
 
 
-def test_the_record_of_a_file_is_short(tmp_path: Path, encoder: CountingEncoder) -> None:
-    update(write_frames(tmp_path / "frames", [1]), mot_lines([1]), encoder)
-    record = json.loads((tmp_path / "index" / "info.json").read_text())["footage"]["000001.png"]
-    assert set(record) == {"file_bytes", "modified_ns", "sha256", "settings", "frames", "people"}
+def test_the_record_of_a_file_holds_what_was_read_of_it() -> None:
+    reading = Reading(414, 1795976505718540469, "a" * 64, "b" * 16, frames=7, too_small=2, recent=[12, 25])
+    assert reading.record() == f"414 1795976505718540469 {'a' * 64} {'b' * 16} frames=7 too_small=2 recent=12,25"
+    assert Reading.parse(reading.record()) == reading
+    assert Reading.parse(Reading(1, 2, "a", "b").record()) == Reading(1, 2, "a", "b")
