@@ -61,6 +61,7 @@ def index(
         "added": update.added,
         "kept": update.kept,
         "removed": update.removed,
+        **({"forgotten": update.forgotten} if update.forgotten else {}),
         **({"described": update.info.described} if said is not None else {}),
         "skipped": update.skipped,
     }
