@@ -64,6 +64,12 @@ def test_keys_come_from_a_file_too(index: Path, tmp_path: Path) -> None:
     assert paths(index) == NAMES[3:]
 
 
+def test_a_condition_chooses_pictures(index: Path) -> None:
+    done = answer("forget", "--where", "camera in (1, 4) and track is not null", "--index", index, "--yes")
+    assert (done["forgotten"], paths(index)) == (1, NAMES[1:])
+    assert answer("forget", "--where", "camera = 1", "--index", index)["forgotten"] == 0
+
+
 def test_to_forget_again_is_no_mistake(index: Path) -> None:
     answer("forget", "a.mp4", "--index", index, "--yes")
     assert answer("forget", "a.mp4", "--index", index)["forgotten"] == 0
@@ -114,6 +120,7 @@ def test_without_a_terminal_it_must_have_been_answered(index: Path) -> None:
         (("a.mp4", "b.mp4"), "these are all of its 4 pictures; delete the index itself"),
         (("--keys", "nowhere.txt"), "nowhere.txt: no such file"),
         (("--keys", "."), "--keys: . is a folder; give a text file with one key a line"),
+        (("--where", "colour = 'red'"), "colour"),
         (("--keys", "-"), "--keys: - has no key in it"),
     ],
 )
