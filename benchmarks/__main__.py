@@ -22,7 +22,7 @@ from benchmarks.machine import commit, describe, has_gpu, name, versions
 from benchmarks.results import FOLDER, Result, table, write
 
 # The parts that run unless others are named, and the seconds after which one is stopped: on a busy machine, the last
-# rows of some may be missing. `million` runs only if named.
+# rows of some may be missing. `million` and `cameras` run only if named.
 ON_CPU = {
     "training": 215,
     "input": 30,
@@ -35,7 +35,7 @@ ON_CPU = {
     "web": 40,
 }
 ON_GPU = {"gpu": 240, "training": 60, "encoding": 40}
-PARTS = tuple(dict.fromkeys([*ON_CPU, *ON_GPU, "million"]))
+PARTS = tuple(dict.fromkeys([*ON_CPU, *ON_GPU, "million", "cameras"]))
 
 
 def main() -> int:

@@ -21,7 +21,7 @@ def main() -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m app.web", description="Serve the search page.")
     parser.add_argument("--model", default=str(MODEL), help="model folder or MLflow address (default: %(default)s)")
-    parser.add_argument("--index", type=Path, default=INDEX, help="index folder (default: %(default)s)")
+    parser.add_argument("--index", default=str(INDEX), help="index: a folder or lance:ADDRESS (default: %(default)s)")
     parser.add_argument(
         "--host",
         default="127.0.0.1",
@@ -32,7 +32,7 @@ def main() -> int:
     return guarded(lambda: serve(arguments.model, arguments.index, arguments.host, arguments.port))
 
 
-def serve(model: str, index: Path, host: str, port: int) -> None:
+def serve(model: str, index: str | Path, host: str, port: int) -> None:
     """Open model and index, and answer requests until interrupted.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The JSON API of the page: /api/gallery, search, thumbnails, captions and explain.
+"""The JSON API of the page: /api/gallery, search, thumbnails, frames, captions and explain.
 
 The model runs on threads, one per core and at least two, so that the event loop stays free for other requests.
 """
@@ -6,6 +6,8 @@ The model runs on threads, one per core and at least two, so that the event loop
 import base64
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import lru_cache, partial
+from io import BytesIO
 from typing import Annotated, Any, BinaryIO, TypeVar
 
 import numpy as np
@@ -13,14 +15,22 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 from starlette.datastructures import UploadFile
 
+from app.web.filters import count_results, describe_filters
 from app.web.uploads import MAX_UPLOAD_BYTES, limit_body, open_picture
+from irra.footage.scenes import read_scene
 from irra.search.engine import MAX_QUERY_CHARACTERS, MAX_RESULTS, CaptionHit, Hit, SearchEngine, clean_query
 from irra.search.explain import Explanation, explain
 from irra.search.gallery import Gallery
+from irra.search.tracks import TRACK
 from irra.utils.cores import available_cores
+from irra.utils.errors import UserError
 
 T = TypeVar("T")
 MAX_TOP = 100  # results on a page
+MAX_WHERE_CHARACTERS = 4000
+MAX_FRAME = (1280, 1280)  # pixels of a frame that is shown: width and height
+FRAME_QUALITY = 85
+CONDITIONS = 256  # whose results need not be counted again for another page
 CAPTIONS = 10  # results for a picture
 EXAMPLES = 6
 PLAIN_EXAMPLES = (
@@ -39,6 +49,8 @@ class Api:
         self._threads = CapacityLimiter(max(2, available_cores()))
         self._long_work = CapacityLimiter(1)  # leaves threads for searches, and limits memory
         self._version = engine.gallery.version
+        self._filters = describe_filters(engine.gallery)
+        self._count = lru_cache(CONDITIONS)(partial(count_results, engine.gallery))
 
     def router(self) -> APIRouter:
         """All routes, relative to the API's prefix."""
@@ -46,13 +58,23 @@ class Api:
         router.add_api_route("/gallery", self.gallery)
         router.add_api_route("/search", self.search)
         router.add_api_route("/thumbnails/{row}", self.thumbnail)
+        router.add_api_route("/frames/{row}", self.frame)
         router.add_api_route("/captions", self.captions, methods=["POST"])
         router.add_api_route("/explain", self.explain)
         return router
 
     async def gallery(self) -> dict[str, Any]:
-        """Describe the gallery, and suggest sentences to try."""
+        """Describe the gallery, and suggest sentences to try.
+
+        Only a gallery with metadata has `filters`, as `describe_filters` returns them; `tracks` says whether pictures
+        of one track are one result, and `footage` whether there are frames to show.
+        """
         gallery = self._engine.gallery
+        known = {
+            "filters": self._filters,
+            "tracks": TRACK in gallery.columns.names,
+            "footage": bool(gallery.info.footage),
+        }
         return {
             "size": gallery.size,
             "captions": gallery.info.captions,
@@ -63,6 +85,7 @@ class Api:
             "max_query_characters": MAX_QUERY_CHARACTERS,
             "max_upload_bytes": MAX_UPLOAD_BYTES,
             "examples": example_queries(gallery),
+            **(known if self._filters else {}),
         }
 
     async def search(
@@ -70,17 +93,24 @@ class Api:
         q: str = "",
         top: Annotated[int, Query(ge=1, le=MAX_TOP)] = 24,
         page: Annotated[int, Query(ge=1)] = 1,
+        where: Annotated[str, Query(max_length=MAX_WHERE_CHARACTERS)] = "",
+        every_frame: bool = False,
     ) -> dict[str, Any]:
         """Return one page of the pictures that fit a sentence, best first; `total` counts those on all pages.
 
         `gallery` is the version of the gallery that the rows refer to, `unread` the end of the sentence if cut off.
+        With a condition or tracks, `found` counts the results as if there were no limit, and `pictures` those that
+        satisfy the condition: of a track, only the best is a result, unless `every_frame`.
         """
-        query = clean_query(q)
-        total = min(self._engine.gallery.size, MAX_RESULTS)
+        query, condition = clean_query(q), where.strip() or None
+        counts = await self._on_thread(self._count, condition, every_frame)
+        total = min(counts.results, MAX_RESULTS)
         start, stop = (page - 1) * top, min(page * top, total)
         hits: list[Hit] = []
         if start < stop:
-            hits = (await self._on_thread(self._engine.search, [query], stop))[0]
+            search = partial(self._engine.search, where=condition, every_frame=every_frame)
+            hits = (await self._on_thread(search, [query], stop))[0]
+        asked = {"where": condition, "every_frame": every_frame, "found": counts.results, "pictures": counts.pictures}
         return {
             "gallery": self._version,
             "query": query,
@@ -88,15 +118,26 @@ class Api:
             "page": page,
             "top": top,
             "total": total,
+            **(asked if condition or TRACK in self._engine.gallery.columns.names else {}),
             "hits": [hit.document() for hit in hits[start:]],
         }
 
     async def thumbnail(self, row: int, v: str = "") -> Response:
         """Return a picture as JPEG, which browsers may cache forever if `v` is this gallery's version."""
         self._check_row(row)
-        thumbnail = self._engine.gallery.entry(row).thumbnail
-        headers = {"Cache-Control": A_YEAR} if v == self._version else {}
-        return Response(thumbnail, media_type="image/jpeg", headers=headers)
+        return self._picture(self._engine.gallery.entry(row).thumbnail, v)
+
+    async def frame(self, request: Request, row: int, v: str = "") -> Response:
+        """Return the frame that a picture was found in, with its box, as JPEG; browsers may cache it likewise.
+
+        The status is 404 if there is none, or its file cannot be read.
+        """
+        self._check_row(row)
+        try:
+            frame = await self._in_turn(request, self._frame, row)
+        except UserError as error:
+            raise HTTPException(404, str(error)) from None
+        return self._picture(frame, v)
 
     async def captions(self, request: Request) -> dict[str, Any]:
         """Return the captions nearest to an uploaded picture, which is the field `picture` of a form."""
@@ -142,6 +183,21 @@ class Api:
         gallery = self._engine.gallery
         if row not in gallery:
             raise HTTPException(404, f"no picture {row}; the gallery has {gallery.size}")
+
+    def _picture(self, data: bytes, version: str) -> Response:
+        headers = {"Cache-Control": A_YEAR} if version == self._version else {}
+        return Response(data, media_type="image/jpeg", headers=headers)
+
+    def _frame(self, row: int) -> bytes:
+        gallery = self._engine.gallery
+        (known,) = gallery.metadata([row])
+        if not gallery.info.footage or known.get("file") is None:
+            raise UserError(f"picture {row} was not found in a frame or video")
+        scene = read_scene(gallery.entry(row).source, known)
+        scene.thumbnail(MAX_FRAME)
+        buffer = BytesIO()
+        scene.save(buffer, "JPEG", quality=FRAME_QUALITY)
+        return buffer.getvalue()
 
     def _captions_of(self, file: BinaryIO) -> list[CaptionHit]:
         with open_picture(file) as picture:

@@ -54,6 +54,14 @@ class Face:
             lines[-1] = self._with_ellipsis(lines[-1], width)
         return lines
 
+    def ending(self, text: str, width: int) -> str:
+        """The printable `text` on one line of `width` pixels, cut at its beginning: of a path, the name stays."""
+        line = self.printable(text)
+        if self.font.getlength(line) <= width:
+            return line
+        room = width - round(self.font.getlength(ELLIPSIS)) - 1
+        return ELLIPSIS + line[-self.fitting(line[::-1], room) :]
+
     def _with_ellipsis(self, line: str, width: int) -> str:
         kept = line[: self.fitting(line, width - round(self.font.getlength(ELLIPSIS)) - 1)]
         if len(kept) < len(line) and " " in kept:

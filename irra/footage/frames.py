@@ -1,7 +1,9 @@
 """A frame of a video or a folder, and the people in it."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +34,8 @@ class Frame:
 
     Attributes:
         file: Path of the video or picture in its source, with slashes.
-        number: Its place among the frames of the video from 0, or among the pictures of its folder from 1.
+        number: Its place among the frames of the video from 0. In a folder of pictures, the number at the end of its
+            name if all of them are called alike (`frame_0001.jpg`), or else its place among them from 1.
         seconds: From the beginning of the video; None in a folder of pictures.
         time: When it was taken, if that is known.
         pixels: RGB (H, W, 3).
@@ -43,3 +46,40 @@ class Frame:
     seconds: float | None
     time: datetime | None
     pixels: NDArray[np.uint8]
+
+
+class FrameSource(Protocol):
+    """The frames of one file, in their order.
+
+    Attributes:
+        expected: Number of frames if all can be read; None if it is not known.
+    """
+
+    expected: int | None
+
+    @property
+    def damaged(self) -> int:
+        """Number of stretches that could not be read, as far as the frames were taken."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Read the frames.
+
+        Raises:
+            UserError: The file cannot be read.
+        """
+
+
+class Finder(Protocol):
+    """Finds the people in frames.
+
+    Attributes:
+        tracked: Whether the boxes say who is the same person in other frames.
+    """
+
+    tracked: bool
+
+    def __call__(self, frames: Sequence[Frame]) -> list[list[Box]]:
+        """The boxes in each of the frames."""
+
+    def settings(self, file: str) -> str:
+        """What decides which boxes are found in a file: another text if they may be others."""

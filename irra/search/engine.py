@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, time
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -158,8 +159,10 @@ def plain(value: Any) -> Any:
             return {name: plain(one) for name, one in value.items()}
         case list():
             return [plain(one) for one in value]
-        case None | bool() | int() | float() | str():
-            return value if value == value else None  # JSON has no NaN
+        case float():
+            return value if isfinite(value) else None  # JSON has neither NaN nor infinity
+        case None | bool() | int() | str():
+            return value
         case datetime() | date() | time():
             return value.isoformat()
         case _:

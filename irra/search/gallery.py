@@ -112,7 +112,7 @@ def check_model(gallery: Gallery, fingerprint: str) -> None:
 
 def metadata_schema(gallery: Gallery | None) -> pa.Schema:
     """The columns of its metadata; none without a gallery."""
-    fields = [] if gallery is None else [field for field in gallery.columns if field.name not in ALWAYS]
+    fields = [] if gallery is None else [field for field in gallery.columns if field.name in gallery.info.columns]
     return pa.schema(fields)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from irra.data.images import BadImage, load_images
@@ -26,6 +27,8 @@ from irra.utils.cores import available_cores
 from irra.utils.errors import UserError, first_of
 from irra.utils.files import hash_file
 from irra.utils.progress import progress
+
+PERSON = r"#(t=[0-9.]+&)?xywh=[0-9,]+$"  # how the path of a person in a frame ends
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,8 @@ def index_folder(
         if had_captions and captions is None and not replace:
             raise UserError(f"{target}: has captions of pictures; give --captions again, or --replace to drop them")
         entries = None if previous is None else previous.files(making.source)
+        if entries is not None and are_people(entries) and not replace:
+            raise UserError(f"{target}: is an index of people in frames; name another one, or give --replace")
         rows, new = _compare(entries, pictures, files)
         known = known_metadata(previous, rows)
         kept = known if metadata is None or entries is None else metadata.of(paths_of(entries, rows))
@@ -127,6 +132,11 @@ def index_folder(
         removed = 0 if entries is None else len(entries) - len(rows)
         added = len(writer.paths) - len(rows)
         return Update(info, added, len(rows), removed, skipped, matched, left_out)
+
+
+def are_people(entries: pa.Table) -> bool:
+    """Whether pictures are of people in frames; none are not."""
+    return bool(pc.any(pc.match_substring_regex(entries["path"], PERSON)).as_py())
 
 
 def check_captions(pictures: Path, files: list[PictureFile], captions: Mapping[str, Sequence[str]] | None) -> None:
@@ -164,14 +174,14 @@ def _compare(entries: pa.Table | None, root: Path, files: list[PictureFile]) -> 
     rows, new = [], []
     for file in files:
         row, entry = known.get(file.path, (-1, {}))
-        if entry and _unchanged(entry, root, file):
+        if entry and unchanged(entry, root, file):
             rows.append(row)
         else:
             new.append(file)
     return np.array(sorted(rows), dtype=np.int64), new
 
 
-def _unchanged(entry: dict[str, Any], root: Path, file: PictureFile) -> bool:
+def unchanged(entry: Mapping[str, Any], root: Path, file: PictureFile) -> bool:
     """Whether a file is unchanged; if only its time differs, as after a copy, its content is compared."""
     if entry["file_bytes"] != file.file_bytes:
         return False

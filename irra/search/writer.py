@@ -203,7 +203,7 @@ class FolderWriter:
     def add(self, pictures: Sequence[Picture], embeddings: Floats, metadata: pa.Table | None = None) -> None:
         """Append pictures with their un-normalised embeddings (B, D) and their metadata."""
         assert len(pictures) == len(embeddings)
-        self._embeddings.append(_unit(embeddings))
+        self._embeddings.append(unit(embeddings))
         self._append_metadata(metadata, len(pictures))
         for picture in pictures:
             self._append({"id": self._next_id, **vars(picture)}, picture.thumbnail)
@@ -213,7 +213,7 @@ class FolderWriter:
         """Write all captions with their un-normalised embeddings (M, D); may be called once."""
         assert not self._captions
         file = EmbeddingFile(self._folder / CAPTION_EMBEDDINGS, self._dtype)
-        file.append(_unit(embeddings))
+        file.append(unit(embeddings))
         file.close()
         pq.write_table(pa.table({"text": texts}, schema=CAPTION_SCHEMA), self._folder / CAPTIONS)
         self._captions = len(texts)
@@ -229,7 +229,7 @@ class FolderWriter:
         self._described = int(means.any(axis=1).sum())
         if self._described:
             file = EmbeddingFile(self._folder / DESCRIBED, self._dtype)
-            file.append(_unit(means))
+            file.append(unit(means))
             file.close()
 
     def keep_described(self, previous: FolderGallery, rows: NDArray[np.int64]) -> None:
@@ -251,8 +251,7 @@ class FolderWriter:
         """
         size = self._entries.rows
         if size == 0:
-            reasons = first_of([f"{item['path']} ({item['reason']})" for item in skipped])
-            raise UserError(f"{source}: no usable picture to search; skipped: {reasons}")
+            raise no_pictures(source, skipped)
         self._embeddings.close()
         self._thumbnails.close()
         if self._metadata is not None:
@@ -295,7 +294,18 @@ class FolderWriter:
         self._entries.append(entry | {"thumbnail_end": self._thumbnails.tell()})
 
 
-def _unit(embeddings: Floats) -> Floats:
+def no_pictures(source: str, skipped: list[dict[str, str]]) -> UserError:
+    """What to tell of a source without any usable picture."""
+    reasons = first_of([f"{item['path']} ({item['reason']})" for item in skipped])
+    return UserError(f"{source}: no usable picture to search; skipped: {reasons}")
+
+
+def unit(embeddings: Floats) -> Floats:
+    """Embeddings (B, D) at unit norm.
+
+    Raises:
+        UserError: They are not finite.
+    """
     if not np.isfinite(embeddings).all():
         raise UserError("the model gives embeddings that are not finite; try index.precision: fp32")
     return normalised(embeddings)

@@ -49,10 +49,11 @@ def take(person: Person, variation: int, camera: Camera, rng: random.Random) -> 
     seen = visible_slots(whole, canvas.part_sizes(), height)
     scene = background(camera, width, height, rng)
     _cast_shadow(scene, view, camera.light)
-    return Photograph(_develop(canvas, scene, camera, rng), seen, _facing(view))
+    return Photograph(_develop(canvas, scene, camera, rng), seen, facing(view))
 
 
-def _facing(view: View) -> str:
+def facing(view: View) -> str:
+    """The side of a person that a camera sees: "front", "back" or "side"."""
     toward = math.cos(view.yaw)
     return "front" if toward > 0.5 else "back" if toward < -0.5 else "side"
 

@@ -42,12 +42,12 @@ CAMERAS = (
 
 def background(camera: Camera, width: int, height: int, rng: random.Random) -> Image.Image:
     """A random piece of the camera's panorama, sometimes with passers-by."""
-    panorama = _panorama(camera)
+    whole = panorama(camera)
     zoom = rng.uniform(0.95, 1.25)
     box_height = min(HEIGHT, round(height * zoom))
     box_width = round(width * zoom)
     left, top = rng.randrange(WIDTH - box_width), rng.randrange(HEIGHT - box_height + 1)
-    piece = panorama.resize((width, height), Image.Resampling.BILINEAR, (left, top, left + box_width, top + box_height))
+    piece = whole.resize((width, height), Image.Resampling.BILINEAR, (left, top, left + box_width, top + box_height))
     if rng.random() < 0.3:
         _passers_by(piece, rng)
     return piece.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.3 else piece
@@ -79,7 +79,8 @@ def _passers_by(piece: Image.Image, rng: random.Random) -> None:
 
 
 @functools.lru_cache(maxsize=len(CAMERAS))
-def _panorama(camera: Camera) -> Image.Image:
+def panorama(camera: Camera) -> Image.Image:
+    """The whole place of a camera, without people."""
     rng = random.Random(camera.folder)
     image = Image.new("RGB", (WIDTH, HEIGHT))
     draw = ImageDraw.Draw(image)

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -29,3 +29,21 @@ def progress(items: Iterable[T], description: str, total: int, unit: str = "it")
             print(f"{description}: {done}/{total} {unit}", file=sys.stderr, flush=True)
     seconds = time.monotonic() - start
     print(f"{description}: {done}/{total} {unit} in {seconds:.1f} s", file=sys.stderr, flush=True)
+
+
+def progress_of(items: Iterable[T], description: str, said: Callable[[], str]) -> Iterator[T]:
+    """Yield `items` while reporting on standard error what is `said` of the work, whose end is not known."""
+    if sys.stderr.isatty():
+        bar = tqdm(items, desc=description, bar_format="{desc}: {postfix} [{elapsed}]", dynamic_ncols=True)
+        for item in bar:
+            yield item
+            bar.set_postfix_str(said(), refresh=False)
+        return
+    start = last = time.monotonic()
+    for item in items:
+        yield item
+        now = time.monotonic()
+        if now - last >= LINE_SECONDS:
+            last = now
+            print(f"{description}: {said()}", file=sys.stderr, flush=True)
+    print(f"{description}: {said()} in {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True)

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import io
+import math
 import re
 import socket
 import struct
@@ -13,10 +14,12 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import uvicorn
 from httpx2 import ASGITransport, AsyncClient
@@ -26,10 +29,12 @@ from starlette.testclient import TestClient
 from app.web import protocol
 from app.web.__main__ import listen, main
 from app.web.app import HEADERS, STATIC, create_app
+from app.web.filters import describe_column
 from app.web.uploads import MAX_UPLOAD_BYTES
 from irra.data.images import MAX_PIXELS
 from irra.search.engine import SearchEngine
 from tests.browser import toy
+from tests.browser.sightings import SCHEMA, sightings_engine
 from tests.models import small_model
 
 pytestmark = pytest.mark.xdist_group("web")
@@ -352,6 +357,135 @@ allow_connections()
 print(getrlimit(RLIMIT_NOFILE)[0] > 64)
 """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True\n"
+
+
+@pytest.fixture(scope="module")
+def sightings(tmp_path_factory: pytest.TempPathFactory) -> SearchEngine:
+    return sightings_engine(tmp_path_factory.mktemp("sightings") / "engine", small_model())
+
+
+@pytest.fixture(scope="module")
+def footage(sightings: SearchEngine) -> Iterator[TestClient]:
+    """A client of a gallery with metadata, frames and tracks."""
+    with TestClient(create_app(sightings), base_url=LOCAL) as client:
+        yield client
+
+
+def test_filters_are_described_by_values_or_a_range(footage: TestClient) -> None:
+    filters = {one.pop("name"): one for one in footage.get("/api/gallery").json()["filters"]}
+    assert list(filters) == SCHEMA.names
+    assert filters["camera"] == {
+        "sql": "camera",
+        "type": "integer",
+        "values": [{"value": str(camera), "count": 8} for camera in (1, 2, 3, 4)],
+    }
+    assert filters["select"] == {
+        "sql": "select",
+        "type": "text",
+        "values": [{"value": toy.MARKUP, "count": 12}, {"value": "gate 'A'", "count": 12}, {"value": None, "count": 8}],
+    }
+    assert filters["time"]["range"] == ["2026-11-27T18:00:20", "2026-11-27T18:01:20"]
+    assert filters["seconds"]["range"] is None
+    assert filters["note"] == {"sql": "note", "type": "text"}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (pa.array([True, False, True, None]), {"type": "boolean", "values": [("false", 1), ("true", 2), (None, 1)]}),
+        (pa.array(["a", "a", "", ""]), {"type": "text", "values": [("", 2), ("a", 2)]}),
+        (pa.array([2**60, 2**60]), {"type": "integer", "values": [(str(2**60), 2)]}),
+        (pa.array([3, 1, 2]), {"type": "integer", "range": [1, 3]}),
+        (pa.array(["a", "b", "c"]), {"type": "text"}),
+        (pa.array(["a" * 81] * 4), {"type": "text"}),
+        (pa.array(list(range(31)) * 9), {"type": "integer", "range": [0, 30]}),
+        (pa.array([None, None], pa.int64()), {"type": "integer", "range": None}),
+        (pa.array([1.0, math.nan, math.inf, None]), {"type": "number", "range": [1.0, 1.0]}),
+        (pa.array([date(2026, 11, 27)] * 4), {"type": "date", "range": ["2026-11-27", "2026-11-27"]}),
+        (pa.array([[1], [2]]), {"type": "other"}),
+    ],
+    ids=str,
+)
+def test_a_column_is_described_by_what_it_holds(values: pa.Array, expected: dict[str, Any]) -> None:
+    described = describe_column(pa.chunked_array([values]))
+    if "values" in described:
+        described["values"] = [(one["value"], one["count"]) for one in described["values"]]
+    assert described == expected
+
+
+def test_a_gallery_without_metadata_has_no_filters(client: TestClient) -> None:
+    assert not {"filters", "tracks", "footage"} & client.get("/api/gallery").json().keys()
+    assert not {"where", "every_frame", "found", "pictures"} & client.get("/api/search?q=red").json().keys()
+
+
+@pytest.mark.parametrize("where", ["", "camera in (1, 2, 4)", "\"select\" = 'gate ''A''' or track is null"])
+@pytest.mark.parametrize("every_frame", [True, False])
+def test_pages_divide_the_results_of_a_condition(
+    footage: TestClient, sightings: SearchEngine, where: str, every_frame: bool
+) -> None:
+    parameters = {"q": "a person", "top": 3, "where": where, "every_frame": every_frame}
+    pages = [footage.get("/api/search", params=parameters | {"page": page}).json() for page in range(1, 13)]
+    (expected,) = sightings.search(["a person"], 100, where=where or None, every_frame=every_frame)
+    assert [hit for page in pages for hit in page["hits"]] == [hit.document() for hit in expected]
+    assert {page["total"] for page in pages} == {page["found"] for page in pages} == {len(expected)}
+
+
+def test_a_gallery_without_metadata_takes_conditions_on_paths_and_people(client: TestClient) -> None:
+    answer = client.get("/api/search", params={"q": "red", "where": "pid in (0, 2) and path != '2_0.png'"}).json()
+    assert (answer["total"], {hit["pid"] for hit in answer["hits"]}) == (7, {0, 2})
+
+
+def test_tracks_and_pictures_are_counted_under_a_condition(footage: TestClient) -> None:
+    answer = footage.get("/api/search", params={"q": "red", "where": "camera = 4"}).json()
+    # of 8 pictures, 4 are of one track, and 4 of none
+    assert (answer["total"], answer["found"], answer["pictures"]) == (5, 5, 8)
+    assert (answer["where"], answer["every_frame"]) == ("camera = 4", False)
+    assert answer["hits"][0]["metadata"]["camera"] == 4
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "message"),
+    [
+        ("/api/search?q=red&where=camra%3D3", 400, "camra"),
+        ("/api/search?q=red&where=camera%20in%20(", 400, "camera in ("),
+        ("/api/search?q=red&where=" + "x" * 4001, 422, "where"),
+        ("/api/search?q=red&every_frame=perhaps", 422, "every_frame"),
+        ("/api/frames/32", 404, "no picture 32"),
+        ("/api/frames/x", 422, "row"),
+    ],
+)
+def test_what_footage_cannot_answer_is_refused_in_words(
+    footage: TestClient, path: str, status: int, message: str
+) -> None:
+    answer = footage.get(path)
+    assert answer.status_code == status
+    assert message in answer.json()["error"]
+
+
+def test_a_frame_is_shown_with_its_box(footage: TestClient) -> None:
+    version = footage.get("/api/gallery").json()["version"]
+    answer = footage.get(f"/api/frames/3?v={version}")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
+    assert answer.headers["cache-control"] == "private, max-age=31536000, immutable"
+    assert footage.get("/api/frames/3?v=other").headers["cache-control"] == "no-cache"
+    with Image.open(io.BytesIO(answer.content)) as frame:
+        assert frame.size == (8 * 32, 64)
+        inside, border = frame.getpixel((3 * 32 + 16, 32)), frame.getpixel((3 * 32, 32))
+    assert inside != border
+
+
+def test_a_frame_whose_file_is_gone_is_missed_in_words(footage: TestClient, sightings: SearchEngine) -> None:
+    frame = Path(sightings.gallery.entry(0).source) / "cam1" / "000001.png"
+    frame.rename(frame.with_name("away.png"))
+    answer = footage.get("/api/frames/0")
+    frame.with_name("away.png").rename(frame)
+    assert answer.status_code == 404
+    assert "cam1/000001.png" in answer.json()["error"]
+
+
+def test_a_gallery_of_pictures_has_no_frames(client: TestClient) -> None:
+    answer = client.get("/api/frames/0")
+    assert (answer.status_code, "not found in a frame" in answer.json()["error"]) == (404, True)
 
 
 @pytest.fixture

@@ -1,17 +1,18 @@
 // A dialog that shows one result in detail, and why it was found.
 
 import { request } from "./api.js";
-import { byId, element, score } from "./dom.js";
+import { byId, element } from "./dom.js";
+import { aboutOf, knownOf } from "./facts.js";
 import { drawHeat } from "./heat.js";
 import { nameOf, thumbnail } from "./results.js";
+import { showScene } from "./scene.js";
 
 const CAVEAT = "This is an aid to understanding, not a proof. It shows what this model's score reacts to most, "
   + "which may differ from what a person would look at.";
 
 export class Details {
-  #hits = [];
+  #answer;
   #index = 0;
-  #query = "";
   #gallery;
   #explaining = new AbortController();
 
@@ -26,8 +27,8 @@ export class Details {
     this.dialog.addEventListener("close", () => this.#returnFocus());
   }
 
-  open(gallery, query, hits, index) {
-    [this.#gallery, this.#query, this.#hits] = [gallery, query, hits];
+  open(gallery, answer, index) {
+    [this.#gallery, this.#answer] = [gallery, answer];
     this.dialog.showModal();
     this.#show(index);
     byId("details-title").focus();
@@ -44,21 +45,20 @@ export class Details {
 
   #step(step) {
     const index = this.#index + step;
-    if (index >= 0 && index < this.#hits.length) this.#show(index);
+    if (index >= 0 && index < this.#answer.hits.length) this.#show(index);
   }
 
   #show(index) {
     this.#index = index;
-    const hit = this.#hits[index];
+    const hit = this.#answer.hits[index];
     byId("details-title").textContent = `Result ${hit.rank}`;
     // aria-disabled, because a disabled button loses the focus
     byId("previous").setAttribute("aria-disabled", index === 0);
-    byId("next").setAttribute("aria-disabled", index === this.#hits.length - 1);
+    byId("next").setAttribute("aria-disabled", index === this.#answer.hits.length - 1);
     this.#showPicture(hit);
-    const rows = [["Score", score(hit.score)], ["File", hit.path]];
-    if (hit.pid !== null) rows.splice(1, 0, ["Person", hit.pid]);
-    byId("about-result").replaceChildren(
-      ...rows.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, String(value))]));
+    list(byId("about-result"), aboutOf(this.#answer, hit));
+    list(byId("known"), knownOf(this.#gallery, hit));
+    showScene(this.#gallery, hit);
     this.#explain(hit);
   }
 
@@ -78,7 +78,7 @@ export class Details {
     const why = byId("why");
     why.replaceChildren(element("p", { class: "quiet" }, "Finding out why…"));
     try {
-      const parameters = new URLSearchParams({ q: this.#query, row: hit.row, v: this.#gallery.version });
+      const parameters = new URLSearchParams({ q: this.#answer.query, row: hit.row, v: this.#gallery.version });
       const explanation = await request(`/api/explain?${parameters}`, { signal: this.#explaining.signal });
       const where = drawHeat(byId("heat"), explanation.heat);
       why.replaceChildren(...reasons(explanation, where));
@@ -89,8 +89,14 @@ export class Details {
 
   #returnFocus() {
     this.#explaining.abort();
-    document.querySelector(`[data-row="${this.#hits[this.#index].row}"]`)?.focus();
+    document.querySelector(`[data-row="${this.#answer.hits[this.#index].row}"]`)?.focus();
   }
+}
+
+/** Shows facts in a list, which is hidden if there are none. */
+function list(node, facts) {
+  node.replaceChildren(...facts.flatMap(([name, ...parts]) => [element("dt", {}, name), element("dd", {}, ...parts)]));
+  node.hidden = !facts.length;
 }
 
 function reasons({ words, unread }, where) {

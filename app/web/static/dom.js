@@ -15,4 +15,7 @@ export const number = (value) => value.toLocaleString("en");
 /** "1 picture", "2 pictures". */
 export const count = (value, noun) => `${number(value)} ${noun}${value === 1 ? "" : "s"}`;
 
+/** Text for screen readers only. */
+export const hidden = (text) => element("span", { class: "visually-hidden" }, text);
+
 export const score = (value) => value.toFixed(3);

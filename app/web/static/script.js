@@ -1,44 +1,46 @@
 // The page. It always shows what its address says, so that links, reloading, Back and Forward work.
 
+import { addressOf, parametersOf, wanted } from "./address.js";
 import { Failure, request } from "./api.js";
 import { Details } from "./details.js";
 import { byId, count, element, number } from "./dom.js";
-import { addressOf, showCaptions, showHits, showNothing, showPlaceholders } from "./results.js";
+import { Filters } from "./filters.js";
+import { onPicture, preview } from "./pictures.js";
+import { showCaptions, showHits, showNothing, showPlaceholders } from "./results.js";
 
 const PAGE_SIZE = 24;
 const PATIENCE = 250; // milliseconds before the page shows that it is waiting
-const PREVIEW_HEIGHT = 384;
 const TITLE = document.title;
 
 const box = byId("query");
 const details = new Details();
+const filters = new Filters(linkExamples);
 const chosen = []; // pictures of this visit; they have no address, so the history refers to them by number
 let gallery = null;
 let running = new AbortController();
 
 /** Shows what the address and the history say. */
 async function show() {
-  const parameters = new URLSearchParams(location.search);
-  const query = parameters.get("q") ?? "";
-  const page = Math.max(1, Number.parseInt(parameters.get("page"), 10) || 1);
+  const search = wanted();
   const picture = chosen[history.state?.picture];
   details.close();
-  box.value = query;
-  document.title = query ? `${query} – ${TITLE}` : TITLE;
+  box.value = search.q;
+  document.title = search.q ? `${search.q} – ${TITLE}` : TITLE;
   byId("uploaded").hidden = true;
+  showFilters();
   await attempt(async (signal) => {
     gallery ??= await loadGallery(signal);
-    byId("examples").hidden = Boolean(query || picture);
+    byId("examples").hidden = Boolean(search.q || picture);
     if (picture) await searchByPicture(picture, signal);
-    else if (query) await searchByQuery(query, page, signal);
+    else if (search.q) await searchByQuery(search, signal);
     else showNothing();
   });
 }
 
-async function searchByQuery(q, page, signal) {
-  const answer = await request("/api/search?" + new URLSearchParams({ q, page, top: PAGE_SIZE }), { signal });
+async function searchByQuery(search, signal) {
+  const answer = await request(`/api/search?${parametersOf(search)}&top=${PAGE_SIZE}`, { signal });
   if (answer.gallery !== gallery.version) gallery = await loadGallery(signal); // the server has a new index
-  showHits(gallery, answer, (index) => details.open(gallery, answer.query, answer.hits, index));
+  showHits(gallery, answer, (index) => details.open(gallery, answer, index));
 }
 
 async function searchByPicture(picture, signal) {
@@ -88,20 +90,23 @@ async function loadGallery(signal) {
   byId("no-captions").hidden = Boolean(description.captions);
   byId("gallery-info").textContent = [count(description.size, "picture"), count(description.captions, "caption"),
     `${description.kind} search`, `model ${description.model.slice(0, 8)}`].join(" · ");
-  const links = description.examples.map((text) => element("a", { href: addressOf(text), "data-local": "" }, text));
+  byId("caveat").hidden = !description.filters;
+  const links = description.examples.map((text) => element("a", { "data-local": "" }, text));
   byId("examples").querySelector("ul").replaceChildren(...links.map((link) => element("li", {}, link)));
+  filters.offer(description);
+  showFilters();
   return description;
 }
 
-/** Draws a small preview, on a canvas, so that the security policy need not allow blob addresses. */
-async function preview(picture, signal) {
-  const bitmap = await createImageBitmap(picture).catch(() => null); // the server will say what is wrong with it
-  if (!bitmap || signal.aborted) return;
-  const canvas = byId("uploaded");
-  canvas.height = Math.min(PREVIEW_HEIGHT, bitmap.height);
-  canvas.width = Math.max(1, Math.round((bitmap.width * canvas.height) / bitmap.height));
-  canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  canvas.hidden = false;
+function showFilters() {
+  filters.show(wanted());
+  linkExamples();
+}
+
+/** Makes the examples search under the condition that is shown. */
+function linkExamples() {
+  for (const link of byId("examples").querySelectorAll("a"))
+    link.href = addressOf({ q: link.textContent, ...filters.condition });
 }
 
 /** Goes to another address of this page; the focus moves to the results, unless the user is typing on a keyboard. */
@@ -127,7 +132,7 @@ byId("search").addEventListener("submit", (event) => {
   event.preventDefault();
   const query = box.value.trim();
   const problem = problemOf(query);
-  if (!problem) return go(addressOf(query));
+  if (!problem) return go(addressOf({ q: query, ...filters.condition }));
   complain(problem);
   box.setAttribute("aria-invalid", "true");
   box.focus();
@@ -140,8 +145,9 @@ function problemOf(query) {
   return length > limit ? `That is too long: ${number(length)} characters; at most ${number(limit)} are allowed.` : "";
 }
 
-box.addEventListener("keydown", (event) => {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return; // while composing, Enter picks a character
+byId("search").addEventListener("keydown", (event) => {
+  if (event.target.tagName !== "TEXTAREA" || event.key !== "Enter") return;
+  if (event.shiftKey || event.isComposing) return; // while composing, Enter picks a character
   event.preventDefault();
   byId("search").requestSubmit();
 });
@@ -153,25 +159,7 @@ document.addEventListener("click", (event) => {
   go(link.getAttribute("href"));
 });
 
-byId("choose").addEventListener("click", () => byId("file").click());
-byId("file").addEventListener("change", (event) => {
-  choose(event.target.files[0]);
-  event.target.value = ""; // so that the same file can be chosen again
-});
-
-const carriesFiles = (event) => event.dataTransfer.types.includes("Files");
-addEventListener("dragover", (event) => {
-  if (!carriesFiles(event)) return;
-  event.preventDefault();
-  document.body.classList.add("dropping");
-});
-addEventListener("dragleave", (event) => { if (!event.relatedTarget) document.body.classList.remove("dropping"); });
-addEventListener("drop", (event) => {
-  document.body.classList.remove("dropping");
-  if (!carriesFiles(event)) return;
-  event.preventDefault();
-  choose(event.dataTransfer.files[0]);
-});
+onPicture(choose);
 
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault(); // an address with # would add a page to the history
