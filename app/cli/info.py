@@ -143,7 +143,7 @@ def _index(address: str, index: "Info") -> Document:
         **({"described": index.described} if index.described else {}),
         "skipped": len(index.skipped),
         **({"forgotten": len(index.forgotten["keys"])} if index.forgotten else {}),
-        "bytes": sum(index.file_bytes.values()),
+        **({"bytes": sum(index.file_bytes.values())} if index.file_bytes else {}),
         "search": index.kind,
         "dimension": index.dimension,
         "dtype": index.dtype,
