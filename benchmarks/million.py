@@ -15,8 +15,18 @@ from numpy.typing import NDArray
 
 from benchmarks.measure import peak_memory, reset_peak, resident_memory
 from benchmarks.results import Row
-from benchmarks.vectors import BLOCK, TOP_K, Floats, draw_queries, measure_searches, milliseconds, p95, write_gallery
-from irra.search.address import open_gallery, open_target
+from benchmarks.vectors import (
+    BLOCK,
+    TOP_K,
+    Floats,
+    draw_queries,
+    lance_address,
+    measure_searches,
+    milliseconds,
+    p95,
+    write_gallery,
+)
+from irra.search.address import is_lance, open_gallery, open_target
 from irra.search.folder import FolderGallery
 from irra.search.knn import ExactCandidates, Neighbours, load_faiss
 
@@ -36,6 +46,9 @@ def measure(device: torch.device, small: bool) -> Iterator[Row]:
         gallery = FolderGallery.open(folder)
         queries = [vector[None] for vector in draw_queries(QUERIES)]
         yield from measure_searches(gallery, f"{gallery.info.kind} among {size:,}", queries, gallery)
+        if address := lance_address(Path(parent)):
+            yield measure_writing(address, size)
+            yield from measure_searches(open_gallery(address), f"LanceDB among {size:,}", queries, gallery)
         exact = Neighbours(gallery.embeddings, ExactCandidates(gallery.embeddings))
         times = milliseconds(lambda vector: exact.search(vector, TOP_K), queries[:50])
         yield Row(f"exact among {size:,}", median(times), "ms", details={"95% (ms)": p95(times)})
@@ -51,7 +64,8 @@ def measure_writing(address: str, size: int) -> Row:
     seconds, peak = in_fresh_process(write, address, size)
     files = {f"{name} (GB)": count / 1e9 for name, count in open_gallery(address).info.file_bytes.items()}
     details = {"in all (s)": seconds, "peak memory (GB)": peak / 1e9} | files
-    return Row(f"{size:,} written, a thousand", 1000 * seconds / size, "s", details=details)
+    where = "LanceDB" if is_lance(address) else "a folder"
+    return Row(f"{size:,} written to {where}, a thousand", 1000 * seconds / size, "s", details=details)
 
 
 def write(address: str, size: int) -> tuple[float, int]:

@@ -16,12 +16,14 @@ from benchmarks.vectors import (
     IMAGE_SIZE,
     TOP_K,
     draw_queries,
+    lance_address,
     measure_searches,
     milliseconds,
     p95,
     write_gallery,
 )
 from irra.data.images import load_images
+from irra.search.address import open_gallery, open_target
 from irra.search.encoder import Encoder
 from irra.search.engine import SearchEngine
 from irra.search.folder import FolderGallery
@@ -43,6 +45,10 @@ def measure(device: torch.device, small: bool) -> Iterator[Row]:
         yield measure_sentences(gallery)
         queries = [vector[None] for vector in draw_queries(QUERIES)]
         yield from measure_searches(gallery, f"exact among {gallery.size:,}", queries, gallery)
+        if address := lance_address(Path(folder)):
+            with open_target(address) as place:
+                write_gallery(place, gallery.size)
+            yield from measure_searches(open_gallery(address), f"LanceDB among {gallery.size:,}", queries, gallery)
         graph = write_folder(Path(folder, "graph"), BLOCK, exact_limit=0)
         yield from measure_searches(graph, f"{graph.info.kind} among {graph.size:,}", queries, graph)
         for backbone in (SMALL,) if small else PHOTOGRAPHS:

@@ -8,6 +8,8 @@ would have no near neighbours. Thumbnails are 4 kB of noise, metadata four colum
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
@@ -17,6 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from benchmarks.results import Row
+from irra.search.address import LANCE
 from irra.search.folder import FolderGallery
 from irra.search.format import Info
 from irra.search.gallery import Gallery
@@ -68,6 +71,11 @@ def write_gallery(place: Target, size: int) -> Info:
                 numbers = range(block + start, block + start + BATCH)
                 writer.add([_picture(number, noise) for number in numbers], vectors[start:][:BATCH], _metadata(numbers))
         return writer.finish("drawn", [])
+
+
+def lance_address(parent: Path) -> str | None:
+    """Where to write a LanceDB gallery; None if LanceDB is not installed."""
+    return f"{LANCE}{parent / 'lance'}" if find_spec("lancedb") else None
 
 
 def _picture(number: int, noise: bytes) -> Picture:

@@ -1,10 +1,10 @@
-"""irra info: describe a model folder or an index folder."""
+"""irra info: describe a model or an index."""
 
 import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from irra.layout import CONFIG, INDEX_INFO, WEIGHTS, embedding_parts
 from irra.utils.errors import UserError
 from irra.utils.files import check_regular_file, hash_file
 
+if TYPE_CHECKING:
+    from irra.search.format import Info
+
 STATS, TOKENS = "stats.json", "tokens.json"
 SIZES = ("image_size", "stride_size", "text_length", "num_classes", "cmt_depth", "temperature")
 TRAINING = ("backbone", "pretrained", "init_from", "loss_names", "num_epoch")
@@ -20,7 +23,10 @@ ORIGIN = ("imported", "dataset", "data_fingerprint", "selected")
 
 
 def info(
-    folder: Annotated[str, typer.Argument(metavar="MODEL_OR_INDEX", help="Model or index folder, or MLflow address.")],
+    folder: Annotated[
+        str,
+        typer.Argument(metavar="MODEL_OR_INDEX", help="Model or index folder, or address of MLflow or LanceDB."),
+    ],
     verify: Annotated[
         bool, typer.Option("--verify", help="Read every file and compare its SHA-256; also of prepared data or tokens.")
     ] = False,
@@ -31,6 +37,10 @@ def info(
 
     Example: irra info model
     """
+    from irra.search.address import is_lance
+
+    if is_lance(folder):
+        return describe_lance(folder, verify)
     path = Path(folder)
     for name, describe in {STATS: describe_prepared, TOKENS: describe_tokens, INDEX_INFO: describe_index}.items():
         if os.path.lexists(path / name):
@@ -105,25 +115,60 @@ def describe_model(folder: Path, verify: bool = False) -> Document:
 
 
 def describe_index(folder: Path, verify: bool = False) -> Document:
-    """Describe the content of an index and the model it was made with."""
+    """Describe the content of an index folder and the model it was made with."""
     from irra.search.format import read_info, verify_index
 
-    index = read_info(folder)
+    return _index(str(folder), read_info(folder)) | _verified(verify, lambda: verify_index(folder))
+
+
+def describe_lance(address: str, verify: bool) -> Document:
+    """Describe the content of a LanceDB gallery and the model it was made with.
+
+    Raises:
+        UserError: There is none; or its files should be verified, which the database does when it reads them.
+    """
+    from irra.search.address import open_gallery
+
+    if verify:
+        raise UserError(f"--verify: {address} is a database, which has no list of files to compare")
+    return _index(address, open_gallery(address).info)
+
+
+def _index(address: str, index: "Info") -> Document:
     return {
         "kind": "index",
-        "path": str(folder),
+        "path": address,
         "pictures": index.size,
         "captions": index.captions,
         **({"described": index.described} if index.described else {}),
         "skipped": len(index.skipped),
-        "bytes": sum(index.file_bytes.values()),
+        **({"forgotten": len(index.forgotten["keys"])} if index.forgotten else {}),
+        **({"bytes": sum(index.file_bytes.values())} if index.file_bytes else {}),
         "search": index.kind,
         "dimension": index.dimension,
         "dtype": index.dtype,
         "image_size": index.image_size,
         "source": index.source,
         "model_fingerprint": index.model_fingerprint,
-        **_verified(verify, lambda: verify_index(folder)),
+        **({"columns": index.columns} if index.columns else {}),
+        **({"footage": _footage(address, index)} if index.footage else {}),
+    }
+
+
+def _footage(address: str, index: "Info") -> Document:
+    """What was read of frames and video, and who of the people in them is in the index."""
+    import pyarrow.compute as pc
+
+    from irra.search.address import open_gallery
+
+    read = list(index.footage.values())
+    people = open_gallery(address).table(["file", "track"])
+    return {
+        "files": len(read),
+        "frames": sum(one.get("frames", 0) for one in read),
+        "people": pc.count(people["file"]).as_py(),
+        "tracks": pc.count_distinct(people["track"]).as_py(),
+        "damaged": sum(one.get("damaged", 0) for one in read),
     }
 
 

@@ -133,6 +133,10 @@ class LanceTarget:
             pictures.tidy(KEPT)
             self.index.table.tidy(KEPT)
 
+    def forgotten(self) -> dict[str, Any]:
+        """As in `Target`."""
+        return {} if self.index is None else dict(self.index.read().gallery["forgotten"])
+
     def forget(self, gallery: Gallery, rows: Rows, forgotten: dict[str, Any]) -> Info:
         """As in `Target`: earlier versions are removed at once, and who has one open must open the gallery again."""
         assert self.index is not None

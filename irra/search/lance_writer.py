@@ -165,7 +165,7 @@ class LanceWriter:
             "dimension": dimension,
             "dtype": making.dtype,
             "pictures": name,
-            "forgotten": {},
+            "forgotten": target.forgotten(),
         }
         if target.index is not None:
             self._new = gallery

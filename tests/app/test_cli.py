@@ -45,7 +45,7 @@ def test_version_is_shown() -> None:
     assert irra("--version").stdout.startswith("irra 0.")
 
 
-@pytest.mark.parametrize("name", ["search", "index", "import-official", "export", "info"])
+@pytest.mark.parametrize("name", ["search", "index", "forget", "import-official", "export", "info"])
 def test_help_of_every_command_has_an_example_and_json(name: str) -> None:
     shown = irra(name, "--help").stdout
     assert f"Example: irra {name} " in shown
