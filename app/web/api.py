@@ -7,7 +7,6 @@ import base64
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import lru_cache, partial
-from io import BytesIO
 from typing import Annotated, Any, BinaryIO, TypeVar
 
 import numpy as np
@@ -17,10 +16,11 @@ from starlette.datastructures import UploadFile
 
 from app.web.filters import count_results, describe_filters
 from app.web.uploads import MAX_UPLOAD_BYTES, limit_body, open_picture
-from irra.footage.scenes import read_scene
+from irra.footage.scenes import has_scene, read_scene
 from irra.search.engine import MAX_QUERY_CHARACTERS, MAX_RESULTS, CaptionHit, Hit, SearchEngine, clean_query
 from irra.search.explain import Explanation, explain
 from irra.search.gallery import Gallery
+from irra.search.pictures import jpeg
 from irra.search.tracks import TRACK
 from irra.utils.cores import available_cores
 from irra.utils.errors import UserError
@@ -28,8 +28,6 @@ from irra.utils.errors import UserError
 T = TypeVar("T")
 MAX_TOP = 100  # results on a page
 MAX_WHERE_CHARACTERS = 4000
-MAX_FRAME = (1280, 1280)  # pixels of a frame that is shown: width and height
-FRAME_QUALITY = 85
 CONDITIONS = 256  # whose results need not be counted again for another page
 CAPTIONS = 10  # results for a picture
 EXAMPLES = 6
@@ -191,13 +189,9 @@ class Api:
     def _frame(self, row: int) -> bytes:
         gallery = self._engine.gallery
         (known,) = gallery.metadata([row])
-        if not gallery.info.footage or known.get("file") is None:
+        if not gallery.info.footage or not has_scene(known):
             raise UserError(f"picture {row} was not found in a frame or video")
-        scene = read_scene(gallery.entry(row).source, known)
-        scene.thumbnail(MAX_FRAME)
-        buffer = BytesIO()
-        scene.save(buffer, "JPEG", quality=FRAME_QUALITY)
-        return buffer.getvalue()
+        return jpeg(np.asarray(read_scene(gallery.entry(row).source, known)))
 
     def _captions_of(self, file: BinaryIO) -> list[CaptionHit]:
         with open_picture(file) as picture:
