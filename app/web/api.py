@@ -47,6 +47,7 @@ class Api:
         self._threads = CapacityLimiter(max(2, available_cores()))
         self._long_work = CapacityLimiter(1)  # leaves threads for searches, and limits memory
         self._version = engine.gallery.version
+        self._examples = example_queries(engine.gallery)
         self._filters = describe_filters(engine.gallery)
         self._count = lru_cache(CONDITIONS)(partial(count_results, engine.gallery))
 
@@ -82,7 +83,7 @@ class Api:
             "version": self._version,
             "max_query_characters": MAX_QUERY_CHARACTERS,
             "max_upload_bytes": MAX_UPLOAD_BYTES,
-            "examples": example_queries(gallery),
+            "examples": self._examples,
             **(known if self._filters else {}),
         }
 
@@ -123,7 +124,8 @@ class Api:
     async def thumbnail(self, row: int, v: str = "") -> Response:
         """Return a picture as JPEG, which browsers may cache forever if `v` is this gallery's version."""
         self._check_row(row)
-        return self._picture(self._engine.gallery.entry(row).thumbnail, v)
+        entry = await self._on_thread(self._engine.gallery.entry, row)
+        return self._picture(entry.thumbnail, v)
 
     async def frame(self, request: Request, row: int, v: str = "") -> Response:
         """Return the frame that a picture was found in, with its box, as JPEG; browsers may cache it likewise.
