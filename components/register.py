@@ -10,6 +10,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,10 +56,12 @@ PACKAGES = (
     "pyyaml",
     "regex",
     "safetensors",
+    "sqlglot",
     "torch",
     "torchvision",
     "tqdm",
 )
+WHERE_INSTALLED = ("lancedb",)  # an extra, for a gallery that is named when the model is loaded
 
 
 @dataclass(frozen=True)
@@ -200,6 +203,7 @@ def write_package(inputs: Inputs, folder: Path, logged: Logged) -> None:
         pip_requirements=requirements(),
         signature=signature(),
         input_example=example,
+        model_config={"index": None},  # what may be given when the model is loaded
     )
     pyfunc.load_model(str(folder)).predict(example)
 
@@ -211,7 +215,8 @@ def named(folder: Path, name: str, scratch: Path) -> Path:
 
 def requirements() -> list[str]:
     """Packages needed for serving, pinned to the installed versions without local parts such as `+cpu`."""
-    return [f"{name}=={version(name).split('+')[0]}" for name in PACKAGES]
+    names = [*PACKAGES, *(name for name in WHERE_INSTALLED if find_spec(name))]
+    return [f"{name}=={version(name).split('+')[0]}" for name in names]
 
 
 def signature() -> "ModelSignature":
@@ -224,9 +229,11 @@ def signature() -> "ModelSignature":
         Property("score", "double"),
         Property("path", "string"),
         Property("pid", "long", required=False),
+        Property("metadata", AnyType(), required=False),
+        Property("span", AnyType(), required=False),
     ]
     # A column of type long must have a number in each row, and one of lists a list.
-    optional = [ColSpec(AnyType(), name, required=False) for name in ("top_k", "also_says")]
+    optional = [ColSpec(AnyType(), name, required=False) for name in ("top_k", "also_says", "where")]
     return ModelSignature(
         inputs=Schema([ColSpec("string", "text"), *optional]),
         outputs=Schema([ColSpec(Array(Object(hit)), "hits"), ColSpec("string", "note", required=False)]),

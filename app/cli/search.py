@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 MAX_SHEET_QUERIES = 20
 COLUMNS = {"rank": "rank", "score": "score", "pid": "person", "path": "path"}
+BOX = {"x", "y", "width", "height"}  # of people in frames, whose path says all of what follows
+SAID_BY_PATH = BOX | {"file", "frame", "seconds", "track"}
 
 
 def search(
@@ -27,8 +29,11 @@ def search(
     ] = None,
     top: Annotated[int, typer.Option(metavar="N", min=1, help="Maximum number of pictures.")] = 10,
     index: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Index to search, made by `dvc repro` or `irra index`.")
-    ] = INDEX,
+        str,
+        typer.Option(
+            metavar="INDEX", help="Index to search, made by `dvc repro` or `irra index`: a folder or lance:..."
+        ),
+    ] = str(INDEX),
     model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL_HELP)] = str(MODEL),
     sheet: Annotated[
         Path | None, typer.Option(metavar="PNG", help="Draw each query with its ten best pictures.")
@@ -46,6 +51,17 @@ def search(
             metavar="W", min=0.0, max=1.0, help="Weight of the pictures' captions, if the index was made with some."
         ),
     ] = 0.0,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CONDITION",
+            show_default=False,
+            help="Only pictures whose metadata satisfy it: \"camera in (3, 4) and time >= '2026-11-27 18:00'\".",
+        ),
+    ] = None,
+    every_frame: Annotated[
+        bool, typer.Option("--every-frame", help="Show every picture of a person who was followed, not only the best.")
+    ] = False,
 ) -> Document:
     """Find the pictures that a sentence describes.
 
@@ -58,29 +74,57 @@ def search(
         raise UserError("--explain draws on a sheet; name one with --sheet")
     others = also_says or []
     check_options(query, others, caption_weight, explain)
-    from irra.search.format import check_described, read_info
-
-    info = read_info(index)  # reports a bad index before torch loads, which takes seconds
-    if caption_weight:
-        check_described(index, info)
+    check_index(index, caption_weight, where)
     from components.tracking.models import resolve_model
     from irra.search.engine import SearchEngine, clean_query
 
     texts = [clean_query(text, name) for name, text in named.items()]
     more = {f"--also-says {number}": clean_query(text, "--also-says") for number, text in enumerate(others, 1)}
     engine = SearchEngine.open(resolve_model(model), index)
-    rankings = search_all(engine, [[text, *more.values()] for text in texts], top, caption_weight)
+    queries_said = [[text, *more.values()] for text in texts]
+    rankings = search_all(engine, queries_said, top, caption_weight, where, every_frame)
     unread = [engine.unread(text) for text in (*texts, *more.values())]
     warn_of_unread([*named, *more], unread)
-    aid = with_captions(list(more.values()), caption_weight)
-    if sheet is not None:
-        titles = [f"{text} ({aid['with_captions']})" if aid else text for text in texts]
-        draw(sheet, engine, titles, rankings, explain)
+    settings = with_captions(list(more.values()), caption_weight) | ({} if where is None else {"where": where})
+    if not any(rankings):  # of a condition, which is that of all queries
+        undrawn = "" if sheet is None else f"; {sheet} is not drawn"
+        print(f"no picture satisfies the condition: {printable(str(where))}{undrawn}", file=sys.stderr)
+    elif sheet is not None:
+        draw(sheet, engine, [titled(text, settings) for text in texts], rankings, explain)
     results = [
-        {"query": text, **aid, "unread": rest, "hits": [hit.document() for hit in hits]}
+        {"query": text, **settings, "unread": rest, "hits": [hit.document() for hit in hits]}
         for text, rest, hits in zip(texts, unread[: len(texts)], rankings, strict=True)
     ]
-    return {"index": str(index), "source": engine.gallery.info.source, "results": results}
+    return {"index": index, "source": engine.gallery.info.source, "results": results}
+
+
+def check_index(index: str, caption_weight: float, where: str | None) -> None:
+    """Check the index, and the condition on its metadata, before torch loads, which takes seconds.
+
+    Raises:
+        UserError: It cannot be searched so.
+    """
+    from irra.search.address import is_lance, open_gallery
+    from irra.search.format import check_described, read_info
+
+    if where is None and not is_lance(index):
+        info = read_info(Path(index))
+    else:
+        from irra.search.where import parse_condition
+
+        gallery = open_gallery(index)
+        info = gallery.info
+        if where is not None:
+            parse_condition(where, gallery.columns)
+    if caption_weight:
+        check_described(index, info)
+
+
+def titled(query: str, settings: Document) -> str:
+    """A query and what else decided which pictures were found."""
+    said = [settings["with_captions"]] if "with_captions" in settings else []
+    said += [f"where {settings['where']}"] if "where" in settings else []
+    return f"{query} ({', '.join(said)})" if said else query
 
 
 def warn_of_unread(names: list[str], unread: list[str]) -> None:
@@ -119,14 +163,25 @@ def with_captions(others: list[str], caption_weight: float) -> Document:
     return {"with_captions": ", ".join(says), **settings} if says else {}
 
 
-def search_all(engine: "SearchEngine", queries: list[list[str]], top: int, caption_weight: float) -> list[list["Hit"]]:
+def search_all(
+    engine: "SearchEngine",
+    queries: list[list[str]],
+    top: int,
+    caption_weight: float,
+    where: str | None,
+    every_frame: bool,
+) -> list[list["Hit"]]:
     """Find the best pictures for each query of one or several sentences, with a progress bar for several batches."""
     from irra.search.engine import BATCH
     from irra.utils.progress import progress
 
     starts = range(0, len(queries), BATCH)
     batches = progress(starts, "search", len(starts), "batches") if len(starts) > 1 else starts
-    return [hits for start in batches for hits in engine.search(queries[start : start + BATCH], top, caption_weight)]
+    return [
+        hits
+        for start in batches
+        for hits in engine.search(queries[start : start + BATCH], top, caption_weight, where, every_frame)
+    ]
 
 
 def named_queries(query: str | None, source: str | None) -> dict[str, str]:
@@ -186,13 +241,22 @@ def print_hits(answer: Document, stream: TextIO) -> None:
     for number, result in enumerate(results):
         if number:
             print(file=stream)
-        aid = result.get("with_captions")
-        title = printable(result["query"]) if len(results) > 1 or aid else None
-        title = f"{title} ({aid})" if aid else title
-        known = any(hit["pid"] is not None for hit in result["hits"])
+        title = titled(result["query"], result)
+        shown = printable(title) if len(results) > 1 or title != result["query"] else None
+        hits = result["hits"]
+        known = any(hit["pid"] is not None for hit in hits)
         names = [name for name in COLUMNS if name != "pid" or known]
-        rows = [[_cell(hit[name]) for name in names] for hit in result["hits"]]
-        (print_ruled if stream.isatty() else print_plain)(title, [COLUMNS[name] for name in names], rows, stream)
+        more = metadata_names(hits)
+        rows = [[*(_cell(hit[name]) for name in names), *(_known(hit, name) for name in more)] for hit in hits]
+        (print_ruled if stream.isatty() else print_plain)(shown, [COLUMNS[name] for name in names] + more, rows, stream)
+
+
+def metadata_names(hits: list[Document]) -> list[str]:
+    """The columns of the metadata that have values; of people in frames, without what their paths say."""
+    known = [hit.get("metadata", {}) for hit in hits]
+    names = [name for name in (known[0] if known else {}) if any(one[name] is not None for one in known)]
+    lasting = {hit["span"]["column"] for hit in hits if "span" in hit}
+    return [name for name in names if not set(names) >= BOX or name not in SAID_BY_PATH or name in lasting]
 
 
 def print_plain(title: str | None, names: list[str], rows: list[list[str]], stream: TextIO) -> None:
@@ -211,7 +275,7 @@ def print_ruled(title: str | None, names: list[str], rows: list[list[str]], stre
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for name in names:
-        table.add_column(name, justify="left" if name == "path" else "right", overflow="fold")
+        table.add_column(name, justify="right" if name in ("rank", "score", "person") else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
     Console(file=stream, markup=False, emoji=False, highlight=False).print(table)
@@ -221,3 +285,17 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
     return "" if value is None else printable(str(value))
+
+
+def _known(hit: Document, name: str) -> str:
+    """A value of a hit's metadata, or how long its track lasts."""
+    span = hit.get("span")
+    if span and span["column"] == name and span["pictures"] > 1:
+        return f"{_value(span['first'])} - {_value(span['last'])} ({span['pictures']} pictures)"
+    return _value(hit["metadata"][name])
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.6g}" if isinstance(value, float) else _cell(value)

@@ -1,12 +1,14 @@
 """The model that MLflow serves: sentences in, the best pictures of its gallery out.
 
 Input: one row per query, with the columns `text` (string) and, optionally, `top_k` (a whole number; 10 in rows where it
-is missing or null) and `also_says` (a list of other sentences about the same person: the mean of all their unit
-embeddings is searched for).
+is missing or null), `also_says` (a list of other sentences about the same person: the mean of all their unit
+embeddings is searched for) and `where` (a condition on the metadata of the pictures, such as `camera in (3, 4)`).
 Output: one row per query, in the same order, with the columns
 
     hits    a list of `{"rank", "score", "path", "pid"}`, best first: `rank` counts from 1, `score` is the cosine
             similarity, and `pid` is null if the person is unknown. `pandas.DataFrame(output.hits[0])` is a table.
+            In a gallery with metadata, each has `metadata` too: an object, where times are as in ISO 8601. Of a person
+            who was followed from frame to frame, only the best picture is a hit; its `span` says how long it was.
     note    says what of a sentence was not read because it is longer than the model can read; usually null
 
     model = mlflow.pyfunc.load_model("models:/irra@champion")
@@ -15,9 +17,15 @@ Output: one row per query, in the same order, with the columns
     mlflow models serve --model-uri models:/irra@champion --env-manager local --port 5001
     curl http://127.0.0.1:5001/invocations --json '{"dataframe_records": [{"text": "a man in a red coat", "top_k": 5}]}'
 
+The gallery is the one that was registered with the model. `model_config` names another one that was made with this
+model, a folder or the address of one in LanceDB, which must be installed; so does an environment variable, to a server:
+
+    mlflow.pyfunc.load_model("models:/irra@champion", model_config={"index": "lance:s3://bucket/gallery"})
+    export MLFLOW_PYFUNC_INFERENCE_CONFIG='{"index": "lance:s3://bucket/gallery"}'
+
 MLflow copies this file and the package `irra` into the model and runs them without the rest of the project.
-An empty query or sentence, one that is not a string, a missing column or a `top_k` that is no whole number of 1..1000
-raises MlflowException, which is status 400 over HTTP.
+An empty query or sentence, one that is not a string, a missing column, a `top_k` that is no whole number of 1..1000 or
+a `where` that is no condition on the metadata raises MlflowException, which is status 400 over HTTP.
 """
 
 from pathlib import Path
@@ -30,43 +38,64 @@ from mlflow.pyfunc import PythonModel
 from pandas.api.types import is_float, is_integer, is_scalar
 
 from irra.search.engine import MAX_RESULTS, Hit, SearchEngine, clean_query
+from irra.search.where import parse_condition
 from irra.utils.errors import UserError
 
 TOP_K = 10
+INDEX = "index"  # the artifact, and its address in the configuration
 
 
 class SearchModel(PythonModel):  # type: ignore[misc]
     """Searches the gallery that was registered with the model; it can answer several requests at once."""
 
     def load_context(self, context: Any) -> None:
-        """Open the two artifacts: the model folder and the index folder."""
-        self._engine = SearchEngine.open(Path(context.artifacts["model"]), Path(context.artifacts["index"]))
+        """Open the two artifacts: the model folder and the index folder, unless the configuration names another."""
+        index = (context.model_config or {}).get(INDEX) or context.artifacts[INDEX]
+        self._engine = SearchEngine.open(Path(context.artifacts["model"]), index)
 
     def predict(self, model_input: pd.DataFrame) -> pd.DataFrame:
         """Find the `top_k` best pictures for the `text` of every row.
 
-        Rows with equal `top_k` are searched together, so that a row with a large one does not slow down the others.
+        Rows with equal `top_k` and `where` are searched together, so that a large one does not slow down the others.
 
         Raises:
             MlflowException: A row is invalid; the message names it, counted from 1.
         """
         texts = model_input["text"].tolist()
         nothing = [None] * len(texts)
-        wanted, said = (list(model_input.get(name, nothing)) for name in ("top_k", "also_says"))
+        wanted, said, asked = (list(model_input.get(name, nothing)) for name in ("top_k", "also_says", "where"))
         try:
             more = [checked_sentences(others, row) for row, others in enumerate(said, 1)]
             queries = [[text, *others] for text, others in zip(checked_texts(texts), more, strict=True)]
             counts = [checked_count(count, row) for row, count in enumerate(wanted, 1)]
+            conditions = [self._checked_condition(where, row) for row, where in enumerate(asked, 1)]
         except UserError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
         hits: list[list[dict[str, Any]]] = [[] for _ in queries]
-        for count in sorted(set(counts)):
-            rows = [row for row, top_k in enumerate(counts) if top_k == count]
-            rankings = self._engine.search([queries[row] for row in rows], count)
+        groups: dict[tuple[int, str | None], list[int]] = {}
+        for row, settings in enumerate(zip(counts, conditions, strict=True)):
+            groups.setdefault(settings, []).append(row)
+        for (count, where), rows in groups.items():
+            rankings = self._engine.search([queries[row] for row in rows], count, where=where)
             for row, ranking in zip(rows, rankings, strict=True):
                 hits[row] = [as_dict(hit) for hit in ranking]
         notes = [note_of("; ".join(filter(None, map(self._engine.unread, query)))) for query in queries]
         return pd.DataFrame({"hits": hits, "note": notes}, dtype=object)
+
+    def _checked_condition(self, where: Any, row: int) -> str | None:
+        """Check the condition of a row; there is none if the column or the value is missing.
+
+        Raises:
+            UserError: It is not a condition on the gallery's metadata.
+        """
+        if where is None or (is_scalar(where) and pd.isna(where)):
+            return None
+        if not isinstance(where, str):
+            raise UserError(f'query {row}: where is {where!r}; give a condition such as "camera in (3, 4)"')
+        try:
+            return parse_condition(where, self._engine.gallery.columns).text
+        except UserError as error:
+            raise UserError(f"query {row}: {error}") from None
 
 
 def checked_texts(texts: list[Any]) -> list[str]:
@@ -116,7 +145,9 @@ def note_of(unread: str) -> str | None:
 
 def as_dict(hit: Hit) -> dict[str, Any]:
     """Convert a hit to the form declared in the model's signature."""
-    return {"rank": hit.rank, "score": hit.score, "path": hit.path, "pid": hit.pid}
+    document = hit.document()
+    del document["row"]
+    return document
 
 
 set_model(SearchModel())

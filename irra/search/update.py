@@ -85,7 +85,9 @@ def index_folder(
         if not files:
             raise UserError(f"{pictures}: no pictures in this folder or below it")
         check_captions(pictures, files, captions)
-        matched = None if metadata is None else metadata.match([file.path for file in files])
+        paths = [file.path for file in files]
+        matched = None if metadata is None else metadata.match(paths)
+        metadata = None if metadata is None else metadata.among(paths)
         size = encoder.model.spec.image_size
         making = Making(source or str(pictures.resolve()), fingerprint, size, dtype)
         previous = place.previous(making, replace)
@@ -106,8 +108,8 @@ def index_folder(
             if previous is not None:
                 writer.keep(previous, rows, kept)
             for batch, pixels in chain([first] if first else [], batches):
-                paths = [picture.path for picture in batch]
-                said = nothing_known(columns, len(paths)) if metadata is None else metadata.of(paths)
+                named = [picture.path for picture in batch]
+                said = nothing_known(columns, len(named)) if metadata is None else metadata.of(named)
                 writer.add(batch, encoder.images(pixels), said)
             if captions is not None and writer.paths:
                 writer.describe(mean_captions(writer.paths, captions, encoder, batch_size))

@@ -135,7 +135,7 @@ def _parse(text: str, columns: pa.Schema) -> "exp.Expression":
 
 def _mark_columns(tokens: Sequence[Any], columns: pa.Schema) -> None:
     """Let columns that are called like a word of SQL, such as `select`, be names without quotation marks."""
-    from sqlglot.tokens import TokenType
+    from sqlglot import TokenType
 
     names = {name.casefold() for name in columns.names} - GRAMMAR
     texts = [token.text.casefold() for token in tokens]
@@ -173,6 +173,7 @@ class _Reader:
     def _comparison(self, node: "exp.Expression", negated: bool) -> _Part:
         from sqlglot import exp
 
+        symbols: dict[type[exp.Expression], str]
         symbols = {exp.EQ: "=", exp.NEQ: "!=", exp.LT: "<", exp.LTE: "<=", exp.GT: ">", exp.GTE: ">="}
         given = {name for name, value in node.args.items() if value}
         symbol = symbols.get(type(node))
@@ -407,6 +408,7 @@ def _converted(column: pa.Field, given: _Value) -> Any:
 
 def _moment(column: pa.Field, text: str) -> date | datetime | time:
     kind, example = column.type, "2026-11-27 18:00"
+    moment: datetime | time
     try:
         if pa.types.is_timestamp(kind):
             moment = datetime.fromisoformat(text)

@@ -14,9 +14,12 @@ from PIL import Image
 from app.cli.search import print_hits
 from components.figures import RetrievalRow, retrieval_sheet
 from components.figures.style import RIGHT, WRONG
-from irra.checkpoint import model_fingerprint
+from irra.checkpoint import load_model, model_fingerprint
 from irra.data.store import PreparedStore
+from irra.search.encoder import Encoder
 from irra.search.engine import SearchEngine
+from irra.search.metadata import read_metadata
+from irra.search.update import index_folder
 from tests.cli import answer, irra, mistake, write_model, write_photos
 from tests.s3 import BUCKET, Server
 
@@ -366,3 +369,86 @@ def test_captions_that_cannot_be_used_are_refused(
     arguments = ("--images", photos, "--model", model, "--out", tmp_path / "index")
     assert message in mistake("index", *arguments, "--captions", tmp_path / "captions.csv")
     assert not (tmp_path / "index").exists()
+
+
+SIGHTINGS = """key,camera,time,track,select,note
+0.png,3,2026-11-27 18:00,a,1,
+1.png,3,2026-11-27 18:01,a,1,
+2.png,3,2026-11-27 18:02,a,0,
+3.png,4,2026-11-27 18:03,,1,
+4.png,5,,,1,
+"""
+
+
+@pytest.fixture(scope="module")
+def cameras(model: Path, store: PreparedStore, tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ...]:
+    """The beginning of a search in an index with metadata of five of its six pictures."""
+    folder = tmp_path_factory.mktemp("cameras")
+    (folder / "it.csv").write_text(SIGHTINGS)
+    photos = write_photos(folder / "photos", store, 6)
+    metadata = read_metadata(folder / "it.csv")
+    index_folder(photos, Encoder(load_model(model)), model_fingerprint(model), folder / "it", metadata=metadata)
+    return "search", "--model", model, "--index", folder / "it"
+
+
+def test_only_pictures_that_satisfy_a_condition_are_found(cameras: tuple[object, ...]) -> None:
+    condition = "camera in (4, 5) or (select = 0 and time >= '2026-11-27 18:02')"
+    [result] = answer(*cameras, QUERY, "--top", 3, "--where", condition)["results"]
+    assert result["where"] == condition
+    assert {hit["path"]: hit["metadata"]["time"] for hit in result["hits"]} == {
+        "2.png": "2026-11-27T18:02:00",
+        "3.png": "2026-11-27T18:03:00",
+        "4.png": None,
+    }
+    [everything] = answer(*cameras, QUERY, "--every-frame")["results"]
+    assert "where" not in everything
+    best = [hit["path"] for hit in everything["hits"] if hit["path"] in ("2.png", "3.png", "4.png")]
+    assert [hit["path"] for hit in result["hits"]] == best
+
+
+def test_a_condition_on_paths_needs_no_metadata(search: tuple[object, ...]) -> None:
+    [result] = answer(*search, QUERY, "--where", "path in ('1.png', '5.png') and pid is null")["results"]
+    assert {hit["path"] for hit in result["hits"]} == {"1.png", "5.png"}
+
+
+def test_a_person_who_was_followed_is_one_result_unless_every_frame_is_asked_for(cameras: tuple[object, ...]) -> None:
+    [result] = answer(*cameras, QUERY)["results"]
+    spans = [hit["span"] for hit in result["hits"] if "span" in hit]
+    first, last = "2026-11-27T18:00:00", "2026-11-27T18:02:00"
+    assert spans == [{"pictures": 3, "column": "time", "first": first, "last": last}]
+    assert len(result["hits"]) == 4
+    [all_of_them] = answer(*cameras, QUERY, "--every-frame")["results"]
+    assert len(all_of_them["hits"]) == 6
+
+
+def test_the_table_has_the_metadata_and_its_title_the_condition(cameras: tuple[object, ...]) -> None:
+    lines = irra(*cameras, QUERY, "--where", "camera < 5").stdout.splitlines()
+    assert lines[:2] == [f"{QUERY} (where camera < 5)", "rank\tscore\tpath\tcamera\ttime\ttrack\tselect"]
+    cells = [line.split("\t")[3:6] for line in lines[2:]]
+    assert ["3", "2026-11-27T18:00:00 - 2026-11-27T18:02:00 (3 pictures)", "a"] in cells
+    assert ["4", "2026-11-27T18:03:00", ""] in cells
+
+
+def test_of_people_in_frames_the_table_has_what_their_paths_do_not_say() -> None:
+    box = {"x": 1, "y": 2, "width": 3, "height": 4}
+    known = {"file": "a.mp4", "frame": 9, "seconds": 0.5, "time": None, **box, "confidence": 0.75, "sure": True}
+    span = {"pictures": 2, "column": "seconds", "first": 0.5, "last": 12.25}
+    hits = [HITS[0] | {"path": "1", "metadata": known, "span": span}, HITS[0] | {"path": "2", "metadata": known}]
+    assert shown(StringIO(), *hits) == [
+        "rank\tscore\tpath\tseconds\tconfidence\tsure",
+        "1\t0.512\t1\t0.5 - 12.25 (2 pictures)\t0.75\ttrue",
+        "1\t0.512\t2\t0.5\t0.75\ttrue",
+    ]
+
+
+def test_nothing_found_is_an_answer(cameras: tuple[object, ...], tmp_path: Path) -> None:
+    done = irra(*cameras, QUERY, "--where", "camera = 9", "--sheet", tmp_path / "sheet.png")
+    assert done.exit_code == 0, done.stderr
+    assert f"no picture satisfies the condition: camera = 9; {tmp_path / 'sheet.png'} is not drawn" in done.stderr
+    assert done.stdout.splitlines() == [f"{QUERY} (where camera = 9)", "rank\tscore\tpath"]
+
+
+def test_a_bad_condition_is_refused_before_the_model_is_loaded(cameras: tuple[object, ...], index: Path) -> None:
+    message = mistake("search", QUERY, "--model", "nowhere", *cameras[-2:], "--where", "camra = 3")
+    assert "there is no column camra; columns: path (text), pid (int64), camera (int64), time (timestamp)" in message
+    assert "there is no column camera" in mistake("search", QUERY, "--index", index, "--where", "camera = 3")

@@ -21,7 +21,13 @@ from mlflow.exceptions import MlflowException
 
 from components import register
 from components.tracking.store import tracking_uri
+from irra.checkpoint import load_model, model_fingerprint
+from irra.data.store import PreparedStore
+from irra.search.encoder import Encoder
 from irra.search.engine import Hit, SearchEngine
+from irra.search.metadata import read_metadata
+from irra.search.update import index_folder
+from tests.cli import write_photos
 from tests.components.test_registry import irra, project  # noqa: F401
 from tests.components.test_tracking import clean_environment, eventually  # noqa: F401
 from tests.imports import ROOT, import_closure, imported_names
@@ -89,6 +95,15 @@ def test_several_sentences_about_a_person_are_one_query(registered: register.Inp
     assert found.hits.tolist() == [as_dicts(several), as_dicts(alone)]
 
 
+def test_a_condition_holds_for_its_row(registered: register.Inputs) -> None:
+    gallery = SearchEngine.open(registered.model, registered.index)
+    paths = [hit.path for hit in gallery.search([QUERIES[0]], 8)[0]]
+    where = f"path in ('{paths[3]}', '{paths[6]}')"
+    rows = [{"text": QUERIES[0]}, {"text": QUERIES[0], "where": where}, {"text": QUERIES[0], "where": "pid is null"}]
+    found = champion().predict(pd.DataFrame(rows)).hits
+    assert [[hit["path"] for hit in row] for row in found] == [paths, [paths[3], paths[6]], []]
+
+
 def test_a_note_says_what_was_not_read(registered: register.Inputs) -> None:
     long = " ".join(["red"] * 14 + ["and", "blue", "shoes"])  # the model reads 14 words
     found = champion().predict(pd.DataFrame({"text": ["a person in red", long]}))
@@ -122,6 +137,12 @@ def test_no_query_gives_no_hits(registered: register.Inputs) -> None:
         ({"text": ["a"], "top_k": [[3]]}, r"query 1: top_k is \[3\]"),
         ({"text": ["a"], "top_k": [True]}, "query 1: top_k is True"),
         ({"text": ["a"], "top_k": [float("inf")]}, "query 1: top_k is inf; ask for 1 to 1000"),
+        (
+            {"text": ["a", "b"], "where": [None, "camera = 3"]},
+            "query 2: the condition .* no column camera; columns: path",
+        ),
+        ({"text": ["a"], "where": [3]}, "query 1: where is 3; give a condition such as"),
+        ({"text": ["a"], "where": [""]}, "query 1: the condition .* is empty"),
         ({"text": [7]}, "Incompatible input types for column text"),
         ({"query": ["a"]}, r"missing inputs \['text'\]"),
     ],
@@ -132,11 +153,27 @@ def test_a_bad_query_is_named(registered: register.Inputs, rows: dict[str, Any],
     assert caught.value.get_http_status_code() == 400
 
 
+def test_another_gallery_is_named_when_the_model_is_loaded(
+    registered: register.Inputs, store: PreparedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "it.csv").write_text("key,camera,time\n1.png,3,2026-11-27 18:00\n2.png,4,\n")
+    photos = write_photos(tmp_path / "photos", store, 4)
+    encoder, fingerprint = Encoder(load_model(registered.model)), model_fingerprint(registered.model)
+    index_folder(photos, encoder, fingerprint, tmp_path / "it", metadata=read_metadata(tmp_path / "it.csv"))
+    monkeypatch.setenv("MLFLOW_PYFUNC_INFERENCE_CONFIG", json.dumps({"index": str(tmp_path / "it")}))
+    model = pyfunc.load_model("models:/irra@champion")
+    [hits] = model.predict(pd.DataFrame({"text": QUERIES[:1], "where": ["camera > 2"]})).hits
+    assert {hit["path"]: hit["metadata"] for hit in hits} == {
+        "1.png": {"camera": 3, "time": "2026-11-27T18:00:00"},
+        "2.png": {"camera": 4, "time": None},
+    }
+
+
 def test_every_package_that_serving_imports_is_pinned() -> None:
     files = {"components/tracking/served_model.py"} | import_closure(ROOT / "irra" / "search" / "engine.py")
     imported = {name.split(".")[0] for file in files for name in imported_names(ROOT / file)}
     needed = {MODULES.get(name, name) for name in imported - set(sys.stdlib_module_names) - {"irra"}}
-    assert needed <= set(register.PACKAGES)
+    assert needed <= set(register.PACKAGES) | set(register.WHERE_INSTALLED)
     assert all(line.count("==") == 1 and "+" not in line for line in register.requirements())
 
 
