@@ -21,7 +21,7 @@ from irra.search.engine import MAX_QUERY_CHARACTERS, MAX_RESULTS, CaptionHit, Hi
 from irra.search.explain import Explanation, explain
 from irra.search.gallery import Gallery
 from irra.search.pictures import jpeg
-from irra.search.tracks import TRACK
+from irra.search.tracks import has_tracks
 from irra.utils.cores import available_cores
 from irra.utils.errors import UserError
 
@@ -71,7 +71,7 @@ class Api:
         gallery = self._engine.gallery
         known = {
             "filters": self._filters,
-            "tracks": TRACK in gallery.columns.names,
+            "tracks": has_tracks(gallery),
             "footage": bool(gallery.info.footage),
         }
         return {
@@ -117,7 +117,7 @@ class Api:
             "page": page,
             "top": top,
             "total": total,
-            **(asked if condition or TRACK in self._engine.gallery.columns.names else {}),
+            **(asked if condition or has_tracks(self._engine.gallery) else {}),
             "hits": [hit.document() for hit in hits[start:]],
         }
 

@@ -14,6 +14,8 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
+from copy import copy
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -433,6 +435,14 @@ def test_pages_divide_the_results_of_a_condition(
 def test_a_gallery_without_metadata_takes_conditions_on_paths_and_people(client: TestClient) -> None:
     answer = client.get("/api/search", params={"q": "red", "where": "pid in (0, 2) and path != '2_0.png'"}).json()
     assert (answer["total"], {hit["pid"] for hit in answer["hits"]}) == (7, {0, 2})
+
+
+def test_a_users_own_column_called_track_is_one_like_others(sightings: SearchEngine) -> None:
+    gallery = copy(sightings.gallery)
+    gallery.info = replace(gallery.info, footage={})
+    engine = SearchEngine(sightings.model, gallery)
+    answer = TestClient(create_app(engine), base_url=LOCAL).get("/api/search?q=red").json()
+    assert answer["total"] == len(engine.search(["red"], 100)[0]) == 32
 
 
 def test_tracks_and_pictures_are_counted_under_a_condition(footage: TestClient) -> None:
