@@ -7,7 +7,6 @@ import base64
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import lru_cache, partial
-from io import BytesIO
 from typing import Annotated, Any, BinaryIO, TypeVar
 
 import numpy as np
@@ -17,19 +16,18 @@ from starlette.datastructures import UploadFile
 
 from app.web.filters import count_results, describe_filters
 from app.web.uploads import MAX_UPLOAD_BYTES, limit_body, open_picture
-from irra.footage.scenes import read_scene
+from irra.footage.scenes import has_scene, read_scene
 from irra.search.engine import MAX_QUERY_CHARACTERS, MAX_RESULTS, CaptionHit, Hit, SearchEngine, clean_query
 from irra.search.explain import Explanation, explain
 from irra.search.gallery import Gallery
-from irra.search.tracks import TRACK
+from irra.search.pictures import jpeg
+from irra.search.tracks import has_tracks
 from irra.utils.cores import available_cores
 from irra.utils.errors import UserError
 
 T = TypeVar("T")
 MAX_TOP = 100  # results on a page
 MAX_WHERE_CHARACTERS = 4000
-MAX_FRAME = (1280, 1280)  # pixels of a frame that is shown: width and height
-FRAME_QUALITY = 85
 CONDITIONS = 256  # whose results need not be counted again for another page
 CAPTIONS = 10  # results for a picture
 EXAMPLES = 6
@@ -49,6 +47,7 @@ class Api:
         self._threads = CapacityLimiter(max(2, available_cores()))
         self._long_work = CapacityLimiter(1)  # leaves threads for searches, and limits memory
         self._version = engine.gallery.version
+        self._examples = example_queries(engine.gallery)
         self._filters = describe_filters(engine.gallery)
         self._count = lru_cache(CONDITIONS)(partial(count_results, engine.gallery))
 
@@ -72,7 +71,7 @@ class Api:
         gallery = self._engine.gallery
         known = {
             "filters": self._filters,
-            "tracks": TRACK in gallery.columns.names,
+            "tracks": has_tracks(gallery),
             "footage": bool(gallery.info.footage),
         }
         return {
@@ -84,7 +83,7 @@ class Api:
             "version": self._version,
             "max_query_characters": MAX_QUERY_CHARACTERS,
             "max_upload_bytes": MAX_UPLOAD_BYTES,
-            "examples": example_queries(gallery),
+            "examples": self._examples,
             **(known if self._filters else {}),
         }
 
@@ -118,14 +117,15 @@ class Api:
             "page": page,
             "top": top,
             "total": total,
-            **(asked if condition or TRACK in self._engine.gallery.columns.names else {}),
+            **(asked if condition or has_tracks(self._engine.gallery) else {}),
             "hits": [hit.document() for hit in hits[start:]],
         }
 
     async def thumbnail(self, row: int, v: str = "") -> Response:
         """Return a picture as JPEG, which browsers may cache forever if `v` is this gallery's version."""
         self._check_row(row)
-        return self._picture(self._engine.gallery.entry(row).thumbnail, v)
+        entry = await self._on_thread(self._engine.gallery.entry, row)
+        return self._picture(entry.thumbnail, v)
 
     async def frame(self, request: Request, row: int, v: str = "") -> Response:
         """Return the frame that a picture was found in, with its box, as JPEG; browsers may cache it likewise.
@@ -191,13 +191,9 @@ class Api:
     def _frame(self, row: int) -> bytes:
         gallery = self._engine.gallery
         (known,) = gallery.metadata([row])
-        if not gallery.info.footage or known.get("file") is None:
+        if not gallery.info.footage or not has_scene(known):
             raise UserError(f"picture {row} was not found in a frame or video")
-        scene = read_scene(gallery.entry(row).source, known)
-        scene.thumbnail(MAX_FRAME)
-        buffer = BytesIO()
-        scene.save(buffer, "JPEG", quality=FRAME_QUALITY)
-        return buffer.getvalue()
+        return jpeg(np.asarray(read_scene(gallery.entry(row).source, known)))
 
     def _captions_of(self, file: BinaryIO) -> list[CaptionHit]:
         with open_picture(file) as picture:

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from irra.search.engine import plain
 from irra.search.gallery import Gallery
-from irra.search.tracks import TRACK
+from irra.search.tracks import TRACK, has_tracks
 from irra.search.where import parse_condition
 
 MAX_FILTERS = 50  # columns; a condition that is written by hand can use the others too
@@ -42,7 +42,7 @@ def count_results(gallery: Gallery, where: str | None, every_frame: bool) -> Cou
         UserError: It is no condition on this gallery.
     """
     condition = None if where is None else parse_condition(where, gallery.columns)
-    by_track = TRACK in gallery.columns.names and not every_frame
+    by_track = has_tracks(gallery) and not every_frame
     if not by_track:
         pictures = gallery.size if condition is None else len(gallery.table([], condition))
         return Counts(pictures, pictures)

@@ -20,7 +20,7 @@ from irra.search.encoder import Encoder, Floats
 from irra.search.gallery import Gallery, Rows, Scores, check_model
 from irra.search.knn import normalised
 from irra.search.pictures import to_pixels
-from irra.search.tracks import TRACK, Span, best_of_tracks, spans
+from irra.search.tracks import Span, best_of_tracks, has_tracks, spans
 from irra.search.where import parse_condition
 from irra.utils.cores import available_cores
 from irra.utils.device import choose_device
@@ -107,7 +107,7 @@ class SearchEngine:
         sentences = [[query] if isinstance(query, str) else list(query) for query in queries]
         texts = [clean_query(text, f"query {number}") for number, said in enumerate(sentences, 1) for text in said]
         embeddings = mean_embeddings(self.encoder.texts(texts), [len(said) for said in sentences])
-        by_track = TRACK in self.gallery.columns.names and not every_frame
+        by_track = has_tracks(self.gallery) and not every_frame
 
         def search(some: Floats, count: int) -> tuple[Scores, Rows]:
             return self.gallery.search(some, count, caption_weight, condition)

@@ -21,6 +21,11 @@ class Span:
     last: Any
 
 
+def has_tracks(gallery: Gallery) -> bool:
+    """Whether people in it were found in footage; elsewhere, a column called `track` is one like others."""
+    return TRACK in gallery.columns.names and bool(gallery.info.footage)
+
+
 def best_of_tracks(
     gallery: Gallery, search: Callable[[int], tuple[Scores, Rows]], top_k: int
 ) -> tuple[list[float], list[int]]:
