@@ -19,7 +19,6 @@ from irra.search.gallery import ALWAYS, Entry, Rows, Scores
 from irra.search.knn import (
     SCAN_SHARE,
     SCANNED,
-    SPARE,
     Embeddings,
     ExactCandidates,
     Neighbours,
@@ -36,7 +35,8 @@ from irra.utils.errors import UserError
 PREFIX = "lance:"  # of an address
 IN_MEMORY = 100_000  # pictures of a gallery whose vectors are read into memory and compared one by one
 IVF = "ivf"  # kind of search
-PROBES = 20  # parts of the approximate index that are searched
+PARTS = 1 << 20  # of the approximate index are searched, which is all: one bit a dimension is read at memory's speed
+CANDIDATES = 500  # whose exact scores are compared, beyond those that an exact index would propose
 
 
 class LanceGallery:
@@ -86,7 +86,7 @@ class LanceGallery:
         count = self.size if sql is None else self._pictures.count(sql)
         top_k = min(top_k, count)
         queries = normalised(embeddings)
-        if caption_weight or (sql is not None and count <= SCANNED) or SCAN_SHARE * (2 * top_k + SPARE) > count:
+        if caption_weight or (sql is not None and count <= SCANNED) or SCAN_SHARE * (2 * top_k + CANDIDATES) > count:
             return self._scan(queries, top_k, caption_weight, sql)
         return self._search_index(queries, top_k, sql)
 
@@ -191,8 +191,8 @@ class LanceGallery:
         """Let LanceDB propose candidates, whose exact scores are then compared."""
         found = []
         for query in queries:
-            near = self._pictures.nearest(VECTOR, query, 2 * top_k + SPARE, [ID, VECTOR], sql, PROBES)
-            if len(near) < top_k:  # too few pictures that satisfy the condition are in the parts that were searched
+            near = self._pictures.nearest(VECTOR, query, 2 * top_k + CANDIDATES, [ID, VECTOR], sql, PARTS)
+            if len(near) < top_k:
                 scores, rows = self._scan(query[None], top_k, 0.0, sql)
                 found.append((scores[0], rows[0]))
                 continue

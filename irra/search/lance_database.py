@@ -238,7 +238,8 @@ class Table:
 
         def work() -> None:
             merge = self._inner.merge_insert(list(on)).when_matched_update_all()
-            (merge.when_not_matched_insert_all() if insert else merge).execute(rows)
+            # vectors that are null are wanted here
+            (merge.when_not_matched_insert_all() if insert else merge).execute(rows, on_bad_vectors="null")
 
         self._change(work)
 

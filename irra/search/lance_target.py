@@ -21,7 +21,7 @@ from irra.utils.errors import TemporaryError, UserError, first_of
 KEPT = timedelta(days=1)  # how long earlier versions stay, for who has them open
 NOT_KEPT = timedelta(0)
 UNINDEXED = 0.1  # share of pictures outside the approximate index from which it is made anew
-ROWS_PER_PART = 512  # of the approximate index
+ROWS_PER_PART = 8192  # of the approximate index; all parts are searched
 
 
 @contextmanager
@@ -175,7 +175,8 @@ class LanceTarget:
             return
         indexed = pictures.indexed(VECTORS)
         if indexed is None or size - indexed > UNINDEXED * size:
-            config = load_lancedb().index.IvfSq(distance_type="dot", num_partitions=max(1, size // ROWS_PER_PART))
+            parts = max(1, size // ROWS_PER_PART)
+            config = load_lancedb().index.IvfRq(distance_type="dot", num_partitions=parts, sample_rate=64)
             pictures.create_index(VECTOR, config)
 
     def _drop_unused(self, pictures: Table, columns: pa.Schema) -> None:
