@@ -108,8 +108,7 @@ class FrameFolder:
         parts = PurePosixPath(name.file).parts
         endings = ["/".join(parts[start:]) for start in range(len(parts))]
         paths = [ending for ending in endings if ending in self._numbers][:1]
-        if not paths and len(parts) == 1:
-            paths = self._by_name.get(name.file, [])
+        paths = paths or self._by_name.get(name.file, [])
         if len(paths) > 1:
             raise UserError(f"{name.file} is not one picture, but {first_of(paths)}; name frames with their folder")
         return (paths[0], self._numbers[paths[0]]) if paths else None
