@@ -1,5 +1,6 @@
 """Where frames come from: a folder of pictures, each of which is a frame, or videos."""
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -149,6 +150,10 @@ class Videos:
             raise UserError(f"{path}: no videos in this folder or below it")
         self.files = []
         for name in visible:
+            if not _is_unicode(name):
+                shown = os.fsencode(name).decode(errors="replace")
+                self.skipped.append({"path": shown, "reason": "its name is not valid UTF-8"})
+                continue
             status = (self.root / name).stat()
             self.files.append(PictureFile(name, status.st_size, status.st_mtime_ns))
 
@@ -218,6 +223,14 @@ def numbers(paths: Sequence[str]) -> list[int]:
     found = [int(match[2]) for match in named if match]
     alike = len(found) == len(paths) == len(set(found)) and len({match[1] for match in named if match}) == 1
     return found if alike else list(range(1, len(paths) + 1))
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _in_order(path: str) -> tuple[tuple[tuple[bool, str | int], ...], str]:

@@ -97,6 +97,15 @@ def touch(root: Path, *names: str) -> FrameFolder:
     return FrameFolder(root)
 
 
+def test_videos_of_all_folders_are_found_in_order(tmp_path: Path) -> None:
+    for name in ("b.MP4", "a/c.mkv", ".hidden.mp4", ".trash/d.mp4", "notes.txt", os.fsdecode(b"caf\xe9.mp4")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    footage = Videos(tmp_path, parse_every("1s"))
+    assert [file.path for file in footage.files] == ["a/c.mkv", "b.MP4"]
+    assert footage.skipped == [{"path": "caf\ufffd.mp4", "reason": "its name is not valid UTF-8"}]
+
+
 def test_frames_of_a_camera_follow_each_other_by_number(tmp_path: Path) -> None:
     footage = touch(tmp_path, "b/f10.jpg", "b/f9.jpg", "a/2.jpg", "c.jpg")
     assert [file.path for file in footage.files] == ["c.jpg", "a/2.jpg", "b/f9.jpg", "b/f10.jpg"]
