@@ -1,5 +1,6 @@
 """Where frames come from: a folder of pictures, each of which is a frame, or videos."""
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -108,8 +109,7 @@ class FrameFolder:
         parts = PurePosixPath(name.file).parts
         endings = ["/".join(parts[start:]) for start in range(len(parts))]
         paths = [ending for ending in endings if ending in self._numbers][:1]
-        if not paths and len(parts) == 1:
-            paths = self._by_name.get(name.file, [])
+        paths = paths or self._by_name.get(name.file, [])
         if len(paths) > 1:
             raise UserError(f"{name.file} is not one picture, but {first_of(paths)}; name frames with their folder")
         return (paths[0], self._numbers[paths[0]]) if paths else None
@@ -150,6 +150,10 @@ class Videos:
             raise UserError(f"{path}: no videos in this folder or below it")
         self.files = []
         for name in visible:
+            if not _is_unicode(name):
+                shown = os.fsencode(name).decode(errors="replace")
+                self.skipped.append({"path": shown, "reason": "its name is not valid UTF-8"})
+                continue
             status = (self.root / name).stat()
             self.files.append(PictureFile(name, status.st_size, status.st_mtime_ns))
 
@@ -219,6 +223,14 @@ def numbers(paths: Sequence[str]) -> list[int]:
     found = [int(match[2]) for match in named if match]
     alike = len(found) == len(paths) == len(set(found)) and len({match[1] for match in named if match}) == 1
     return found if alike else list(range(1, len(paths) + 1))
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _in_order(path: str) -> tuple[tuple[tuple[bool, str | int], ...], str]:

@@ -20,13 +20,14 @@ from irra.footage.frames import Box, Frame
 from irra.footage.linking import MIN_OVERLAP, REACH, Linker, Place
 from irra.footage.people import clip, cut_people, path_of
 from irra.footage.plan import Reading
-from irra.footage.sources import FrameFolder, load_frame, numbers
+from irra.footage.sources import Footage, FrameFolder, Videos, load_frame, numbers
+from irra.footage.video import parse_every
 from irra.search.folder import FolderGallery
 from irra.search.metadata import Metadata
 from irra.search.pictures import to_pixels
 from irra.search.update import index_folder
 from irra.utils.errors import UserError
-from tests.footage import csv_lines, draw, mot_lines, places, write_frames
+from tests.footage import csv_lines, draw, mot_lines, places, write_frames, write_video
 from tests.irra.test_index_folder import CountingEncoder
 from tests.models import small_model
 
@@ -46,7 +47,7 @@ def write(path: Path, text: str) -> Path:
 
 def update(frames: Path, boxes: str, encoder: CountingEncoder, cutting: Cutting = ALL, **options: Any) -> FootageUpdate:
     """Index `frames` with the text of boxes; `encoder.encoded` is set to the people that this encoded."""
-    footage = FrameFolder(frames)
+    footage: Footage = Videos(frames, parse_every("1")) if frames.is_file() else FrameFolder(frames)
     finder = KnownBoxes(read_boxes(write(frames.parent / "boxes.txt", boxes)), footage)
     encoder.encoded = 0
     options = {"target": frames.parent / "index", "source": str(frames)} | options
@@ -94,6 +95,15 @@ def touch(root: Path, *names: str) -> FrameFolder:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
     return FrameFolder(root)
+
+
+def test_videos_of_all_folders_are_found_in_order(tmp_path: Path) -> None:
+    for name in ("b.MP4", "a/c.mkv", ".hidden.mp4", ".trash/d.mp4", "notes.txt", os.fsdecode(b"caf\xe9.mp4")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    footage = Videos(tmp_path, parse_every("1s"))
+    assert [file.path for file in footage.files] == ["a/c.mkv", "b.MP4"]
+    assert footage.skipped == [{"path": "caf\ufffd.mp4", "reason": "its name is not valid UTF-8"}]
 
 
 def test_frames_of_a_camera_follow_each_other_by_number(tmp_path: Path) -> None:
@@ -248,6 +258,20 @@ def test_tracks_are_those_of_a_slow_reference() -> None:
     assert any(set(one) & set(other) for one, other in pairwise(tracks))
 
 
+@pytest.mark.parametrize(
+    ("frames", "expected"),
+    [
+        ([[(0, 0, 10, 10)], [(6, 0, 10, 10)], [(3, 0, 10, 10)]], [2]),
+        ([[(0, 0, 10, 10), (6, 0, 10, 10)], [(3, 0, 10, 10)]], [1]),
+    ],
+)
+def test_of_equal_overlaps_the_latest_counts_then_the_lowest_number(
+    frames: list[list[Place]], expected: list[int]
+) -> None:
+    linker = Linker()
+    assert [linker.link(position, boxes) for position, boxes in enumerate(frames)][-1] == expected
+
+
 @pytest.mark.parametrize(("missed", "same"), [(REACH - 1, True), (REACH, False)])
 def test_a_track_bridges_a_missed_frame_but_no_more(missed: int, same: bool) -> None:
     linker = Linker()
@@ -334,14 +358,16 @@ def test_only_what_changed_is_read_again(tmp_path: Path, encoder: CountingEncode
     assert update(frames, moved, encoder, Cutting(0.1, 1)).read == 5
 
 
-def test_it_goes_on_where_it_was_saved(tmp_path: Path, encoder: CountingEncoder) -> None:
-    frames, lines = write_frames(tmp_path / "frames", range(1, 14), 3), mot_lines(range(1, 14), 3)
+@pytest.mark.parametrize("kind", ["frames", "video"])
+def test_it_goes_on_where_it_was_saved(tmp_path: Path, encoder: CountingEncoder, kind: str) -> None:
+    path, lines = tmp_path / "it.mp4", mot_lines(range(1, 23), 3)
+    frames = write_video(path, 22) if kind == "video" else write_frames(path, range(1, 23), 3)
     update(frames, lines, encoder, target=tmp_path / "once")
     reads = 0
 
     class Stopped(CountingEncoder):
         def images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-            if self.encoded > 10:
+            if self.encoded > 25:
                 raise KeyboardInterrupt
             return super().images(pixels)
 
@@ -349,10 +375,10 @@ def test_it_goes_on_where_it_was_saved(tmp_path: Path, encoder: CountingEncoder)
         with pytest.raises(KeyboardInterrupt):
             update(frames, lines, Stopped(encoder.model), save_seconds=0.0, batch_size=5)
         saved = FolderGallery.open(tmp_path / "index").size
-        assert reads < saved < 39
+        assert reads < saved < 66
         reads = saved
     done = update(frames, lines, encoder)
-    assert (done.kept, done.added, encoder.encoded) == (saved, 39 - saved, 39 - saved)
+    assert (done.kept, done.added, encoder.encoded) == (saved, 66 - saved, 66 - saved)
     assert_equal(tmp_path / "index", tmp_path / "once")
 
 

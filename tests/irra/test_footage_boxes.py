@@ -71,6 +71,11 @@ def test_mot_detections_have_scores_and_no_tracks(tmp_path: Path) -> None:
     assert (boxes.first, boxes.tracked) == (1, False)
 
 
+def test_boxes_keep_the_order_of_the_file(tmp_path: Path) -> None:
+    boxes = read(tmp_path, "".join(f"{1 + x % 3},-1,{x},2,3,4,0.5\n" for x in range(60)))
+    assert [box.x for box in boxes.of(FrameName("", 2))] == list(range(1, 60, 3))
+
+
 def test_mot_ground_truth_has_pedestrians_and_tracks(tmp_path: Path) -> None:
     lines = ["1,3,1,2,3,4,1,1,0.7", "1,4,1,2,3,4,1,7,1", "1,5,1,2,3,4,0,1,1"]
     boxes = read(tmp_path, "\r\n".join(lines))
