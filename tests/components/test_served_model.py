@@ -243,15 +243,17 @@ def test_mlflow_serves_the_champion_where_the_project_is_not_installed(
 ) -> None:
     expected = champion().predict(pd.DataFrame({"text": QUERIES})).hits.tolist()
     bad = [{"text": ""}, {"text": None}, {"text": ["a"]}, {"query": "a"}, {"text": "a", "top_k": 0}]
+    bad.append({"text": "a", "where": "camera = 3"})
     with served(tmp_path) as address:
         statuses = [post(address, {"dataframe_records": [row]})[0] for row in bad]
         statuses += [post(address, body)[0] for body in ("a", {"text": "a"}, {"inputs": "a"})]
         status, found = post(address, {"dataframe_records": [{"text": text} for text in QUERIES]})
         some = [{"text": QUERIES[0], "top_k": 2}, {"text": "red " * 20}, {"text": QUERIES[1], "top_k": None}]
+        some.append({"text": QUERIES[1], "where": f"path = '{expected[1][4]['path']}'"})
         _, mixed = post(address, {"dataframe_records": some})
         _, message = post(address, {"dataframe_records": [{"text": "  "}]})
-    assert statuses == [400] * 8
+    assert statuses == [400] * 9
     assert (status, [row["hits"] for row in found["predictions"]]) == (200, expected)
-    assert [len(row["hits"]) for row in mixed["predictions"]] == [2, 8, 8]
-    assert [row["note"] is None for row in mixed["predictions"]] == [True, False, True]
+    assert [len(row["hits"]) for row in mixed["predictions"]] == [2, 8, 8, 1]
+    assert [row["note"] is None for row in mixed["predictions"]] == [True, False, True, True]
     assert "query 1 is empty" in message["message"]
