@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from irra.search.gallery import Gallery, Rows, Scores
 from irra.search.where import parse_condition
 
@@ -22,8 +24,10 @@ class Span:
 
 
 def has_tracks(gallery: Gallery) -> bool:
-    """Whether people in it were found in footage; elsewhere, a column called `track` is one like others."""
-    return TRACK in gallery.columns.names and bool(gallery.info.footage)
+    """Whether it has tracks of text and when they were; otherwise, a column called `track` is one like others."""
+    names = gallery.columns.names
+    is_named = TRACK in names and pa.types.is_string(gallery.columns.field(TRACK).type)
+    return is_named and any(name in names for name in MOMENTS)
 
 
 def best_of_tracks(
@@ -68,10 +72,12 @@ def spans(gallery: Gallery, known: Sequence[dict[str, Any]]) -> list[Span | None
     return [None if one[TRACK] is None else _span(groups[_key(one)]) for one in known]
 
 
-def _span(pictures: list[dict[str, Any]]) -> Span:
-    column = next(name for name in MOMENTS if pictures[0].get(name) is not None)
-    moments = [picture[column] for picture in pictures]
-    return Span(len(pictures), column, min(moments), max(moments))
+def _span(pictures: list[dict[str, Any]]) -> Span | None:
+    for column in MOMENTS:
+        moments = [picture[column] for picture in pictures if picture.get(column) is not None]
+        if moments:
+            return Span(len(pictures), column, min(moments), max(moments))
+    return None
 
 
 def _key(known: dict[str, Any]) -> Any | None:

@@ -15,7 +15,6 @@ import time
 import zlib
 from collections.abc import Iterator
 from copy import copy
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from app.web.filters import describe_column
 from app.web.uploads import MAX_UPLOAD_BYTES
 from irra.data.images import MAX_PIXELS
 from irra.search.engine import SearchEngine
+from irra.search.tracks import MOMENTS
 from tests.browser import toy
 from tests.browser.sightings import SCHEMA, sightings_engine
 from tests.models import small_model
@@ -437,9 +437,9 @@ def test_a_gallery_without_metadata_takes_conditions_on_paths_and_people(client:
     assert (answer["total"], {hit["pid"] for hit in answer["hits"]}) == (7, {0, 2})
 
 
-def test_a_users_own_column_called_track_is_one_like_others(sightings: SearchEngine) -> None:
+def test_a_column_called_track_without_moments_is_one_like_others(sightings: SearchEngine) -> None:
     gallery = copy(sightings.gallery)
-    gallery.info = replace(gallery.info, footage={})
+    gallery.columns = pa.schema([field for field in gallery.columns if field.name not in MOMENTS])
     engine = SearchEngine(sightings.model, gallery)
     answer = TestClient(create_app(engine), base_url=LOCAL).get("/api/search?q=red").json()
     assert answer["total"] == len(engine.search(["red"], 100)[0]) == 32

@@ -99,9 +99,9 @@ function card(gallery, hit, open) {
   return button;
 }
 
-function when({ footage }, { metadata, span }) {
-  if (!footage) return [];
-  const lines = [span ? spanOf(span) : momentOf(metadata), ...(span ? [count(span.pictures, "picture")] : [])];
+function when({ footage, tracks }, { metadata, span }) {
+  if (!footage && !tracks) return [];
+  const lines = span ? [spanOf(span), count(span.pictures, "picture")] : [momentOf(metadata)];
   return lines.map((line) => element("span", { class: "when" }, line));
 }
 
