@@ -18,7 +18,6 @@ from irra.search.format import AGAIN, EXACT, Info, check_described
 from irra.search.gallery import ALWAYS, Entry, Rows, Scores
 from irra.search.knn import (
     SCAN_SHARE,
-    SCANNED,
     Embeddings,
     ExactCandidates,
     Neighbours,
@@ -34,6 +33,7 @@ from irra.utils.errors import UserError
 
 PREFIX = "lance:"  # of an address
 IN_MEMORY = 100_000  # pictures of a gallery whose vectors are read into memory and compared one by one
+FEW = 10_000  # pictures that satisfy a condition are compared one by one: about 50 ms
 IVF = "ivf"  # kind of search
 PARTS = 1 << 20  # of the approximate index are searched, which is all: one bit a dimension is read at memory's speed
 CANDIDATES = 500  # whose exact scores are compared, beyond those that an exact index would propose
@@ -86,7 +86,7 @@ class LanceGallery:
         count = self.size if sql is None else self._pictures.count(sql)
         top_k = min(top_k, count)
         queries = normalised(embeddings)
-        if caption_weight or (sql is not None and count <= SCANNED) or SCAN_SHARE * (2 * top_k + CANDIDATES) > count:
+        if caption_weight or (sql is not None and count <= FEW) or SCAN_SHARE * (2 * top_k + CANDIDATES) > count:
             return self._scan(queries, top_k, caption_weight, sql)
         return self._search_index(queries, top_k, sql)
 

@@ -6,14 +6,15 @@ S3 is set as usual: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, 
 import os
 import random
 import re
+import socket
 import time
-import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cached_property
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -319,13 +320,13 @@ def _check_endpoint(address: str, endpoint: str) -> None:
         raise UserError(f"settings for S3: {without_password(endpoint)!r}: an endpoint looks like http://host:9000")
     try:
         urllib.request.urlopen(endpoint, timeout=ANSWER_SECONDS).close()
-    except urllib.error.HTTPError:
-        pass  # an answer
-    except (OSError, ValueError) as error:
+    except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
-        raise TemporaryError(
-            f"{address}: no answer from {without_password(endpoint)} ({reason}); check AWS_ENDPOINT_URL and the network"
-        ) from None
+        if isinstance(reason, TimeoutError | ConnectionError | socket.gaierror | HTTPException | ValueError):
+            raise TemporaryError(
+                f"{address}: no answer from {without_password(endpoint)} ({reason}); "
+                "check AWS_ENDPOINT_URL and the network"
+            ) from None
 
 
 def _first(names: Sequence[str]) -> str:

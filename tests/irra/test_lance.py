@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -104,6 +105,21 @@ def test_a_large_gallery_answers_the_same_where_all_are_compared(tmp_path: Path,
     with both(tmp_path, vectors, captions=captions) as (folder, other):
         for arguments in ((10,), (300,), (10, 0.0, CAMERA_3), (10, 0.4), (10, 0.4, CAMERA_3), (5, 0.0, NOBODY)):
             assert_equal_answers(folder, other, clusters(3, seed=1), *arguments)
+
+
+@pytest.mark.parametrize("in_memory", [0, 1000])
+def test_threads_get_the_same_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: int) -> None:
+    monkeypatch.setattr(lance, "IN_MEMORY", in_memory)
+    build(f"lance:{tmp_path / 'lance'}", clusters(100))
+    gallery, queries = open_gallery(f"lance:{tmp_path / 'lance'}"), clusters(16, seed=1)
+
+    def answer(query: Floats) -> tuple[list[int], list[dict[str, object]]]:
+        rows = gallery.search(query[None], 5)[1][0].tolist()
+        return rows, gallery.metadata(rows)
+
+    with ThreadPoolExecutor(8) as threads:
+        together = list(threads.map(answer, queries))
+    assert together == [answer(query) for query in queries]
 
 
 def test_what_is_known_of_pictures_equals_that_of_an_index_folder(tmp_path: Path) -> None:
