@@ -101,7 +101,9 @@ class _Value:
     value: bool | Decimal | str | None
 
 
-UNKNOWN = _Part(pc.scalar(pa.scalar(None, pa.bool_())), "cast(null as boolean)")
+def _unknown() -> _Part:
+    """What is neither true nor false."""
+    return _Part(pc.scalar(pa.scalar(None, pa.bool_())), "cast(null as boolean)")
 
 
 def _parse(text: str, columns: pa.Schema) -> "exp.Expression":
@@ -246,7 +248,7 @@ class _Reader:
                 raise _Problem(f"{names} are of two types")
             return _Part(COMPARISONS[symbol](pc.field(left.name), pc.field(right.name)), _sql(left, symbol, right))
         if right.value is None:
-            return UNKNOWN
+            return _unknown()
         if not pa.types.is_integer(left.type):
             return _against(left, symbol, _converted(left, right))
         whole = _whole(left, symbol, right)
@@ -270,17 +272,17 @@ class _Reader:
         if values:
             field = pc.field(column.name)
             inside = field.isin(pa.array(values, column.type))
-            inside = pc.if_else(field.is_valid(), ~inside if negated else inside, UNKNOWN.expression)
+            inside = pc.if_else(field.is_valid(), ~inside if negated else inside, _unknown().expression)
             literals = ", ".join(_literal(value, column.type) for value in values)
             part = _Part(inside, f"{_quoted(column)} {'not in' if negated else 'in'} ({literals})")
         nulls = any(isinstance(one, _Value) and one.value is None for one in given)
-        return _joined([part, UNKNOWN], negated) if nulls else part
+        return _joined([part, _unknown()], negated) if nulls else part
 
     def _alike(self, column: "_Value | pa.Field", pattern: "_Value | pa.Field", any_case: bool, negated: bool) -> _Part:
         if isinstance(column, _Value) or not isinstance(pattern, _Value):
             raise _Problem("`like` compares a column with a pattern, such as place like 'north%'")
         if pattern.value is None:
-            return UNKNOWN
+            return _unknown()
         if not _is_text(column.type):
             raise _Problem(f"{column.name} is {_described(column.type)}; `like` is for texts")
         value = str(_converted(column, pattern))
@@ -301,7 +303,7 @@ class _Reader:
         """A column or value of type bool as a condition."""
         if isinstance(operand, _Value):
             if operand.value is None:
-                return UNKNOWN
+                return _unknown()
             holds = bool(operand.value) != negated
             return _Part(pc.scalar(holds), str(holds).lower())
         if not pa.types.is_boolean(operand.type):
