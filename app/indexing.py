@@ -87,6 +87,7 @@ def index_pictures(images: str, making: Making, captions: Path | None) -> Docume
         "added": update.added,
         "kept": update.kept,
         "removed": update.removed,
+        **({"forgotten": update.forgotten} if update.forgotten else {}),
         **({"described": update.info.described} if said is not None else {}),
         **_unmatched(update.matched),
         "skipped": update.skipped,
@@ -135,6 +136,7 @@ def _index_people(footage: "Footage", source: str, making: Making, finding: Find
         "added": update.added,
         "kept": update.kept,
         "removed": update.removed,
+        **({"forgotten": update.forgotten} if update.forgotten else {}),
         "tracks": update.tracks,
         "read": update.read,
         **{name: count for name, count in update.totals.items() if name != "people"},
@@ -191,7 +193,7 @@ def _parse_start(text: str | None) -> datetime | None:
 def _unmatched(matched: "Matched | None") -> Document:
     if matched is None:
         return {}
-    return {"without_row": matched.without_row, "without_picture": matched.without_picture}
+    return {"without_row": list(matched.without_row), "without_picture": list(matched.without_picture)}
 
 
 @contextmanager

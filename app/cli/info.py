@@ -159,16 +159,17 @@ def _footage(address: str, index: "Info") -> Document:
     """What was read of frames and video, and who of the people in them is in the index."""
     import pyarrow.compute as pc
 
+    from irra.footage.plan import Reading
     from irra.search.address import open_gallery
 
-    read = list(index.footage.values())
+    read = [Reading.parse(one) for one in index.footage.values()]
     people = open_gallery(address).table(["file", "track"])
     return {
         "files": len(read),
-        "frames": sum(one.get("frames", 0) for one in read),
+        "frames": sum(one.frames for one in read),
         "people": pc.count(people["file"]).as_py(),
         "tracks": pc.count_distinct(people["track"]).as_py(),
-        "damaged": sum(one.get("damaged", 0) for one in read),
+        "damaged": sum(one.damaged for one in read),
     }
 
 

@@ -18,6 +18,7 @@ from irra.footage.reader import Found, Reader
 from irra.footage.sources import Footage
 from irra.search.address import open_target
 from irra.search.encoder import Encoder
+from irra.search.forgetting import Forgotten
 from irra.search.format import Info
 from irra.search.gallery import Gallery, known_metadata, metadata_schema, paths_of
 from irra.search.metadata import Matched, Metadata
@@ -42,6 +43,7 @@ class FootageUpdate:
         totals: Numbers of what all files hold, by the names in `Reading`.
         skipped: Path and reason of files that could not be used.
         matched: Which metadata are of nobody, if some were given.
+        forgotten: Number of people found who were left out, since they were made to be forgotten.
     """
 
     info: Info
@@ -53,6 +55,7 @@ class FootageUpdate:
     totals: dict[str, int]
     skipped: list[dict[str, str]]
     matched: Matched | None = None
+    forgotten: int = 0
 
 
 def index_footage(
@@ -99,12 +102,13 @@ def index_footage(
         making = Making(source, fingerprint, encoder.model.spec.image_size, dtype)
         previous = place.previous(making, replace)
         _check_kind(target, previous, making, replace)
-        plan = make_plan(previous, making, footage, finder, cutting)
+        forgotten = Forgotten.of(place.forgotten())
+        plan = make_plan(previous, making, footage, finder, cutting, forgotten)
         if columns is None:
             columns = [one for one in metadata_schema(previous) if one.name not in PERSON_SCHEMA.names]
         schema = pa.schema([*PERSON_SCHEMA, *columns])
         known = _with_metadata(plan.known, schema, plan.paths, metadata)
-        reader = Reader(footage, finder, cutting, making.image_size, plan)
+        reader = Reader(footage, finder, cutting, making.image_size, plan, forgotten)
         found = reader.found()
         first = next(found, None)  # None if nothing can be read: then there may be nothing to write
         if first is None and previous and known.equals(plan.known) and _is_current(previous.info, source, plan, reader):
@@ -209,6 +213,7 @@ def _result(
         totals=plan.totals(),
         skipped=reader.skipped,
         matched=None if metadata is None else _match(metadata, paths, known, footage),
+        forgotten=reader.left_out,
     )
 
 

@@ -11,6 +11,7 @@ from irra.footage.cutting import Cutting
 from irra.footage.frames import Finder
 from irra.footage.people import PERSON_SCHEMA
 from irra.footage.sources import Footage
+from irra.search.forgetting import Forgotten
 from irra.search.gallery import Gallery, Rows, known_metadata, paths_of
 from irra.search.pictures import PictureFile
 from irra.search.target import Making
@@ -92,12 +93,19 @@ class Plan:
         return {name: sum(getattr(reading, name) for reading in self.readings.values()) for name in COUNTED}
 
 
-def make_plan(previous: Gallery | None, making: Making, footage: Footage, finder: Finder, cutting: Cutting) -> Plan:
-    """Compare files with what an index records of them, as read with these settings."""
+def make_plan(
+    previous: Gallery | None, making: Making, footage: Footage, finder: Finder, cutting: Cutting, forgotten: Forgotten
+) -> Plan:
+    """Compare files, but for those that were made to be forgotten, with what an index records of them.
+
+    A file is read again if other settings were used.
+    """
     read = {} if previous is None else {path: Reading.parse(one) for path, one in previous.info.footage.items()}
     readings: dict[str, Reading] = {}
     todo = []
     for file in footage.files:
+        if file.path in forgotten:
+            continue
         settings = settings_of(footage, finder, cutting, file.path)
         reading = read.get(file.path)
         if reading is None or reading.settings != settings or not unchanged(vars(reading), footage.root, file):

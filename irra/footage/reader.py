@@ -16,6 +16,7 @@ from irra.footage.linking import REACH, Linker, Place
 from irra.footage.people import Person, cut_people, metadata_of, path_of
 from irra.footage.plan import Plan, Reading, settings_of
 from irra.footage.sources import Footage
+from irra.search.forgetting import Forgotten
 from irra.search.pictures import PictureFile, jpeg
 from irra.search.writer import Picture
 from irra.utils.errors import UserError
@@ -31,11 +32,21 @@ class Reader:
         plan: What is read, and was read so far.
         skipped: Path and reason of files that could not be used.
         read: Number of frames so far.
+        left_out: Number of people so far who were made to be forgotten.
     """
 
-    def __init__(self, footage: Footage, finder: Finder, cutting: Cutting, size: tuple[int, int], plan: Plan) -> None:
+    def __init__(
+        self,
+        footage: Footage,
+        finder: Finder,
+        cutting: Cutting,
+        size: tuple[int, int],
+        plan: Plan,
+        forgotten: Forgotten,
+    ) -> None:
         self.plan, self.skipped = plan, list(footage.skipped)
-        self.read = self._people = 0
+        self.read = self.left_out = self._people = 0
+        self._forgotten = forgotten
         self._done = 0.0  # files, and the part of the last one
         self._footage, self._finder, self._cutting, self._size = footage, finder, cutting, size
         self._tracks = _Tracks(footage, plan)
@@ -56,7 +67,9 @@ class Reader:
                 tracks = self._numbers(frame, reading, cut)
                 people += [Found.of(frame, one, track, reading) for one, track in zip(cut, tracks, strict=True)]
                 self._note(frame, reading, len(cut), counts)
-            yield people
+            remembered = [one for one in people if one.picture.path not in self._forgotten]
+            self.left_out += len(people) - len(remembered)
+            yield remembered
 
     def _stream(self) -> Iterator[tuple[Frame | None, str, Reading]]:
         """Frames with their file and what was read of it; None after the last frame of a file."""

@@ -59,7 +59,7 @@ def first_of_tracks(tracks: Sequence[Any | None]) -> list[int]:
 
 
 def spans(gallery: Gallery, known: Sequence[dict[str, Any]]) -> list[Span | None]:
-    """How long the track of each picture lasts, by its metadata; None for a picture of its own."""
+    """How long the track of each picture lasts, by its metadata; None for a picture that is alone in its track."""
     tracks = {str(one[TRACK]) for one in known if one[TRACK] is not None}
     if not tracks:
         return [None] * len(known)
@@ -73,7 +73,7 @@ def spans(gallery: Gallery, known: Sequence[dict[str, Any]]) -> list[Span | None
 
 
 def _span(pictures: list[dict[str, Any]]) -> Span | None:
-    for column in MOMENTS:
+    for column in MOMENTS if len(pictures) > 1 else ():
         moments = [picture[column] for picture in pictures if picture.get(column) is not None]
         if moments:
             return Span(len(pictures), column, min(moments), max(moments))
