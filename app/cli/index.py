@@ -7,7 +7,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from app.cli.console import MODEL_HELP, Document, check_output_folder, print_fields, printable
-from app.indexing import EVERY, Finding, Making, Sampling, index_frames, index_pictures, index_video
+from app.cli.indexing import EVERY, Finding, Making, Sampling, index_frames, index_pictures, index_video
 from components.layout import MODEL
 from irra.footage.cutting import Cutting
 from irra.utils.errors import UserError

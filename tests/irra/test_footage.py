@@ -22,7 +22,9 @@ from irra.footage.people import clip, cut_people, path_of
 from irra.footage.plan import Reading
 from irra.footage.sources import Footage, FrameFolder, Videos, load_frame, numbers
 from irra.footage.video import parse_every
+from irra.search.address import open_target
 from irra.search.folder import FolderGallery
+from irra.search.forgetting import Forgotten, named
 from irra.search.metadata import Metadata
 from irra.search.pictures import to_pixels
 from irra.search.update import index_folder
@@ -454,3 +456,16 @@ def test_the_record_of_a_file_holds_what_was_read_of_it() -> None:
     assert reading.record() == f"414 1795976505718540469 {'a' * 64} {'b' * 16} frames=7 too_small=2 recent=12,25"
     assert Reading.parse(reading.record()) == reading
     assert Reading.parse(Reading(1, 2, "a", "b").record()) == Reading(1, 2, "a", "b")
+
+
+def test_who_was_forgotten_stays_out(tmp_path: Path, encoder: CountingEncoder) -> None:
+    frames, index, lines = write_frames(tmp_path / "frames", range(1, 4)), tmp_path / "index", mot_lines(range(1, 4))
+    update(frames, lines, encoder)
+    with open_target(index) as place:
+        gallery = FolderGallery.open(index)
+        person = gallery.entry(0).path
+        choice = named(gallery, [person, "000002.png"])
+        place.forget(gallery, choice.rows, Forgotten().with_(choice.paths).record())
+    done = update(frames, lines, encoder, Cutting(0.1, 1))
+    assert (done.added, done.forgotten, done.read) == (3, 1, 2)
+    assert not {person, "000002.png"} & {name for path, one in people_of(index).items() for name in (path, one["file"])}
