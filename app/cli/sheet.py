@@ -25,7 +25,8 @@ from irra.utils.progress import progress
 def draw_results(path: Path, engine: SearchEngine, texts: Sequence[str], rankings: Sequence[Sequence[Hit]]) -> None:
     """Draw each query with its ten best pictures; with their frames, if they were found in frames or video."""
     title = f"Best of {engine.gallery.size:,} pictures"
-    if any(has_scene(hit.metadata) for hits in rankings for hit in hits[:TOP_RESULTS]):
+    footage = engine.gallery.info.footage
+    if any(has_scene(footage, hit.metadata) for hits in rankings for hit in hits[:TOP_RESULTS]):
         scene_sheet(path, title, scene_queries(engine, texts, rankings))
         return
     rows = [
@@ -52,7 +53,7 @@ def scene_queries(engine: SearchEngine, texts: Sequence[str], rankings: Sequence
 def sighting(engine: SearchEngine, hit: Hit, problems: list[str]) -> Sighting:
     """A hit with its frame; if it has one that cannot be shown, `problems` gets the reason."""
     title, pixels, known = f"rank {hit.rank}: {hit.score:.3f}", pixels_of(engine, hit), hit.metadata
-    if known is None or not has_scene(known):
+    if known is None or not has_scene(engine.gallery.info.footage, known):
         return Sighting(title, pixels, None, hit.path, [])
     scene = None
     try:

@@ -191,7 +191,7 @@ class Api:
     def _frame(self, row: int) -> bytes:
         gallery = self._engine.gallery
         (known,) = gallery.metadata([row])
-        if not gallery.info.footage or not has_scene(known):
+        if not has_scene(gallery.info.footage, known):
             raise UserError(f"picture {row} was not found in a frame or video")
         return jpeg(np.asarray(read_scene(gallery.entry(row).source, known)))
 

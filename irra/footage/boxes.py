@@ -111,7 +111,9 @@ def read_boxes(path: Path) -> Boxes:
                 first = _read_rows(csv.reader(file, strict=True), entries)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file of boxes") from None
-    except (OSError, UnicodeDecodeError, csv.Error, json.JSONDecodeError, RecursionError) as error:
+    except UserError:
+        raise
+    except (OSError, ValueError, csv.Error, RecursionError) as error:  # ValueError: no JSON or UTF-8, endless numbers
         raise UserError(f"{path}: no file of boxes ({getattr(error, 'strerror', None) or error}); {FORMATS}") from None
     return entries.boxes(first)
 
@@ -140,6 +142,8 @@ class _Entries:
             number = float(value)
         except (TypeError, ValueError):
             raise UserError(f"{self.path}: {where}: {name} is {value!r}, not a number") from None
+        except OverflowError:  # a whole number in JSON
+            number = math.inf
         if not math.isfinite(number):
             raise UserError(f"{self.path}: {where}: {name} is {value}; it must be finite")
         return number
@@ -225,7 +229,10 @@ def _image_name(entry: dict[str, Any], names: dict[Any, str], where: str) -> str
 
 def _people_categories(data: dict[str, Any], path: Path) -> list[Any] | None:
     """Ids of the categories that are people; None if there are no names, so that all boxes are taken for people."""
-    categories = [one for one in data.get("categories") or [] if isinstance(one, dict) and one.get("name")]
+    listed = data.get("categories")
+    categories = (
+        [one for one in listed if isinstance(one, dict) and one.get("name")] if isinstance(listed, list) else []
+    )
     if not categories:
         return None
     people = [one.get("id") for one in categories if str(one["name"]).lower() in PEOPLE]

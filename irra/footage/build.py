@@ -175,7 +175,7 @@ def _with_metadata(known: pa.Table, schema: pa.Schema, paths: Sequence[str], met
     return pa.table([*(known[name] for name in PERSON_SCHEMA.names), *own.columns], schema=schema)
 
 
-def _check_found(source: str, writer: Writer, plan: Plan, reader: Reader) -> None:
+def _check_found(source: str, writer: Writer, reader: Reader) -> None:
     """Check that there is somebody to search for.
 
     Raises:
@@ -183,13 +183,14 @@ def _check_found(source: str, writer: Writer, plan: Plan, reader: Reader) -> Non
     """
     if writer.paths:
         return
-    totals = plan.totals()
+    totals = reader.plan.totals()
     lost = [f"{totals[name]:,} {name.replace('_', ' ')}" for name in NOT_TAKEN if totals[name]]
     skipped = [f"{item['path']} ({item['reason']})" for item in reader.skipped]
     raise UserError(
         f"{source}: "
         + (f"nobody in {totals['frames']:,} frames" if totals["frames"] else "no frame of it can be read")
         + (f"; boxes not taken: {', '.join(lost)}" if lost else "")
+        + (f"; made to be forgotten: {reader.left_out:,} people" if reader.left_out else "")
         + (f"; skipped: {first_of(skipped)}" if skipped else "")
     )
 
@@ -250,7 +251,7 @@ class _Work:
                     writer.keep(previous, rows, known)
                 whole = self._write(writer, found, time.monotonic() + pause)
                 started = time.monotonic()
-                _check_found(self.making.source, writer, reader.plan, reader)
+                _check_found(self.making.source, writer, reader)
                 info = writer.finish(self.making.source, reader.skipped, reader.plan.records())
             previous = self.place.previous(self.making, False)
             assert previous is not None

@@ -103,9 +103,8 @@ def make_plan(
     read = {} if previous is None else {path: Reading.parse(one) for path, one in previous.info.footage.items()}
     readings: dict[str, Reading] = {}
     todo = []
-    for file in footage.files:
-        if file.path in forgotten:
-            continue
+    files = [file for file in footage.files if file.path not in forgotten]
+    for file in files:
         settings = settings_of(footage, finder, cutting, file.path)
         reading = read.get(file.path)
         if reading is None or reading.settings != settings or not unchanged(vars(reading), footage.root, file):
@@ -118,7 +117,7 @@ def make_plan(
         return Plan(np.empty(0, np.int64), [], PERSON_SCHEMA.empty_table(), readings, todo, 0)
     entries = previous.files(making.source)
     if not are_people(entries):  # but pictures, which are replaced
-        return Plan(np.empty(0, np.int64), [], PERSON_SCHEMA.empty_table(), {}, footage.files, len(entries))
+        return Plan(np.empty(0, np.int64), [], PERSON_SCHEMA.empty_table(), {}, files, len(entries))
     known = known_metadata(previous, entries["row"].to_numpy())
     stays = pc.is_in(known["file"], pa.array(list(readings), pa.string()))
     for path, reading in readings.items():

@@ -11,13 +11,16 @@ from irra.utils.errors import UserError, without_password
 from irra.utils.files import check_regular_file
 
 LONGEST = 1280  # pixels of the longer side
-PLACE = ("file", "x", "y", "width", "height")  # columns of the metadata without which there is no scene
+PLACE = ("file", "frame", "x", "y", "width", "height")  # columns of the metadata without which there is no scene
 BOX_COLOUR, EDGE_COLOUR = (255, 176, 32), (31, 36, 48)  # the dark edge makes a box visible on bright ground
 
 
-def has_scene(metadata: Mapping[str, Any] | None) -> bool:
-    """Whether a picture with these metadata was found in a frame."""
-    return metadata is not None and all(metadata.get(name) is not None for name in PLACE)
+def has_scene(footage: Mapping[str, Any], metadata: Mapping[str, Any] | None) -> bool:
+    """Whether a picture of an index with this `Info.footage` was found in a frame.
+
+    In an index of pictures, columns of a user's own may have the same names.
+    """
+    return bool(footage) and metadata is not None and all(metadata.get(name) is not None for name in PLACE)
 
 
 def read_scene(source: str, metadata: Mapping[str, Any], longest: int = LONGEST) -> Image.Image:
@@ -28,7 +31,6 @@ def read_scene(source: str, metadata: Mapping[str, Any], longest: int = LONGEST)
     Raises:
         UserError: The frame is not to be had here; the message says why.
     """
-    assert has_scene(metadata), "a picture that was not found in a frame has no scene"
     path = _find(source, str(metadata["file"]))
     if metadata.get("seconds") is None:
         frame = _read_picture(path)

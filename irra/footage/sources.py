@@ -236,4 +236,4 @@ def _is_unicode(name: str) -> bool:
 def _in_order(path: str) -> tuple[tuple[tuple[bool, str | int], ...], str]:
     """A key that sorts numbers in names by their value: frame9 before frame10."""
     parts = re.split(r"(\d+)", path)
-    return tuple((part.isdigit(), int(part) if part.isdigit() else part) for part in parts if part), path
+    return tuple((part.isdecimal(), int(part) if part.isdecimal() else part) for part in parts if part), path

@@ -124,7 +124,8 @@ def named(gallery: Gallery, keys: Sequence[str]) -> Choice:
     forgotten = Forgotten.from_info(gallery.info)
     if unknown := [key for key in dict.fromkeys(keys) if key not in known and key not in forgotten]:
         raise UserError(f"{gallery.address}: no picture of it is {first_of(unknown)}; name them as results show them")
-    files = [key for key in keys if key in set(hits[FILE].to_pylist())] if len(columns) > 1 else []
+    people_of = set(hits[FILE].to_pylist()) if len(columns) > 1 else set()
+    files = [key for key in keys if key in people_of]
     return Choice(_rows(hits), [*hits["path"].to_pylist(), *files])
 
 

@@ -206,7 +206,7 @@ class _Reader:
         while type(node) is exp.Neg:
             node, sign = _inner(node.this), -sign
         if type(node) is exp.Literal and not node.is_string:
-            return _Value("number", sign * _number(node.this))
+            return _Value("number", _number(node.this).copy_negate() if sign < 0 else _number(node.this))
         if sign == 1:
             match node:
                 case exp.Literal():

@@ -25,6 +25,7 @@ from tests.models import small_model
 from tests.videos import stripes, write_video
 
 QUERY = "a person in red"
+FOOTAGE = {"video.mp4": "what was read of it"}
 COLUMNS = pa.schema(
     {
         "file": pa.string(),
@@ -41,8 +42,8 @@ PEOPLE = [
 ]
 
 
-def engine(folder: Path, people: Sequence[dict[str, Any]], columns: pa.Schema) -> SearchEngine:
-    """An index of pictures that were found in a video beside it."""
+def engine(folder: Path, people: Sequence[dict[str, Any]], columns: pa.Schema, footage: dict[str, str]) -> SearchEngine:
+    """An index of pictures, and a video beside it."""
     write_video(folder / "video.mp4", range(0, 200, 40))
     making = Making(str(folder), "model", (64, 32))
     with open_target(folder / "index") as target, target.writer(making, columns) as writer:
@@ -50,7 +51,7 @@ def engine(folder: Path, people: Sequence[dict[str, Any]], columns: pa.Schema) -
         vectors = np.random.default_rng(0).standard_normal((len(people), 16)).astype(np.float32)
         table = pa.Table.from_pylist([{**dict.fromkeys(columns.names), **one} for one in people], schema=columns)
         writer.add(pictures, vectors, table)
-        writer.finish(str(folder), [])
+        writer.finish(str(folder), [], footage)
     return SearchEngine(small_model(), open_gallery(folder / "index"))
 
 
@@ -67,13 +68,13 @@ def boxes(sheet: np.ndarray) -> int:
 
 
 def test_people_of_footage_are_drawn_with_their_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sheet = draw(tmp_path / "sheet.png", engine(tmp_path, PEOPLE, COLUMNS))
+    sheet = draw(tmp_path / "sheet.png", engine(tmp_path, PEOPLE, COLUMNS, FOOTAGE))
     assert boxes(sheet) == 2  # three results, in two rows
     assert "warning" not in capsys.readouterr().err
 
 
 def test_footage_that_has_gone_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    searched = engine(tmp_path, PEOPLE, COLUMNS)
+    searched = engine(tmp_path, PEOPLE, COLUMNS, FOOTAGE)
     (tmp_path / "video.mp4").unlink()
     sheet = draw(tmp_path / "sheet.png", searched)
     assert boxes(sheet) == 0
@@ -85,7 +86,8 @@ def test_footage_that_has_gone_is_said_once(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_a_sheet_without_footage_stays_as_it_was(tmp_path: Path) -> None:
-    searched = engine(tmp_path, [{"camera": number} for number in range(3)], pa.schema({"camera": pa.int64()}))
+    own = dict.fromkeys(("file", "frame", "x", "y", "width", "height"), "of the user")
+    searched = engine(tmp_path, [own] * 3, pa.schema(dict.fromkeys(own, pa.string())), {})
     draw(tmp_path / "sheet.png", searched)
     [hits] = searched.search([QUERY], 10)
     pictures = [(searched.gallery.pixels(hit.row, (64, 32)), hit.score, None) for hit in hits]

@@ -109,8 +109,8 @@ def test_videos_of_all_folders_are_found_in_order(tmp_path: Path) -> None:
 
 
 def test_frames_of_a_camera_follow_each_other_by_number(tmp_path: Path) -> None:
-    footage = touch(tmp_path, "b/f10.jpg", "b/f9.jpg", "a/2.jpg", "c.jpg")
-    assert [file.path for file in footage.files] == ["c.jpg", "a/2.jpg", "b/f9.jpg", "b/f10.jpg"]
+    footage = touch(tmp_path, "b/f10.jpg", "b/f9.jpg", "a/2.jpg", "a/2²2.jpg", "c.jpg")
+    assert [file.path for file in footage.files] == ["c.jpg", "a/2.jpg", "a/2²2.jpg", "b/f9.jpg", "b/f10.jpg"]
     assert footage.before("b/f10.jpg", 2) == ["b/f9.jpg"]
     assert (footage.position("b/f10.jpg"), footage.scene("b/f10.jpg")) == (1, "b")
 
@@ -469,3 +469,24 @@ def test_who_was_forgotten_stays_out(tmp_path: Path, encoder: CountingEncoder) -
     done = update(frames, lines, encoder, Cutting(0.1, 1))
     assert (done.added, done.forgotten, done.read) == (3, 1, 2)
     assert not {person, "000002.png"} & {name for path, one in people_of(index).items() for name in (path, one["file"])}
+
+
+def test_a_forgotten_picture_is_not_read_as_a_frame(tmp_path: Path, encoder: CountingEncoder) -> None:
+    frames, index = write_frames(tmp_path / "frames", range(1, 4)), tmp_path / "index"
+    index_folder(frames, encoder, MODEL, index)
+    with open_target(index) as place:
+        place.forget(FolderGallery.open(index), np.array([1]), Forgotten().with_(["000002.png"]).record())
+    done = update(frames, mot_lines(range(1, 4)), encoder, replace=True)
+    assert (done.added, done.read, list(done.info.footage)) == (4, 2, ["000001.png", "000003.png"])
+
+
+def test_people_who_were_all_forgotten_are_counted(tmp_path: Path, encoder: CountingEncoder) -> None:
+    frames, index, lines = write_frames(tmp_path / "frames", range(1, 3)), tmp_path / "index", mot_lines(range(1, 3))
+    update(frames, lines, encoder)
+    with open_target(index) as place:
+        gallery = FolderGallery.open(index)
+        paths = [gallery.entry(row).path for row in (0, 1)]
+        place.forget(gallery, np.array([0, 1]), Forgotten().with_(paths).record())
+    (frames / "000002.png").unlink()
+    with pytest.raises(UserError, match="nobody in 1 frames; made to be forgotten: 2 people$"):
+        update(frames, mot_lines([1]), encoder)

@@ -56,7 +56,9 @@ def test_coco_gives_the_people_of_each_named_image(tmp_path: Path) -> None:
 
 
 def test_without_names_of_categories_all_boxes_are_people(tmp_path: Path) -> None:
-    assert len(read(tmp_path, coco([{"image_id": 7, "category_id": 5, "bbox": [1, 2, 3, 4]}])).places) == 1
+    for categories in ([], None, 5):
+        found = read(tmp_path, coco([{"image_id": 7, "category_id": 5, "bbox": [1, 2, 3, 4]}], categories=categories))
+        assert len(found.places) == 1
 
 
 @pytest.mark.parametrize(("key", "name"), [("image_id", "000001"), ("file_name", "a.jpg")])
@@ -124,6 +126,8 @@ def test_csv_names_frames_by_file_or_number(tmp_path: Path) -> None:
             '{"images": [{"id": 1, "file_name": "a"}], "annotations": [{"image_id": 1, "bbox": [NaN, 1, 1, 1]}]}',
             "finite",
         ),
+        (coco([{"image_id": 7, "bbox": [1, 2, 10**400, 3]}]), "width is 10*; it must be finite"),
+        ('[{"bbox": [' + "9" * 5000, "no file of boxes"),
         (coco([], categories=[{"id": 1, "name": "car"}]), "none of its categories is called person: car"),
         ([{"image_id": 5, "bbox": [1, 2, 3, 4]}], r"\[0\]: image_id 5 says no file name; give the file with images"),
     ],

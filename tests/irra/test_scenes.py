@@ -117,7 +117,9 @@ def test_a_damaged_picture_is_named(source: Path, data: bytes) -> None:
 
 
 def test_only_people_found_in_frames_have_a_scene() -> None:
-    assert has_scene(known("video.mp4"))
-    assert not has_scene(None)
-    assert not has_scene({"camera": 3})
-    assert not has_scene(known("video.mp4", x=None))
+    footage = {"video.mp4": "what was read of it"}
+    assert has_scene(footage, known("video.mp4"))
+    assert not has_scene(footage, None)
+    assert not has_scene(footage, {"camera": 3})
+    assert not has_scene(footage, known("video.mp4", x=None))
+    assert not has_scene({}, known("video.mp4"))  # columns of a user's own
