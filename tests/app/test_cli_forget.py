@@ -31,8 +31,8 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
         known |= {"camera": [1, 2, 3, 4]}
         writer.add([Picture(name, thumbnail) for name in NAMES], clusters(4), pa.table(known, schema=SCHEMA))
         writer.add_captions(["a man"], clusters(1))
-        read = Reading(1, 2, "a" * 64, "b" * 16, frames=20, people=2, damaged=1), Reading(1, 2, "a" * 64, "b" * 16, 9)
-        writer.finish("videos", [], {f"{name}.mp4": one.record() for name, one in zip("ab", read, strict=True)})
+        read = {"a.mp4": Reading(1, 2, "a", "b", frames=20, damaged=1), "b.mp4": Reading(1, 2, "a", "b", frames=9)}
+        writer.finish("videos", [], {file: one.record() for file, one in read.items()})
     return index
 
 

@@ -488,5 +488,5 @@ def test_people_who_were_all_forgotten_are_counted(tmp_path: Path, encoder: Coun
         paths = [gallery.entry(row).path for row in (0, 1)]
         place.forget(gallery, np.array([0, 1]), Forgotten().with_(paths).record())
     (frames / "000002.png").unlink()
-    with pytest.raises(UserError, match="nobody in 1 frames; made to be forgotten: 2 people$"):
+    with pytest.raises(UserError, match="nobody in 1 frames; made to be forgotten: 2 people"):
         update(frames, mot_lines([1]), encoder)

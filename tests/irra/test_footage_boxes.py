@@ -57,8 +57,8 @@ def test_coco_gives_the_people_of_each_named_image(tmp_path: Path) -> None:
 
 def test_without_names_of_categories_all_boxes_are_people(tmp_path: Path) -> None:
     for categories in ([], None, 5):
-        found = read(tmp_path, coco([{"image_id": 7, "category_id": 5, "bbox": [1, 2, 3, 4]}], categories=categories))
-        assert len(found.places) == 1
+        boxes = read(tmp_path, coco([{"image_id": 7, "category_id": 5, "bbox": [1, 2, 3, 4]}], categories=categories))
+        assert len(boxes.places) == 1
 
 
 @pytest.mark.parametrize(("key", "name"), [("image_id", "000001"), ("file_name", "a.jpg")])
