@@ -157,7 +157,7 @@ class LanceTarget:
     def _purge(self, pictures: Table, parts: list[str]) -> None:
         """Write the rows of these parts anew, and remove all that is not of the latest version."""
         assert self.index is not None
-        if pictures.indexed(VECTORS) is not None:
+        if pictures.indexed(VECTORS) is not None:  # it may hold deleted rows of a fragment that stays
             pictures.drop_index()
         for part in parts:
             pictures.rewrite(part)

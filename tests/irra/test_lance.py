@@ -309,16 +309,35 @@ def test_a_picture_that_is_forgotten_leaves_no_bytes(tmp_path: Path) -> None:
         assert writer.finish("a", []).kind == "ivf"
     traces = [*secrets, b"jpeg somebody 7", b"somebody00007.png", b"behind the greenhouse"]
     assert all(found_in(tmp_path, trace) for trace in traces)
+    indexes = set(tmp_path.rglob("_indices/*"))
+    assert indexes
     old, forgotten = open_gallery(address), {"salt": "00", "keys": ["11" * 16]}
     with target_of(address, in_memory=50) as target:
         info = target.forget(old, np.array([7]), forgotten)
     assert [trace for trace in traces if found_in(tmp_path, trace)] == []
+    assert not indexes & set(tmp_path.rglob("_indices/*"))  # a quantised vector would not be found by its bytes
     assert found_in(tmp_path, b"jpeg somebody 8")
     gallery = open_gallery(address)
     assert (info, info.kind, info.size, info.forgotten) == (gallery.info, "ivf", 59, forgotten)
     assert 7 not in gallery.search(vectors[7:8], 59)[1]
     with pytest.raises(UserError, match="changed by another process; open it again"):
         old.entry(8)
+
+
+def test_an_earlier_picture_of_who_is_forgotten_leaves_too(tmp_path: Path) -> None:
+    address, others = f"lance:{tmp_path / 'lance'}", np.delete(np.arange(40), 7)
+    build(address, clusters(40))
+    with open_target(address) as target:
+        previous = target.previous(making(), False)
+        assert previous is not None
+        with target.writer(making(), COLUMNS) as writer:
+            writer.keep(previous, others, sightings(40).take(others))
+            writer.add([Picture("00007.png", b"another jpeg")], clusters(1), sightings(1))
+            writer.finish("a", [])
+    assert found_in(tmp_path, b"jpeg  7")
+    with target_of(address, in_memory=10**6) as target:
+        target.forget(open_gallery(address), np.array([40]), {"salt": "", "keys": ["1"]})
+    assert not any(found_in(tmp_path, trace) for trace in (b"jpeg  7", b"another jpeg", b"00007.png"))
 
 
 def found_in(folder: Path, trace: bytes) -> bool:
