@@ -147,7 +147,7 @@ def check_some_stay(gallery: Gallery, choice: Choice) -> None:
 
 
 def without_forgotten(
-    skipped: list[dict[str, str]], footage: dict[str, Any], gone: set[str], forgotten: Forgotten
+    skipped: list[dict[str, str]], footage: dict[str, str], gone: set[str], forgotten: Forgotten
 ) -> dict[str, Any]:
     """`skipped` and `footage` of an index without what they say of forgotten pictures.
 

@@ -52,7 +52,7 @@ class Writer(Protocol):
     def describe(self, means: Scores) -> None:
         """Write the mean (N, D) of the embeddings of each picture's captions, or zeros; may be called once, at last."""
 
-    def finish(self, source: str, skipped: list[dict[str, str]], footage: dict[str, Any] | None = None) -> Info:
+    def finish(self, source: str, skipped: list[dict[str, str]], footage: dict[str, str] | None = None) -> Info:
         """Complete the index, which records `source`, `skipped` and what was read of files of frames or video.
 
         Raises:

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from irra.footage.plan import Reading
 from irra.search.folder import FolderGallery
 from irra.search.pictures import jpeg
 from irra.search.writer import FolderWriter, Picture
@@ -30,7 +31,8 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
         known |= {"camera": [1, 2, 3, 4]}
         writer.add([Picture(name, thumbnail) for name in NAMES], clusters(4), pa.table(known, schema=SCHEMA))
         writer.add_captions(["a man"], clusters(1))
-        writer.finish("videos", [], {"a.mp4": {"frames": 20, "people": 2, "damaged": 1}, "b.mp4": {"frames": 9}})
+        read = {"a.mp4": Reading(1, 2, "a", "b", frames=20, damaged=1), "b.mp4": Reading(1, 2, "a", "b", frames=9)}
+        writer.finish("videos", [], {file: one.record() for file, one in read.items()})
     return index
 
 
