@@ -114,8 +114,8 @@ class FolderGallery:
 
     def metadata(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """As in `Gallery`."""
-        found: list[dict[str, Any]] = self._known.drop_columns("row").take(pa.array(rows, pa.int64())).to_pylist()
-        return found
+        columns = {name: self._known[name] for name in self.columns.names}
+        return [{name: column[row].as_py() for name, column in columns.items()} for row in rows]
 
     def table(self, columns: Sequence[str], where: Condition | None = None) -> pa.Table:
         """As in `Gallery`."""
@@ -132,12 +132,12 @@ class FolderGallery:
     def files(self, source: str) -> pa.Table:
         """As in `Gallery`; all pictures are of one source, which `--replace` may give another name."""
         table = self.entries.select(["path", "file_bytes", "modified_ns", "sha256"])
-        return table.add_column(0, "row", pa.array(np.arange(self.size)))
+        return table.add_column(0, "row", _numbers(self.size))
 
     @cached_property
     def _known(self) -> pa.Table:
         """What is known of each picture: `row`, `path`, `pid` and its metadata."""
-        table = self.entries.select(["path", "pid"]).add_column(0, "row", pa.array(np.arange(self.size)))
+        table = self.entries.select(["path", "pid"]).add_column(0, "row", _numbers(self.size))
         for name in self.info.columns:
             assert self._metadata is not None
             table = table.append_column(self._metadata.schema.field(name), self._metadata[name])
@@ -192,6 +192,11 @@ def _identity(folder: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_ino, status.st_mtime_ns
+
+
+def _numbers(count: int) -> pa.Array:
+    """The numbers from 0; `pyarrow.array`, as `to_pylist`, would import pandas, which takes a third of a second."""
+    return pa.Array.from_buffers(pa.int64(), count, [None, pa.py_buffer(np.arange(count))])
 
 
 def _read_parquet(path: Path) -> pa.Table:

@@ -147,20 +147,36 @@ def check_some_stay(gallery: Gallery, choice: Choice) -> None:
         )
 
 
-def without_forgotten(gallery: Gallery, rows: Rows, forgotten: Forgotten) -> dict[str, Any]:
-    """`skipped` and `footage` of an index without what they say of forgotten pictures, of which `rows` are still in it.
+def without_forgotten(
+    skipped: list[dict[str, str]], footage: dict[str, str], gone: set[str], forgotten: Forgotten
+) -> dict[str, Any]:
+    """`skipped` and `footage` of an index without what they say of forgotten pictures.
 
-    A file of frames or video goes if it was forgotten, or all of its pictures were.
+    A file of frames or video goes if it was forgotten, or all of its pictures were: then it is in `gone`.
     """
-    info = gallery.info
-    skipped = [item for item in info.skipped if item["path"] not in forgotten]
-    if not info.footage:
-        return {"skipped": skipped, "footage": {}}
-    files = gallery.table([FILE])
-    goes = pc.is_in(files["row"], pa.array(rows, pa.int64()))
-    gone = set(files.filter(goes)[FILE].to_pylist()) - set(files.filter(pc.invert(goes))[FILE].to_pylist())
-    footage = {file: read for file, read in info.footage.items() if file not in gone and file not in forgotten}
-    return {"skipped": skipped, "footage": footage}
+    return {
+        "skipped": [item for item in skipped if item["path"] not in forgotten],
+        "footage": {file: read for file, read in footage.items() if file not in gone and file not in forgotten},
+    }
+
+
+def files_gone(gallery: Gallery, rows: Rows) -> dict[str, set[str]]:
+    """By source, the files of frames or video all of whose pictures are in these rows."""
+    if FILE not in gallery.info.columns:
+        return {}
+    several = "source" in gallery.columns.names
+    table = gallery.table([FILE, "source"] if several else [FILE])
+    goes = pc.is_in(table["row"], pa.array(rows, pa.int64()))
+    named = [set(_named_files(table.filter(part), gallery.info.source)) for part in (goes, pc.invert(goes))]
+    gone: dict[str, set[str]] = {}
+    for source, file in named[0] - named[1]:
+        gone.setdefault(source, set()).add(file)
+    return gone
+
+
+def _named_files(table: pa.Table, source: str) -> list[tuple[str, str]]:
+    sources = table["source"].to_pylist() if "source" in table.column_names else [source] * len(table)
+    return list(zip(sources, table[FILE].to_pylist(), strict=True))
 
 
 def _rows(table: pa.Table) -> Rows:

@@ -65,7 +65,7 @@ class Info:
         sha256: Its SHA-256; empty in an index of an earlier version.
         described: Number of pictures that have captions of their own.
         columns: Names and Arrow types of the metadata.
-        footage: What was read of each file of frames or video, by its path; see `irra.footage.build`.
+        footage: What was read of each file of frames or video, by its path: `irra.footage.plan.Reading`.
         forgotten: What keeps pictures out that were made to be forgotten; see `irra.search.forgetting`.
     """
 
@@ -84,7 +84,7 @@ class Info:
     sha256: dict[str, str] = field(default_factory=dict)
     described: int = 0
     columns: dict[str, str] = field(default_factory=dict)
-    footage: dict[str, Any] = field(default_factory=dict)
+    footage: dict[str, str] = field(default_factory=dict)
     forgotten: dict[str, Any] = field(default_factory=dict)
 
 

@@ -324,7 +324,7 @@ def _check_endpoint(address: str, endpoint: str) -> None:
         reason = getattr(error, "reason", error)
         if isinstance(reason, TimeoutError | ConnectionError | socket.gaierror | HTTPException | ValueError):
             raise TemporaryError(
-                f"{address}: no answer from {without_password(endpoint)} ({reason}); "
+                f"{address}: no answer from {without_password(endpoint)} ({_brief(str(reason))}); "
                 "check AWS_ENDPOINT_URL and the network"
             ) from None
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from irra.search.forgetting import Forgotten, files_gone, without_forgotten
 from irra.search.format import Info
 from irra.search.gallery import Gallery, Rows
 from irra.search.lance import IN_MEMORY, LanceGallery, find, metadata_of, of_source, open_database
 from irra.search.lance_database import VECTORS, Database, Table, load_lancedb
-from irra.search.lance_records import EVERYTHING, GALLERY, ID, PICTURES, VECTOR, Index, Lease
+from irra.search.lance_records import EVERYTHING, GALLERY, ID, PICTURES, SOURCES, VECTOR, Document, Index, Lease
 from irra.search.lance_writer import LanceWriter, delete_rows, one_of
 from irra.search.target import Making, Target, Writer
 from irra.utils.errors import TemporaryError, UserError, first_of
@@ -147,7 +148,9 @@ class LanceTarget:
         parts = [f"_rowid >= {number << 32} AND _rowid < {(number + 1) << 32}" for number in fragments]
         if pictures.has_deleted():  # which may be of the same people, in any fragment
             parts = ["true"]
+        gone = files_gone(gallery, rows)
         self.index.change(GALLERY, lambda document: document | {"forgotten": forgotten, "purge": True})
+        self.index.change(SOURCES, lambda document: _without_forgotten(document, gone, Forgotten.of(forgotten)))
         delete_rows(pictures, rows)
         self._purge(pictures, parts)
         found = find(self.database)
@@ -157,7 +160,7 @@ class LanceTarget:
     def _purge(self, pictures: Table, parts: list[str]) -> None:
         """Write the rows of these parts anew, and remove all that is not of the latest version."""
         assert self.index is not None
-        if pictures.indexed(VECTORS) is not None:
+        if pictures.indexed(VECTORS) is not None:  # it may hold deleted rows of a fragment that stays
             pictures.drop_index()
         for part in parts:
             pictures.rewrite(part)
@@ -193,6 +196,15 @@ class LanceTarget:
             table = self.database.open(name) if name.startswith(PICTURES) and name != used else None
             if table is not None and time.time() - table.changed_at() >= older_than.total_seconds():
                 self.database.drop(name)
+
+
+def _without_forgotten(sources: Document, gone: dict[str, set[str]], forgotten: Forgotten) -> Document:
+    """What is recorded of each source, without forgotten files."""
+    return {
+        source: own
+        | without_forgotten(own.get("skipped", []), own.get("footage", {}), gone.get(source, set()), forgotten)
+        for source, own in sources.items()
+    }
 
 
 def _check_empty(database: Database) -> None:

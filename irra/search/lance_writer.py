@@ -118,7 +118,7 @@ class LanceWriter:
             described = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), type=kind, mask=nulls)
             table.merge([ID], pa.table([ids[block], described], names=[ID, DESCRIBED]), insert=False)
 
-    def finish(self, source: str, skipped: list[dict[str, str]], footage: dict[str, Any] | None = None) -> Info:
+    def finish(self, source: str, skipped: list[dict[str, str]], footage: dict[str, str] | None = None) -> Info:
         """As in `Writer`; the result tells what concerns this source alone."""
         assert source == self._making.source
         self._flush()

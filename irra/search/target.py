@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from irra.search.folder import FolderGallery
-from irra.search.forgetting import Forgotten, read_forgotten, without_forgotten
+from irra.search.forgetting import Forgotten, files_gone, read_forgotten, without_forgotten
 from irra.search.format import Info, check_target, verify_index
 from irra.search.gallery import Gallery, Rows, Scores, known_metadata, metadata_schema
 from irra.search.writer import EXACT_LIMIT, FolderWriter, Picture
@@ -52,7 +52,7 @@ class Writer(Protocol):
     def describe(self, means: Scores) -> None:
         """Write the mean (N, D) of the embeddings of each picture's captions, or zeros; may be called once, at last."""
 
-    def finish(self, source: str, skipped: list[dict[str, str]], footage: dict[str, Any] | None = None) -> Info:
+    def finish(self, source: str, skipped: list[dict[str, str]], footage: dict[str, str] | None = None) -> Info:
         """Complete the index, which records `source`, `skipped` and what was read of files of frames or video.
 
         Raises:
@@ -153,7 +153,9 @@ class FolderTarget:
             with self._new(making, metadata_schema(gallery), forgotten) as writer:
                 writer.keep(gallery, stay, known_metadata(gallery, stay))
                 writer.keep_described(gallery, stay)
-                info = writer.finish(info.source, **without_forgotten(gallery, rows, Forgotten.of(forgotten)))
+                gone = files_gone(gallery, rows).get(info.source, set())
+                left = without_forgotten(info.skipped, info.footage, gone, Forgotten.of(forgotten))
+                info = writer.finish(info.source, **left)
         remove_leftovers(self._folder)
         return info
 

@@ -243,7 +243,7 @@ class FolderWriter:
                 file.append(means[rows[start : start + COPY_ROWS]])
             file.close()
 
-    def finish(self, source: str, skipped: list[dict[str, str]], footage: dict[str, Any] | None = None) -> Info:
+    def finish(self, source: str, skipped: list[dict[str, str]], footage: dict[str, str] | None = None) -> Info:
         """Complete the index, which records `source`, `skipped` and what was read of files of frames or video.
 
         Raises:

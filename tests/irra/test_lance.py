@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from irra.search import lance
 from irra.search.address import open_gallery, open_target
+from irra.search.forgetting import Forgotten
 from irra.search.format import Info
 from irra.search.gallery import Gallery
 from irra.search.lance import open_database
@@ -306,19 +307,40 @@ def test_a_picture_that_is_forgotten_leaves_no_bytes(tmp_path: Path) -> None:
     with target_of(address, in_memory=50) as target, target.writer(making(), COLUMNS) as writer:
         writer.add(pictures(60, "somebody"), vectors, known)
         writer.describe(captions)
-        assert writer.finish("a", []).kind == "ivf"
+        skipped = [{"path": "somebody00007.png#xywh=1,2,3,4", "reason": "damaged"}, {"path": "b", "reason": "damaged"}]
+        assert writer.finish("a", skipped).kind == "ivf"
     traces = [*secrets, b"jpeg somebody 7", b"somebody00007.png", b"behind the greenhouse"]
     assert all(found_in(tmp_path, trace) for trace in traces)
-    old, forgotten = open_gallery(address), {"salt": "00", "keys": ["11" * 16]}
+    indexes = set(tmp_path.rglob("_indices/*"))
+    assert indexes
+    old, forgotten = open_gallery(address), Forgotten().with_(["somebody00007.png"]).record()
     with target_of(address, in_memory=50) as target:
         info = target.forget(old, np.array([7]), forgotten)
     assert [trace for trace in traces if found_in(tmp_path, trace)] == []
+    assert not indexes & set(tmp_path.rglob("_indices/*"))  # a quantised vector would not be found by its bytes
     assert found_in(tmp_path, b"jpeg somebody 8")
     gallery = open_gallery(address)
     assert (info, info.kind, info.size, info.forgotten) == (gallery.info, "ivf", 59, forgotten)
     assert 7 not in gallery.search(vectors[7:8], 59)[1]
+    assert [item["path"] for item in gallery.info.skipped] == ["b"]
     with pytest.raises(UserError, match="changed by another process; open it again"):
         old.entry(8)
+
+
+def test_an_earlier_picture_of_who_is_forgotten_leaves_too(tmp_path: Path) -> None:
+    address, others = f"lance:{tmp_path / 'lance'}", np.delete(np.arange(40), 7)
+    build(address, clusters(40))
+    with open_target(address) as target:
+        previous = target.previous(making(), False)
+        assert previous is not None
+        with target.writer(making(), COLUMNS) as writer:
+            writer.keep(previous, others, sightings(40).take(others))
+            writer.add([Picture("00007.png", b"another jpeg")], clusters(1), sightings(1))
+            writer.finish("a", [])
+    assert found_in(tmp_path, b"jpeg  7")
+    with target_of(address, in_memory=10**6) as target:
+        target.forget(open_gallery(address), np.array([40]), {"salt": "00", "keys": ["1"]})
+    assert not any(found_in(tmp_path, trace) for trace in (b"jpeg  7", b"another jpeg", b"00007.png"))
 
 
 def found_in(folder: Path, trace: bytes) -> bool:
@@ -339,7 +361,7 @@ def test_a_forgetting_that_was_killed_is_completed(tmp_path: Path, monkeypatch: 
     with target_of(address, 10**6) as target:
         monkeypatch.setattr(target, "_purge", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            target.forget(old, np.array([3]), {"salt": "", "keys": ["1"]})
+            target.forget(old, np.array([3]), {"salt": "00", "keys": ["1"]})
     assert found_in(tmp_path, b"jpeg  3")
     with open_target(address):
         pass
