@@ -20,7 +20,7 @@ from irra.search.address import open_target
 from irra.search.encoder import Encoder
 from irra.search.forgetting import Forgotten
 from irra.search.format import Info
-from irra.search.gallery import Gallery, known_metadata, metadata_schema, paths_of
+from irra.search.gallery import Gallery, known_metadata, metadata_schema, paths_of, says_as_much
 from irra.search.metadata import Matched, Metadata
 from irra.search.target import Making, Target, Writer
 from irra.search.update import PERSON, are_people
@@ -111,7 +111,8 @@ def index_footage(
         reader = Reader(footage, finder, cutting, making.image_size, plan, forgotten)
         found = reader.found()
         first = next(found, None)  # None if nothing can be read: then there may be nothing to write
-        if first is None and previous and known.equals(plan.known) and _is_current(previous.info, source, plan, reader):
+        stays = first is None and says_as_much(plan.known, known)
+        if previous and stays and _is_current(previous.info, source, plan, reader):
             return _result(previous.info, plan, known, plan.paths, footage, reader, metadata)
         if first is not None:
             found = progress_of(chain([first], found), "index", reader.said)

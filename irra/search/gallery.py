@@ -129,6 +129,16 @@ def nothing_known(schema: pa.Schema, count: int) -> pa.Table:
     return pa.table([pa.nulls(count, field.type) for field in schema], schema=schema)
 
 
+def says_as_much(known: pa.Table, given: pa.Table) -> bool:
+    """Whether what is known of pictures is what is given, in columns of any order.
+
+    Columns that only pictures of other sources have are known too, without values.
+    """
+    same = all(name in known.column_names and known[name].equals(given[name]) for name in given.column_names)
+    others = (known[name] for name in known.column_names if name not in given.column_names)
+    return same and all(column.null_count == len(column) for column in others)
+
+
 def paths_of(entries: pa.Table, rows: Rows) -> list[str]:
     """The paths of these ascending rows in a table with the columns `row` and `path`."""
     paths: list[str] = _of_rows(entries, rows)["path"].to_pylist()

@@ -73,7 +73,7 @@ class LanceWriter:
         self._paths += known.filter(is_kept)["path"].to_pylist()
         self._changed = known.filter(pc.invert(is_kept))["path"].combine_chunks()
         before = known_metadata(previous, rows)
-        if before.schema != metadata.schema or metadata.num_columns:
+        if before.num_columns or metadata.num_columns:
             listed = {ID: rows, **dict(zip(metadata.column_names, metadata.columns, strict=True))}
             self._corrections = pa.table(listed).filter(differing(before, metadata, len(rows)))
 
@@ -259,15 +259,22 @@ def conform(columns: dict[str, Any], schema: pa.Schema, count: int) -> pa.Table:
 
 
 def differing(before: pa.Table, after: pa.Table, count: int) -> pa.Array:
-    """Whether each of the `count` rows of two tables has other values."""
-    if before.schema != after.schema:
-        return pa.array(np.ones(count, bool))
+    """Whether each of the `count` rows of two tables has other values; a column that one does not have has none."""
     different = np.zeros(count, bool)
-    for name in after.column_names:
-        old, new = before[name].combine_chunks(), after[name].combine_chunks()
+    for name in dict.fromkeys([*before.column_names, *after.column_names]):
+        old, new = (_column(table, name, count) for table in (before, after))
+        if pa.types.is_null(old.type) or pa.types.is_null(new.type):
+            different |= pc.or_(old.is_valid(), new.is_valid()).to_numpy(zero_copy_only=False)
+            continue
+        if old.type != new.type:
+            return pa.array(np.ones(count, bool))
         unequal = pc.fill_null(pc.not_equal(old, new), False)
         different |= pc.or_(unequal, pc.xor(old.is_null(), new.is_null())).to_numpy(zero_copy_only=False)
     return pa.array(different)
+
+
+def _column(table: pa.Table, name: str, count: int) -> pa.Array:
+    return table[name].combine_chunks() if name in table.column_names else pa.nulls(count)
 
 
 def delete_rows(table: Table, ids: Rows) -> None:

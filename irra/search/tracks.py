@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from irra.search.gallery import Gallery, Rows, Scores
-from irra.search.where import parse_condition
+from irra.search.where import one_of
 
 TRACK = "track"  # the column of the metadata; null for a picture of its own
 MOMENTS = ("time", "seconds", "frame")  # columns that say when; the first that has values counts
@@ -63,9 +63,8 @@ def spans(gallery: Gallery, known: Sequence[dict[str, Any]]) -> list[Span | None
     tracks = {str(one[TRACK]) for one in known if one[TRACK] is not None}
     if not tracks:
         return [None] * len(known)
-    quoted = ", ".join("'" + track.replace("'", "''") + "'" for track in sorted(tracks))
     names = [name for name in (TRACK, "source", *MOMENTS) if name in gallery.columns.names]
-    rows = gallery.table(names, parse_condition(f"{TRACK} in ({quoted})", gallery.columns)).to_pylist()
+    rows = gallery.table(names, one_of(gallery.columns.field(TRACK), sorted(tracks))).to_pylist()
     groups: dict[Any, list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault(_key(row), []).append(row)

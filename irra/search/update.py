@@ -17,7 +17,7 @@ from irra.search.address import open_target
 from irra.search.encoder import Encoder, Floats
 from irra.search.forgetting import Forgotten
 from irra.search.format import Info
-from irra.search.gallery import Rows, known_metadata, metadata_schema, nothing_known, paths_of
+from irra.search.gallery import Rows, known_metadata, metadata_schema, nothing_known, paths_of, says_as_much
 from irra.search.knn import normalised
 from irra.search.metadata import Matched, Metadata
 from irra.search.pictures import PictureFile, find_pictures, jpeg
@@ -115,7 +115,7 @@ def index_folder(
         kept = known if metadata is None or entries is None else metadata.of(paths_of(entries, rows))
         batches = _decode(pictures, new, size, batch_size, skipped)
         first = next(batches, None)  # None if no new picture is usable: then there may be nothing to write
-        stays = first is None and captions is None and not had_captions and kept == known
+        stays = first is None and captions is None and not had_captions and says_as_much(known, kept)
         if previous and stays and _is_current(previous.info, making.source, len(rows), skipped):
             return Update(previous.info, 0, len(rows), 0, skipped, matched, left_out)
         columns = metadata.schema if metadata is not None else metadata_schema(previous)

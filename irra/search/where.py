@@ -71,6 +71,12 @@ def parse_condition(text: str, columns: pa.Schema) -> Condition:
     return Condition(text, part.expression, part.sql)
 
 
+def one_of(column: pa.Field, values: Sequence[Any]) -> Condition:
+    """The condition that a column has one of these values, of which there may be more than a text could hold."""
+    part = _among(column, values)
+    return Condition(part.sql, part.expression, part.sql)
+
+
 def type_name(kind: pa.DataType) -> str:
     """The name of a column's type for people, such as `int64`, `text` or `timestamp in Europe/Berlin`."""
     if pa.types.is_timestamp(kind):
@@ -270,11 +276,7 @@ class _Reader:
                 values.append(_converted(column, one))
         part = _constant(column, negated)
         if values:
-            field = pc.field(column.name)
-            inside = field.isin(pa.array(values, column.type))
-            inside = pc.if_else(field.is_valid(), ~inside if negated else inside, _unknown().expression)
-            literals = ", ".join(_literal(value, column.type) for value in values)
-            part = _Part(inside, f"{_quoted(column)} {'not in' if negated else 'in'} ({literals})")
+            part = _among(column, values, negated)
         nulls = any(isinstance(one, _Value) and one.value is None for one in given)
         return _joined([part, _unknown()], negated) if nulls else part
 
@@ -367,6 +369,15 @@ def _against(column: pa.Field, symbol: str, value: Any) -> _Part:
     """The comparison of a column with a value of its type."""
     expression = COMPARISONS[symbol](pc.field(column.name), pc.scalar(pa.scalar(value, column.type)))
     return _Part(expression, f"{_quoted(column)} {symbol} {_literal(value, column.type)}")
+
+
+def _among(column: pa.Field, values: Sequence[Any], negated: bool = False) -> _Part:
+    """That a column has one of some values, or none of them; unknown where it has no value."""
+    field = pc.field(column.name)
+    inside = field.isin(pa.array(values, column.type))
+    inside = pc.if_else(field.is_valid(), ~inside if negated else inside, _unknown().expression)
+    literals = ", ".join(_literal(value, column.type) for value in values)
+    return _Part(inside, f"{_quoted(column)} {'not in' if negated else 'in'} ({literals})")
 
 
 def _constant(column: pa.Field, holds: bool) -> _Part:

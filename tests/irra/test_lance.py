@@ -20,7 +20,8 @@ from irra.search.gallery import Gallery
 from irra.search.lance import open_database
 from irra.search.lance_records import WRITERS, Index
 from irra.search.lance_target import LanceTarget
-from irra.search.lance_writer import LanceWriter
+from irra.search.lance_writer import LanceWriter, differing
+from irra.search.metadata import Metadata
 from irra.search.target import Making
 from irra.search.update import index_folder
 from irra.search.where import Condition
@@ -199,6 +200,22 @@ def test_metadata_of_kept_pictures_change_without_encoding(tmp_path: Path) -> No
     gallery = open_gallery(address)
     assert gallery.table(["camera"])["camera"].to_pylist() == changed["camera"].to_pylist()
     assert gallery.info.columns == info.columns == {"camera": "string"}
+
+
+def test_metadata_that_say_nothing_new_are_not_written(tmp_path: Path, photos: Path, encoder: CountingEncoder) -> None:
+    address, paths = f"lance:{tmp_path / 'lance'}", pa.array(["a.jpg", "b.png", "day/c.bmp"])
+    both = pa.table({"camera": [1, 2, None], "place": ["x", None, "y"]})
+    index_folder(photos, encoder, MODEL, address, source="a", metadata=Metadata("", paths, both))
+    other, seen = both.select(["place"]), both.select(["place", "camera"])
+    for known in (other, seen):  # of which the gallery has a column more, or in another order
+        name = " ".join(known.column_names)
+        index_folder(photos, encoder, MODEL, address, source=name, metadata=Metadata("", paths, known))
+        before = open_gallery(address).version
+        index_folder(photos, encoder, MODEL, address, source=name, metadata=Metadata("", paths, known))
+        assert open_gallery(address).version == before
+    changed = differing(both, pa.table({"place": ["x", "z", "y"], "camera": [1, 2, 3]}), 3)
+    assert changed.to_pylist() == [False, True, True]
+    assert differing(both, other, 3).to_pylist() == differing(other, both, 3).to_pylist() == [True, True, False]
 
 
 def test_captions_of_kept_pictures_are_dropped(tmp_path: Path) -> None:

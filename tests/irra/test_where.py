@@ -6,9 +6,10 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
-from irra.search.where import parse_condition
+from irra.search.where import MAX_CHARACTERS, one_of, parse_condition
 from irra.utils.errors import UserError
 
 WORDS = ["north", "North hall", "it's", "a%b", "a_b", "", "back\\slash", "two\nlines", "ß", "null"]
@@ -226,6 +227,14 @@ def test_thousands_of_values_are_a_list(table: pa.Table, lance: Any) -> None:
     rows = rows_of(table, condition)
     assert rows == rows_of(table, "camera < 1")
     assert rows == rows_in(lance, condition)
+
+
+def test_values_need_not_be_text_that_a_condition_could_hold(table: pa.Table, lance: Any) -> None:
+    paths = [path for path in table["path"].to_pylist() if path is not None][:3]
+    condition = one_of(table.schema.field("path"), [*paths, "\0", "' or true --", "x" * MAX_CHARACTERS])
+    expected = table.filter(pc.is_in(table["path"], pa.array(paths)))["row"].to_pylist()
+    assert table.filter(condition.expression)["row"].to_pylist() == expected
+    assert sorted(lance.search().where(condition.sql).to_arrow()["row"].to_pylist()) == expected
 
 
 def test_values_in_a_condition_cannot_become_part_of_one(table: pa.Table, lance: Any) -> None:
