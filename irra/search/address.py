@@ -16,7 +16,7 @@ def open_gallery(address: str | Path) -> Gallery:
         UserError: It is missing, truncated, damaged or of another format version.
     """
     if is_lance(address):
-        from irra.search.lance import LanceGallery
+        from irra.search.lance.gallery import LanceGallery
 
         return LanceGallery.open(str(address))
     from irra.search.folder import FolderGallery
@@ -31,7 +31,7 @@ def open_target(address: str | Path) -> AbstractContextManager[Target]:
         UserError: There is something else, or another process is writing the index.
     """
     if is_lance(address):
-        from irra.search.lance_target import open_lance
+        from irra.search.lance.target import open_lance
 
         return open_lance(str(address))
     from irra.search.target import open_folder

@@ -8,6 +8,7 @@ import pyarrow as pa
 from PIL import Image
 
 from irra.checkpoint import model_fingerprint, save_model, save_weights
+from irra.footage.plan import Reading
 from irra.model import IRRA
 from irra.search.encoder import Encoder
 from irra.search.engine import SearchEngine
@@ -57,7 +58,7 @@ def sightings_engine(folder: Path, model: IRRA) -> SearchEngine:
             for one, pixels in zip(known, people, strict=True)
         ]
         writer.add(pictures, encoder.images(np.stack(people)), pa.Table.from_pylist(known, schema=SCHEMA))
-    writer.finish(str(frames), [], {"cam1": {"frames": FRAMES}})
+    writer.finish(str(frames), [], {"cam1": Reading(1, 2, "a", "b", frames=FRAMES).record()})
     return SearchEngine.open(folder / "model", index, "cpu")
 
 

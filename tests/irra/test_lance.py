@@ -12,15 +12,15 @@ import pyarrow.compute as pc
 import pytest
 from numpy.typing import NDArray
 
-from irra.search import lance
 from irra.search.address import open_gallery, open_target
 from irra.search.forgetting import Forgotten
 from irra.search.format import Info
 from irra.search.gallery import Gallery
-from irra.search.lance import open_database
-from irra.search.lance_records import WRITERS, Index
-from irra.search.lance_target import LanceTarget
-from irra.search.lance_writer import LanceWriter, differing
+from irra.search.lance import gallery as lance
+from irra.search.lance.gallery import open_database
+from irra.search.lance.records import WRITERS, Index
+from irra.search.lance.target import LanceTarget
+from irra.search.lance.writer import LanceWriter, differing
 from irra.search.metadata import Metadata
 from irra.search.target import Making
 from irra.search.update import index_folder

@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 
 from irra.search.format import Info
 from irra.search.gallery import Gallery, Rows, Scores, known_metadata
-from irra.search.lance import metadata_of, of_source
-from irra.search.lance_database import Table
-from irra.search.lance_records import (
+from irra.search.lance.database import Table
+from irra.search.lance.gallery import metadata_of, of_source
+from irra.search.lance.records import (
     DESCRIBED,
     FILE,
     FORMAT_VERSION,
@@ -32,7 +32,7 @@ from irra.search.writer import Picture, no_pictures, unit
 from irra.utils.errors import TemporaryError, UserError
 
 if TYPE_CHECKING:
-    from irra.search.lance_target import LanceTarget
+    from irra.search.lance.target import LanceTarget
 
 FLUSH_ROWS = 4096  # pictures that appear together
 FLUSH_BYTES = 64 << 20  # of their thumbnails, at most

@@ -12,10 +12,10 @@ import pyarrow as pa
 from irra.search.forgetting import Forgotten, files_gone, without_forgotten
 from irra.search.format import Info
 from irra.search.gallery import Gallery, Rows
-from irra.search.lance import IN_MEMORY, LanceGallery, find, metadata_of, of_source, open_database
-from irra.search.lance_database import VECTORS, Database, Table, load_lancedb
-from irra.search.lance_records import EVERYTHING, GALLERY, ID, PICTURES, SOURCES, VECTOR, Document, Index, Lease
-from irra.search.lance_writer import LanceWriter, delete_rows, one_of
+from irra.search.lance.database import VECTORS, Database, Table, load_lancedb
+from irra.search.lance.gallery import IN_MEMORY, LanceGallery, find, metadata_of, of_source, open_database
+from irra.search.lance.records import EVERYTHING, GALLERY, ID, PICTURES, SOURCES, VECTOR, Document, Index, Lease
+from irra.search.lance.writer import LanceWriter, delete_rows, one_of
 from irra.search.target import Making, Target, Writer
 from irra.utils.errors import TemporaryError, UserError, first_of
 

@@ -28,7 +28,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from irra.search.lance_database import Database, Table
+from irra.search.lance.database import Database, Table
 from irra.utils.errors import UserError
 
 FORMAT_VERSION = 1

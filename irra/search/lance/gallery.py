@@ -25,8 +25,8 @@ from irra.search.knn import (
     score,
     search_described,
 )
-from irra.search.lance_database import VECTORS, Database, Table
-from irra.search.lance_records import DESCRIBED, FILE, FORMAT_VERSION, ID, OWN, THUMBNAIL, VECTOR, Index, Records
+from irra.search.lance.database import VECTORS, Database, Table
+from irra.search.lance.records import DESCRIBED, FILE, FORMAT_VERSION, ID, OWN, THUMBNAIL, VECTOR, Index, Records
 from irra.search.pictures import to_pixels
 from irra.search.where import Condition
 from irra.utils.errors import UserError

@@ -1,0 +1,1 @@
+"""A gallery in a LanceDB database: larger than a folder should be, written and read by several machines."""
