@@ -20,10 +20,10 @@ from irra.search.address import open_target
 from irra.search.encoder import Encoder
 from irra.search.forgetting import Forgotten
 from irra.search.format import Info
-from irra.search.gallery import Gallery, known_metadata, metadata_schema, paths_of, says_as_much
+from irra.search.gallery import PERSON, Gallery, known_metadata, metadata_schema, paths_of, says_as_much
 from irra.search.metadata import Matched, Metadata
 from irra.search.target import Making, Target, Writer
-from irra.search.update import PERSON, are_people
+from irra.search.update import are_people
 from irra.utils.errors import UserError, first_of
 from irra.utils.progress import progress_of
 

@@ -14,13 +14,12 @@ import pyarrow.compute as pc
 
 from irra.layout import INDEX_INFO
 from irra.search.format import Info
-from irra.search.gallery import Gallery, Rows
+from irra.search.gallery import PERSON, Gallery, Rows
 from irra.search.where import Condition
 from irra.utils.errors import UserError, first_of
 from irra.utils.records import read_record
 
 SALT_BYTES, KEY_DIGITS = 16, 32
-FRAGMENT = re.compile(r"#(?:t|xywh)=[^#/]*$")  # ends the path of a person in a frame: which moment and box of the file
 FILE = "file"  # the column of people in frames or video that names it
 
 
@@ -65,7 +64,7 @@ class Forgotten:
 
     def __contains__(self, path: str) -> bool:
         """Whether a picture was forgotten, or the file in whose frames it is a box."""
-        return bool(self.keys) and not self.keys.isdisjoint((self._key(path), self._key(FRAGMENT.sub("", path))))
+        return bool(self.keys) and not self.keys.isdisjoint((self._key(path), self._key(re.sub(PERSON, "", path))))
 
     def with_(self, paths: Iterable[str]) -> "Forgotten":
         """These, and more."""

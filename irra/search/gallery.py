@@ -14,6 +14,7 @@ from irra.search.where import Condition
 from irra.utils.errors import UserError
 
 ALWAYS = ("path", "pid")  # what a condition can ask for in every gallery
+PERSON = r"#(t=-?[0-9.]+&)?xywh=[0-9,]+$"  # ends the path of a person in a frame: which moment and box of the file
 
 Scores = NDArray[np.float32]
 Rows = NDArray[np.int64]

@@ -17,7 +17,7 @@ from irra.search.address import open_target
 from irra.search.encoder import Encoder, Floats
 from irra.search.forgetting import Forgotten
 from irra.search.format import Info
-from irra.search.gallery import Rows, known_metadata, metadata_schema, nothing_known, paths_of, says_as_much
+from irra.search.gallery import PERSON, Rows, known_metadata, metadata_schema, nothing_known, paths_of, says_as_much
 from irra.search.knn import normalised
 from irra.search.metadata import Matched, Metadata
 from irra.search.pictures import PictureFile, find_pictures, jpeg
@@ -27,8 +27,6 @@ from irra.utils.cores import available_cores
 from irra.utils.errors import UserError, first_of
 from irra.utils.files import hash_file
 from irra.utils.progress import progress
-
-PERSON = r"#(t=[0-9.]+&)?xywh=[0-9,]+$"  # how the path of a person in a frame ends
 
 
 @dataclass(frozen=True)

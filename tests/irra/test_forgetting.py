@@ -194,7 +194,7 @@ def footage(folder: Path) -> FolderGallery:
         writer = FolderWriter(target, MODEL, SIZE, "float16", pa.schema({"file": pa.string()}))
         files = pa.table({"file": [path.partition("#")[0] for path in paths]})
         writer.add([replace(picture(row), path=path) for row, path in enumerate(paths)], clusters(COUNT), files)
-        read = {file: {"people": 1} for file in ("a.mp4", "b.mp4", "c.mp4")}
+        read = dict.fromkeys(("a.mp4", "b.mp4", "c.mp4"), "what was read of it")
         writer.finish("video", [{"path": "a.mp4", "reason": "damaged"}], read)
     return FolderGallery.open(folder)
 
@@ -210,6 +210,8 @@ def test_a_file_is_forgotten_with_all_people_in_it(tmp_path: Path) -> None:
     forgotten = Forgotten.from_info(after.info)
     assert "a.mp4" in forgotten
     assert "a.mp4#t=99&xywh=5,5,5,5" in forgotten  # whatever a detector finds in it
+    assert "a.mp4#xywh=5,5,5,5" in forgotten
+    assert "a.mp4#t=99.jpg" not in forgotten  # a picture that happens to be called so
     assert "b.mp4" not in forgotten
 
 
