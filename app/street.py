@@ -8,6 +8,7 @@ with a description of each).
 
 import argparse
 import csv
+import math
 import random
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
@@ -41,7 +42,7 @@ def write_street(out: Path, minutes: float, people: int, seed: int) -> None:
     Raises:
         UserError: It holds something else, or there would be no frame or nobody.
     """
-    if people < 1 or round(minutes * 60 * RATE) < 1:
+    if people < 1 or not math.isfinite(minutes) or round(minutes * 60 * RATE) < 1:
         raise UserError(f"--minutes {minutes:g} --people {people}: nobody to see; ask for some of both")
     if out.exists() and (out.is_file() or {path.name for path in out.iterdir()} - {VIDEO, BOXES, PEOPLE}):
         raise UserError(f"--out: {out} holds something else; name a new folder")

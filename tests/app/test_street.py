@@ -35,6 +35,12 @@ def test_the_video_and_its_tables_are_written_together(tmp_path: Path) -> None:
     assert all(person["description"].endswith(".") for person in people)
 
 
+@pytest.mark.parametrize(("minutes", "people"), [(0.0, 5), (float("nan"), 5), (float("inf"), 5), (0.02, 0)])
+def test_there_must_be_somebody_to_see(tmp_path: Path, minutes: float, people: int) -> None:
+    with pytest.raises(UserError, match="nobody to see"):
+        write_street(tmp_path / "street", minutes, people, 2)
+
+
 def test_other_files_are_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="something else"):

@@ -371,12 +371,13 @@ def target_of(address: str, in_memory: int) -> Iterator[LanceTarget]:
     target.close()
 
 
-def test_a_forgetting_that_was_killed_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", ["delete_rows", "LanceTarget._purge"])
+def test_a_forgetting_that_was_killed_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     address = f"lance:{tmp_path / 'lance'}"
     build(address, clusters(20))
     old = open_gallery(address)
-    with target_of(address, 10**6) as target:
-        monkeypatch.setattr(target, "_purge", interrupt)
+    with target_of(address, 10**6) as target, monkeypatch.context() as killed:
+        killed.setattr(f"irra.search.lance.target.{step}", interrupt)
         with pytest.raises(KeyboardInterrupt):
             target.forget(old, np.array([3]), {"salt": "00", "keys": ["1"]})
     assert found_in(tmp_path, b"jpeg  3")

@@ -7,6 +7,7 @@ from dataclasses import replace as with_changes
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from irra.search.forgetting import Forgotten, files_gone, without_forgotten
@@ -51,9 +52,11 @@ class LanceTarget:
         self._lease: Lease | None = None
         if self.index is None:
             _check_empty(database)
-        elif "purge" in self.index.read().gallery:  # a process was killed while it made a gallery forget
+        elif (rows := self.index.read().gallery.get("purge")) is not None:  # a process was killed while it did this
             self.take(EVERYTHING)
-            self._purge(self.pictures(), ["true"])
+            pictures = self.pictures()
+            delete_rows(pictures, np.array(rows, np.int64))
+            self._purge(pictures, ["true"])
             self.close()
 
     def close(self) -> None:
@@ -149,7 +152,7 @@ class LanceTarget:
         if pictures.has_deleted():  # which may be of the same people, in any fragment
             parts = ["true"]
         gone = files_gone(gallery, rows)
-        self.index.change(GALLERY, lambda document: document | {"forgotten": forgotten, "purge": True})
+        self.index.change(GALLERY, lambda document: document | {"forgotten": forgotten, "purge": rows.tolist()})
         self.index.change(SOURCES, lambda document: _without_forgotten(document, gone, Forgotten.of(forgotten)))
         delete_rows(pictures, rows)
         self._purge(pictures, parts)
