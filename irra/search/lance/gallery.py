@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from irra.search.address import LANCE
 from irra.search.format import AGAIN, EXACT, Info, check_described
 from irra.search.gallery import ALWAYS, Entry, Rows, Scores
 from irra.search.knn import (
@@ -25,13 +26,12 @@ from irra.search.knn import (
     score,
     search_described,
 )
-from irra.search.lance.database import VECTORS, Database, Table
+from irra.search.lance.database import VECTORS, Database, Table, text_sql
 from irra.search.lance.records import DESCRIBED, FILE, FORMAT_VERSION, ID, OWN, THUMBNAIL, VECTOR, Index, Records
 from irra.search.pictures import to_pixels
 from irra.search.where import Condition
 from irra.utils.errors import UserError
 
-PREFIX = "lance:"  # of an address
 IN_MEMORY = 100_000  # pictures of a gallery whose vectors are read into memory and compared one by one
 FEW = 10_000  # pictures that satisfy a condition are compared one by one: about 50 ms
 IVF = "ivf"  # kind of search
@@ -222,7 +222,7 @@ def open_database(address: str) -> Database:
     Raises:
         UserError: It is no such address, LanceDB is not installed, or S3 does not answer.
     """
-    return Database(address, address.removeprefix(PREFIX))
+    return Database(address, address.removeprefix(LANCE))
 
 
 def find(database: Database) -> LanceGallery | None:
@@ -240,7 +240,7 @@ def find(database: Database) -> LanceGallery | None:
 
 def of_source(source: str) -> str:
     """The condition that a picture is of a source."""
-    return "source = '" + source.replace("'", "''") + "'"
+    return f"source = {text_sql(source)}"
 
 
 def vectors_of(column: pa.Array) -> Embeddings:
