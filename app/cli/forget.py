@@ -56,7 +56,7 @@ def forget(
     with open_target(index) as target:
         if open_gallery(index).version != gallery.version:
             raise UserError(f"{index}: was changed meanwhile; nothing was forgotten; run this again")
-        forgotten = Forgotten.from_info(gallery.info).with_(choice.paths)
+        forgotten = Forgotten.from_info(gallery.info).with_all(choice.paths)
         info = target.forget(gallery, choice.rows, forgotten.record())
     captions = gallery.info.captions - info.captions
     return {

@@ -18,7 +18,6 @@ from irra.footage.reader import Found, Reader
 from irra.footage.sources import Footage
 from irra.search.address import open_target
 from irra.search.encoder import Encoder
-from irra.search.forgetting import Forgotten
 from irra.search.format import Info
 from irra.search.gallery import PERSON, Gallery, known_metadata, metadata_schema, paths_of, says_as_much
 from irra.search.metadata import Matched, Metadata
@@ -102,7 +101,7 @@ def index_footage(
         making = Making(source, fingerprint, encoder.model.spec.image_size, dtype)
         previous = place.previous(making, replace)
         _check_kind(target, previous, making, replace)
-        forgotten = Forgotten.of(place.forgotten())
+        forgotten = place.forgotten(source)
         plan = make_plan(previous, making, footage, finder, cutting, forgotten)
         if columns is None:
             columns = [one for one in metadata_schema(previous) if one.name not in PERSON_SCHEMA.names]

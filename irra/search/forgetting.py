@@ -4,7 +4,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,13 @@ class Forgotten:
 
     Attributes:
         salt: Of this index, so that equal paths in two indexes have different keys.
-        keys: The first 32 hex digits of the SHA-256 of salt and path.
+        keys: The first 32 hex digits of the SHA-256 of salt, source and path.
+        source: Whose paths are meant, in a gallery of several; "" in a gallery of one, which may get another name.
     """
 
     salt: str = ""
     keys: frozenset[str] = frozenset()
+    source: str = ""
 
     @classmethod
     def from_info(cls, info: Info) -> "Forgotten":
@@ -68,11 +70,23 @@ class Forgotten:
 
     def with_(self, paths: Iterable[str]) -> "Forgotten":
         """These, and more."""
-        more = Forgotten(self.salt or secrets.token_hex(SALT_BYTES), self.keys)
-        return Forgotten(more.salt, more.keys.union(map(more._key, paths)))
+        more = replace(self, salt=self.salt or secrets.token_hex(SALT_BYTES))
+        return replace(more, keys=more.keys.union(map(more._key, paths)))
+
+    def with_all(self, paths: Mapping[str, Iterable[str]]) -> "Forgotten":
+        """These, and more paths of several sources."""
+        forgotten = self
+        for source, some in paths.items():
+            forgotten = forgotten.of_source(source).with_(some)
+        return forgotten
+
+    def of_source(self, source: str) -> "Forgotten":
+        """These, to be asked for paths of a source."""
+        return replace(self, source=source)
 
     def _key(self, path: str) -> str:
-        return hashlib.sha256((self.salt + path).encode(errors="surrogatepass")).hexdigest()[:KEY_DIGITS]
+        text = f"{self.salt}{self.source}\0{path}" if self.source else self.salt + path
+        return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:KEY_DIGITS]
 
 
 @dataclass(frozen=True)
@@ -102,11 +116,12 @@ class Choice:
 
     Attributes:
         rows: In the gallery, ascending.
-        paths: What must not come in again: their paths, and files of frames or video that were named as a whole.
+        paths: What must not come in again, by source, or by "" in a gallery of one: their paths, and files of frames or
+            video that were named as a whole.
     """
 
     rows: Rows
-    paths: list[str]
+    paths: dict[str, list[str]]
 
 
 def named(gallery: Gallery, keys: Sequence[str]) -> Choice:
@@ -116,22 +131,24 @@ def named(gallery: Gallery, keys: Sequence[str]) -> Choice:
         UserError: There is nothing of such a name, and there was not.
     """
     columns = ["path", FILE] if gallery.info.footage else ["path"]
-    table, wanted = gallery.table(columns), pa.array(keys, pa.string())
+    table, wanted = gallery.table([*columns, *_source_column(gallery)]), pa.array(keys, pa.string())
     found = [pc.is_in(table[name], wanted) for name in columns]
     hits = table.filter(found[0] if len(found) == 1 else pc.or_kleene(*found))
     known = {value for name in columns for value in hits[name].to_pylist()}
-    forgotten = Forgotten.from_info(gallery.info)
-    if unknown := [key for key in dict.fromkeys(keys) if key not in known and key not in forgotten]:
+    unknown = [key for key in dict.fromkeys(keys) if key not in known and not _was_forgotten(gallery, table, key)]
+    if unknown:
         raise UserError(f"{gallery.address}: no picture of it is {first_of(unknown)}; name them as results show them")
-    people_of = set(hits[FILE].to_pylist()) if len(columns) > 1 else set()
-    files = [key for key in keys if key in people_of]
-    return Choice(_rows(hits), [*hits["path"].to_pylist(), *files])
+    paths = _by_source(hits, "path")
+    if len(columns) > 1:
+        whole = hits.filter(pc.is_in(hits[FILE], wanted))
+        paths = {source: [*some, *_by_source(whole, FILE).get(source, [])] for source, some in paths.items()}
+    return Choice(_rows(hits), paths)
 
 
 def satisfying(gallery: Gallery, condition: Condition) -> Choice:
     """The pictures that satisfy a condition."""
-    table = gallery.table(["path"], condition)
-    return Choice(_rows(table), table["path"].to_pylist())
+    table = gallery.table(["path", *_source_column(gallery)], condition)
+    return Choice(_rows(table), _by_source(table, "path"))
 
 
 def check_some_stay(gallery: Gallery, choice: Choice) -> None:
@@ -160,22 +177,32 @@ def without_forgotten(
 
 
 def files_gone(gallery: Gallery, rows: Rows) -> dict[str, set[str]]:
-    """By source, the files of frames or video all of whose pictures are in these rows."""
+    """By source, or by "" in a gallery of one, the files of frames or video all of whose pictures are in these rows."""
     if FILE not in gallery.info.columns:
         return {}
-    several = "source" in gallery.columns.names
-    table = gallery.table([FILE, "source"] if several else [FILE])
+    table = gallery.table([FILE, *_source_column(gallery)])
     goes = pc.is_in(table["row"], pa.array(rows, pa.int64()))
-    named = [set(_named_files(table.filter(part), gallery.info.source)) for part in (goes, pc.invert(goes))]
-    gone: dict[str, set[str]] = {}
-    for source, file in named[0] - named[1]:
-        gone.setdefault(source, set()).add(file)
-    return gone
+    going, staying = (_by_source(table.filter(part), FILE) for part in (goes, pc.invert(goes)))
+    return {source: set(files) - set(staying.get(source, [])) for source, files in going.items()}
 
 
-def _named_files(table: pa.Table, source: str) -> list[tuple[str, str]]:
-    sources = table["source"].to_pylist() if "source" in table.column_names else [source] * len(table)
-    return list(zip(sources, table[FILE].to_pylist(), strict=True))
+def _source_column(gallery: Gallery) -> list[str]:
+    return ["source"] if "source" in gallery.columns.names else []
+
+
+def _by_source(table: pa.Table, column: str) -> dict[str, list[str]]:
+    """The different values of a column, by source, or by "" where there is no such column."""
+    sources = table["source"].to_pylist() if "source" in table.column_names else [""] * len(table)
+    values: dict[str, dict[str, None]] = {}
+    for source, value in zip(sources, table[column].to_pylist(), strict=True):
+        values.setdefault(source, {})[value] = None
+    return {source: list(some) for source, some in values.items()}
+
+
+def _was_forgotten(gallery: Gallery, table: pa.Table, key: str) -> bool:
+    forgotten = Forgotten.from_info(gallery.info)
+    sources = pc.unique(table["source"]).to_pylist() if "source" in table.column_names else [""]
+    return any(key in forgotten.of_source(source) for source in sources)
 
 
 def _rows(table: pa.Table) -> Rows:

@@ -72,8 +72,8 @@ class Target(Protocol):
             UserError: It is intact but has another model or source, and `replace` is not set.
         """
 
-    def forgotten(self) -> dict[str, Any]:
-        """As in `Info.forgotten`: what must not come in again, also if the index must be built from scratch.
+    def forgotten(self, source: str) -> Forgotten:
+        """What must not come in again of a source, also if the index must be built from scratch.
 
         Raises:
             UserError: The index is damaged, so that it cannot say.
@@ -93,7 +93,7 @@ class Target(Protocol):
         `forgotten` is the new `Info.forgotten`. Without rows, only leftovers are removed.
 
         Raises:
-            UserError: The index is damaged.
+            UserError: The index is damaged, or has changed since it was opened.
         """
 
 
@@ -131,14 +131,14 @@ class FolderTarget:
             )
         return gallery if (old_model, gallery.info.dtype) == (making.model_fingerprint, making.dtype) else None
 
-    def forgotten(self) -> dict[str, Any]:
+    def forgotten(self, source: str) -> Forgotten:
         """As in `Target`."""
-        return read_forgotten(self._folder).record()
+        return read_forgotten(self._folder)
 
     @contextmanager
     def writer(self, making: Making, columns: pa.Schema) -> Iterator[FolderWriter]:
         """As in `Target`."""
-        with self._new(making, columns, self.forgotten()) as writer:
+        with self._new(making, columns, self.forgotten(making.source).record()) as writer:
             yield writer
 
     def forget(self, gallery: Gallery, rows: Rows, forgotten: dict[str, Any]) -> Info:
@@ -153,7 +153,7 @@ class FolderTarget:
             with self._new(making, metadata_schema(gallery), forgotten) as writer:
                 writer.keep(gallery, stay, known_metadata(gallery, stay))
                 writer.keep_described(gallery, stay)
-                gone = files_gone(gallery, rows).get(info.source, set())
+                gone = files_gone(gallery, rows).get("", set())
                 left = without_forgotten(info.skipped, info.footage, gone, Forgotten.of(forgotten))
                 info = writer.finish(info.source, **left)
         remove_leftovers(self._folder)

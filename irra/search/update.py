@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from irra.data.images import BadImage, load_images
 from irra.search.address import open_target
 from irra.search.encoder import Encoder, Floats
-from irra.search.forgetting import Forgotten
 from irra.search.format import Info
 from irra.search.gallery import PERSON, Rows, known_metadata, metadata_schema, nothing_known, paths_of, says_as_much
 from irra.search.knn import normalised
@@ -89,7 +88,8 @@ def index_folder(
         found, skipped = find_pictures(pictures)
         if not found:
             raise UserError(f"{pictures}: no pictures in this folder or below it")
-        forgotten = Forgotten.of(place.forgotten())
+        source = source or str(pictures.resolve())
+        forgotten = place.forgotten(source)
         files = [file for file in found if file.path not in forgotten]
         left_out = len(found) - len(files)
         if not files:
@@ -100,7 +100,7 @@ def index_folder(
         matched = None if metadata is None else metadata.match(paths)
         metadata = None if metadata is None else metadata.among(paths)
         size = encoder.model.spec.image_size
-        making = Making(source or str(pictures.resolve()), fingerprint, size, dtype)
+        making = Making(source, fingerprint, size, dtype)
         previous = place.previous(making, replace)
         had_captions = bool(previous and previous.info.described)
         if had_captions and captions is None and not replace:

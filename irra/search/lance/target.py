@@ -137,14 +137,18 @@ class LanceTarget:
             pictures.tidy(KEPT)
             self.index.table.tidy(KEPT)
 
-    def forgotten(self) -> dict[str, Any]:
+    def forgotten(self, source: str) -> Forgotten:
         """As in `Target`."""
-        return {} if self.index is None else dict(self.index.read().gallery["forgotten"])
+        record = {} if self.index is None else self.index.read().gallery["forgotten"]
+        return Forgotten.of(record).of_source(source)
 
     def forget(self, gallery: Gallery, rows: Rows, forgotten: dict[str, Any]) -> Info:
         """As in `Target`: earlier versions are removed at once, and who has one open must open the gallery again."""
         assert self.index is not None
         self.take(EVERYTHING)
+        present = find(self.database)
+        if present is None or present.version != gallery.version:
+            raise UserError(f"{gallery.address}: was changed meanwhile; nothing was forgotten; run this again")
         pictures = self.pictures()
         places = pictures.read([ID], one_of(rows), places=True)["_rowid"].to_numpy()
         fragments = sorted({int(place) >> 32 for place in places})
@@ -205,7 +209,9 @@ def _without_forgotten(sources: Document, gone: dict[str, set[str]], forgotten: 
     """What is recorded of each source, without forgotten files."""
     return {
         source: own
-        | without_forgotten(own.get("skipped", []), own.get("footage", {}), gone.get(source, set()), forgotten)
+        | without_forgotten(
+            own.get("skipped", []), own.get("footage", {}), gone.get(source, set()), forgotten.of_source(source)
+        )
         for source, own in sources.items()
     }
 

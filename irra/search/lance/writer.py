@@ -165,7 +165,7 @@ class LanceWriter:
             "dimension": dimension,
             "dtype": making.dtype,
             "pictures": name,
-            "forgotten": target.forgotten(),
+            "forgotten": target.forgotten(making.source).record(),
         }
         if target.index is not None:
             self._new = gallery
