@@ -86,9 +86,12 @@ def search(
     unread = [engine.unread(text) for text in (*texts, *more.values())]
     warn_of_unread([*named, *more], unread)
     settings = with_captions(list(more.values()), caption_weight) | ({} if where is None else {"where": where})
-    if not any(rankings):  # of a condition, which is that of all queries
+    if not any(rankings):  # of the condition, which is that of all queries, or at all: a first writer was killed
         undrawn = "" if sheet is None else f"; {sheet} is not drawn"
-        print(f"no picture satisfies the condition: {printable(str(where))}{undrawn}", file=sys.stderr)
+        none = (
+            "no pictures in the index" if where is None else f"no picture satisfies the condition: {printable(where)}"
+        )
+        print(f"{none}{undrawn}", file=sys.stderr)
     elif sheet is not None:
         draw(sheet, engine, [titled(text, settings) for text in texts], rankings, explain)
     results = [

@@ -116,7 +116,7 @@ def find_weights(name: str) -> Path:
         except (OSError, HTTPException, ValueError) as error:
             reason = " ".join((str(error) or type(error).__name__).split())
             raise UserError(
-                f"the weights of {name} are not here and could not be downloaded ({reason}); put {file.name} into "
+                f"the weights of {name} are not here and could not be downloaded ({reason}); put {url} into "
                 f"{file.parent}, or name the file with --detector-weights"
             ) from None
     return file
