@@ -116,8 +116,8 @@ def find_weights(name: str) -> Path:
         except (OSError, HTTPException, ValueError) as error:
             reason = " ".join((str(error) or type(error).__name__).split())
             raise UserError(
-                f"the weights of {name} are not here and could not be downloaded ({reason}); put {url} into "
-                f"{file.parent}, or name the file with --detector-weights"
+                f"the weights of {name} are not here and could not be downloaded ({reason}); put {file.name} into "
+                f"{file.parent}, or name the file with --detector-weights; it is {url}"
             ) from None
     return file
 
