@@ -75,6 +75,13 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def all_of(conditions: Sequence[str]) -> str | None:
+    """One condition from those that were given, all of which must hold; None if there is none."""
+    if len(conditions) < 2:
+        return conditions[0] if conditions else None
+    return " and ".join(f"({condition})" for condition in conditions)
+
+
 def check_output_file(option: str, path: Path, suffix: str) -> None:
     """Check beforehand, as far as possible, that a file with the given suffix can be written at `path`.
 

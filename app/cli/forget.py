@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.console import Document, printable
+from app.cli.console import Document, all_of, printable
 from app.cli.search import read_text
 from irra.utils.errors import UserError
 
@@ -31,7 +31,8 @@ def forget(
         str | None, typer.Option("--keys", metavar="FILE", help="File with one key a line; - is standard input.")
     ] = None,
     where: Annotated[
-        str | None, typer.Option(metavar="CONDITION", help="Forget all pictures that satisfy this, as in irra search.")
+        list[str] | None,
+        typer.Option(metavar="CONDITION", help="Forget all pictures that satisfy this, as in irra search."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask; needed where nobody can be asked.")] = False,
 ) -> Document:
@@ -43,13 +44,13 @@ def forget(
     Example: irra forget cam3/000812.jpg --index gallery
     """
     wanted = read_keys(keys or [], key_file)
-    if bool(wanted) == (where is not None):
-        raise UserError("give the keys of the pictures to forget, or a condition with --where")
+    if bool(wanted) == bool(where):
+        raise UserError("give either the keys of the pictures to forget, or a condition with --where")
     from irra.search.address import open_gallery, open_target
     from irra.search.forgetting import Forgotten
 
     gallery = open_gallery(index)
-    choice = chosen(gallery, wanted, where)
+    choice = chosen(gallery, wanted, all_of(where or []))
     count = len(choice.rows)
     if count:
         confirm(f"{count:,} of {gallery.size:,} pictures in {index}", yes)

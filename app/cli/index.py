@@ -167,10 +167,13 @@ def _check_target(option: str, address: str, out: str) -> None:
     Raises:
         UserError: It would replace other files, or overlap with the pictures.
     """
-    from irra.search.address import is_lance
+    from components.s3.client import is_remote
+    from irra.search.address import LANCE, is_lance
     from irra.search.format import FILES
 
     if is_lance(out):
+        if not is_remote(place := out.removeprefix(LANCE)):
+            check_apart(option, address, Path(place))
         return
     check_apart(option, address, Path(out))
     check_output_folder("--out", Path(out), FILES)

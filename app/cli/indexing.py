@@ -115,7 +115,7 @@ def index_video(video: str, making: Making, finding: Finding, sampling: Sampling
     from irra.footage.sources import Videos
     from irra.footage.video import parse_every
 
-    every, start = parse_every(sampling.every or EVERY), _parse_start(sampling.start)
+    every, start = parse_every(EVERY if sampling.every is None else sampling.every), _parse_start(sampling.start)
     with local_folder("--video", video, or_file=True) as (path, source):
         return _index_people(Videos(path, every, start), source, making, finding)
 
@@ -185,9 +185,12 @@ def _read_metadata(making: Making) -> "Metadata | None":
 
 def _parse_start(text: str | None) -> datetime | None:
     try:
-        return None if text is None else datetime.fromisoformat(text)
+        start = None if text is None else datetime.fromisoformat(text)
     except ValueError:
         raise UserError(f"--start: {text!r} is no time such as 2026-11-27T18:00:00") from None
+    if start is not None and start.tzinfo is not None:
+        raise UserError(f"--start: {text!r} has an offset; give the time on the clock of the camera, without one")
+    return start
 
 
 def _unmatched(matched: "Matched | None") -> Document:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from app.cli.console import MODEL_HELP, Document, check_output_file, printable
+from app.cli.console import MODEL_HELP, Document, all_of, check_output_file, printable
 from components.layout import INDEX, MODEL
 from irra.utils.errors import UserError
 from irra.utils.files import check_regular_file
@@ -52,7 +52,7 @@ def search(
         ),
     ] = 0.0,
     where: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="CONDITION",
             show_default=False,
@@ -74,7 +74,8 @@ def search(
         raise UserError("--explain draws on a sheet; name one with --sheet")
     others = also_says or []
     check_options(query, others, caption_weight, explain)
-    check_index(index, caption_weight, where)
+    condition = all_of(where or [])
+    check_index(index, caption_weight, condition)
     from components.tracking.models import resolve_model
     from irra.search.engine import SearchEngine, clean_query
 
@@ -82,13 +83,18 @@ def search(
     more = {f"--also-says {number}": clean_query(text, "--also-says") for number, text in enumerate(others, 1)}
     engine = SearchEngine.open(resolve_model(model), index)
     queries_said = [[text, *more.values()] for text in texts]
-    rankings = search_all(engine, queries_said, top, caption_weight, where, every_frame)
+    rankings = search_all(engine, queries_said, top, caption_weight, condition, every_frame)
     unread = [engine.unread(text) for text in (*texts, *more.values())]
     warn_of_unread([*named, *more], unread)
-    settings = with_captions(list(more.values()), caption_weight) | ({} if where is None else {"where": where})
-    if not any(rankings):  # of a condition, which is that of all queries
+    settings = with_captions(list(more.values()), caption_weight) | ({} if condition is None else {"where": condition})
+    if not any(rankings):  # of the condition, which is that of all queries, or at all: a first writer was killed
         undrawn = "" if sheet is None else f"; {sheet} is not drawn"
-        print(f"no picture satisfies the condition: {printable(str(where))}{undrawn}", file=sys.stderr)
+        none = (
+            "no pictures in the index"
+            if condition is None
+            else f"no picture satisfies the condition: {printable(condition)}"
+        )
+        print(f"{none}{undrawn}", file=sys.stderr)
     elif sheet is not None:
         draw(sheet, engine, [titled(text, settings) for text in texts], rankings, explain)
     results = [

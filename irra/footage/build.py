@@ -94,7 +94,7 @@ def index_footage(
     Raises:
         UserError: There is nobody in the frames, none of the metadata is about one of them or has a name that is taken,
             another process is writing the index, or `target` is not an index or, unless `replace`, one of something
-            else.
+            else, or has metadata of people who must be read again and would lose them.
     """
     columns = _check_metadata(footage, metadata)
     with open_target(target) as place:
@@ -103,6 +103,8 @@ def index_footage(
         _check_kind(target, previous, making, replace)
         forgotten = place.forgotten(source)
         plan = make_plan(previous, making, footage, finder, cutting, forgotten)
+        if columns is None and not replace:
+            _check_nothing_lost(target, previous, making, plan)
         if columns is None:
             columns = [one for one in metadata_schema(previous) if one.name not in PERSON_SCHEMA.names]
         schema = pa.schema([*PERSON_SCHEMA, *columns])
@@ -142,6 +144,25 @@ def _check_metadata(footage: Footage, metadata: Metadata | None) -> list[pa.Fiel
             f"{first_of(metadata.keys.to_pylist())}; files are {first_of(files.to_pylist())}"
         )
     return list(metadata.schema)
+
+
+def _check_nothing_lost(target: str | Path, previous: Gallery | None, making: Making, plan: Plan) -> None:
+    """Check that there are no metadata of people in files that must be read again.
+
+    Raises:
+        UserError: There are, and the people would be without.
+    """
+    names = [name for name in metadata_schema(previous).names if name not in PERSON_SCHEMA.names]
+    if previous is None or not names:
+        return
+    known = known_metadata(previous, previous.files(making.source)["row"].to_numpy())
+    again = pa.array([file.path for file in plan.todo if file.path not in plan.readings], pa.string())
+    losing = known.filter(pc.is_in(known["file"], again))
+    if lost := [name for name in names if losing[name].null_count < len(losing)]:
+        raise UserError(
+            f"{target}: {first_of(pc.unique(losing['file']).to_pylist())} must be read again, whose people would lose "
+            f"their metadata ({first_of(lost)}); give --metadata again, or --replace to drop them"
+        )
 
 
 def _check_kind(target: str | Path, previous: Gallery | None, making: Making, replace: bool) -> None:

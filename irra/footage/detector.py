@@ -117,7 +117,7 @@ def find_weights(name: str) -> Path:
             reason = " ".join((str(error) or type(error).__name__).split())
             raise UserError(
                 f"the weights of {name} are not here and could not be downloaded ({reason}); put {file.name} into "
-                f"{file.parent}, or name the file with --detector-weights"
+                f"{file.parent}, or name the file with --detector-weights; it is {url}"
             ) from None
     return file
 

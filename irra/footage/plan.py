@@ -1,6 +1,7 @@
 """Which files of frames must be read, and what was read of the others."""
 
 import hashlib
+import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +17,7 @@ from irra.search.gallery import Gallery, Rows, known_metadata, paths_of
 from irra.search.pictures import PictureFile
 from irra.search.target import Making
 from irra.search.update import are_people, unchanged
+from irra.utils.errors import first_of
 
 NOT_TAKEN = ("unsure", "outside", "too_small", "double")  # boxes
 COUNTED = ("frames", "people", *NOT_TAKEN, "clipped", "damaged")
@@ -98,7 +100,7 @@ def make_plan(
 ) -> Plan:
     """Compare files, but for those that were made to be forgotten, with what an index records of them.
 
-    A file is read again if other settings were used.
+    A file is read again if other settings were used, with a warning.
     """
     read = {} if previous is None else {path: Reading.parse(one) for path, one in previous.info.footage.items()}
     readings: dict[str, Reading] = {}
@@ -113,6 +115,9 @@ def make_plan(
         readings[file.path] = reading
         if reading.recent:
             todo.append(file)
+    changed = [file.path for file in todo if file.path in read and file.path not in readings]
+    if others := [path for path in changed if read[path].settings != settings_of(footage, finder, cutting, path)]:
+        warnings.warn(f"read again, with other boxes or options than before: {first_of(others)}", stacklevel=2)
     if previous is None:
         return Plan(np.empty(0, np.int64), [], PERSON_SCHEMA.empty_table(), readings, todo, 0)
     entries = previous.files(making.source)

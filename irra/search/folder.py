@@ -112,10 +112,10 @@ class FolderGallery:
         assert self.described is not None
         return search_described(self.embeddings, self.described, caption_weight, embeddings, top_k, allowed)
 
-    def metadata(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+    def metadata(self, rows: Sequence[int], columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """As in `Gallery`."""
-        columns = {name: self._known[name] for name in self.columns.names}
-        return [{name: column[row].as_py() for name, column in columns.items()} for row in rows]
+        known = {name: self._known[name] for name in columns or self.columns.names}
+        return [{name: column[row].as_py() for name, column in known.items()} for row in rows]
 
     def table(self, columns: Sequence[str], where: Condition | None = None) -> pa.Table:
         """As in `Gallery`."""

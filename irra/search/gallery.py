@@ -81,8 +81,8 @@ class Gallery(Protocol):
             UserError: Its thumbnail is damaged.
         """
 
-    def metadata(self, rows: Sequence[int]) -> list[dict[str, Any]]:
-        """Path, pid and the metadata of each of the rows, in their order."""
+    def metadata(self, rows: Sequence[int], columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """These of `columns`, or all, of each of the rows, in their order."""
 
     def table(self, columns: Sequence[str], where: Condition | None = None) -> pa.Table:
         """`row` and these `columns` of all pictures that satisfy a condition, ascending by row."""

@@ -122,9 +122,11 @@ def read_metadata(path: Path) -> Metadata:
 
 def _read_table(path: Path) -> pa.Table:
     check_regular_file(path)
+    first_line = b""
     try:
         with path.open("rb") as file:
-            beginning = file.read(len(PARQUET))
+            first_line = file.readline(4096)
+        beginning = first_line[: len(PARQUET)]
         if beginning == PARQUET:
             return pq.ParquetFile(path).read()
         if encoding := OTHER_ENCODINGS.get(beginning[:2]):
@@ -137,6 +139,8 @@ def _read_table(path: Path) -> pa.Table:
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, UnicodeDecodeError) or "UTF8" in str(error):
             raise _not_utf8(path) from None
+        if b";" in first_line and b"," not in first_line:  # as Excel writes it where the comma is decimal
+            raise UserError(f"{path}: separated by semicolons; save it with commas, and numbers with points") from None
         raise UserError(f"{path}: not a table in CSV or Parquet ({' '.join(str(error).split())[:200]})") from None
 
 

@@ -38,10 +38,10 @@ def best_of_tracks(
     `search` finds that many best pictures for one query: scores and rows (1, K). It is asked for more until there are
     enough.
     """
-    count = 4 * top_k
+    count, columns = 4 * top_k, [name for name in ("source", TRACK) if name in gallery.columns.names]
     while True:
         scores, rows = (found[0].tolist() for found in search(count))
-        first = first_of_tracks([_key(known) for known in gallery.metadata(rows)])[:top_k]
+        first = first_of_tracks([_key(known) for known in gallery.metadata(rows, columns)])[:top_k]
         if len(first) == top_k or len(rows) < count:
             return [scores[i] for i in first], [rows[i] for i in first]
         count *= 4

@@ -116,8 +116,8 @@ def test_without_a_terminal_it_must_have_been_answered(index: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "give the keys of the pictures to forget, or a condition with --where"),
-        ((NAMES[0], "--where", "camera = 1"), "give the keys of the pictures to forget, or a condition"),
+        ((), "give either the keys of the pictures to forget, or a condition with --where"),
+        ((NAMES[0], "--where", "camera = 1"), "give either the keys of the pictures to forget, or a condition"),
         (("c.mp4", NAMES[0]), "no picture of it is c.mp4; name them as results show them"),
         (("a.mp4", "b.mp4"), "these are all of its 4 pictures; delete the index itself"),
         (("--keys", "nowhere.txt"), "nowhere.txt: no such file"),

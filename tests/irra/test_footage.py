@@ -436,6 +436,20 @@ def test_people_have_the_metadata_of_their_picture_or_else_of_their_frame(
     assert [one["floor"] for one in people_of(tmp_path / "index").values()] == [None] * 6 + [3] * 2
 
 
+def test_people_who_are_read_again_do_not_lose_their_metadata(tmp_path: Path, encoder: CountingEncoder) -> None:
+    frames, known = write_frames(tmp_path / "frames", range(1, 3)), known_of({"000002.png": {"place": "hall"}})
+    update(frames, mot_lines(range(1, 3)), encoder, metadata=known)
+    lines = mot_lines(range(1, 3))
+    with (
+        pytest.warns(UserWarning, match="read again, with other boxes or options than before: 000001.png, 000002.png"),
+        pytest.raises(UserError, match=r"must be read again, whose people would lose their metadata \(place\); give"),
+    ):
+        update(frames, lines, encoder, Cutting(0.2, 1))
+    with pytest.warns(UserWarning, match="read again"):
+        update(frames, lines, encoder, Cutting(0.2, 1), metadata=known)
+    assert [one["place"] for one in people_of(tmp_path / "index").values()] == [None, None, "hall", "hall"]
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -465,7 +479,7 @@ def test_who_was_forgotten_stays_out(tmp_path: Path, encoder: CountingEncoder) -
         gallery = FolderGallery.open(index)
         person = gallery.entry(0).path
         choice = named(gallery, [person, "000002.png"])
-        place.forget(gallery, choice.rows, Forgotten().with_(choice.paths).record())
+        place.forget(gallery, choice.rows, Forgotten().with_all(choice.paths).record())
     done = update(frames, lines, encoder, Cutting(0.1, 1))
     assert (done.added, done.forgotten, done.read) == (3, 1, 2)
     assert not {person, "000002.png"} & {name for path, one in people_of(index).items() for name in (path, one["file"])}

@@ -1,6 +1,7 @@
 """A gallery in LanceDB: against the index folder of the same pictures, changes, several writers, and forgetting."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from irra.search.address import open_gallery, open_target
-from irra.search.forgetting import Forgotten
+from irra.search.forgetting import Forgotten, named, satisfying
 from irra.search.format import Info
 from irra.search.gallery import Gallery
 from irra.search.lance import gallery as lance
@@ -24,7 +25,7 @@ from irra.search.lance.writer import LanceWriter, differing
 from irra.search.metadata import Metadata
 from irra.search.target import Making
 from irra.search.update import index_folder
-from irra.search.where import Condition
+from irra.search.where import Condition, parse_condition
 from irra.search.writer import Picture
 from irra.utils.errors import UserError
 from tests.irra.test_gallery import clusters
@@ -187,6 +188,22 @@ def test_sources_live_side_by_side(tmp_path: Path) -> None:
     assert gallery.files("a")["row"].to_pylist() == list(range(40, 45))
 
 
+def test_what_is_forgotten_of_one_source_stays_in_another(
+    tmp_path: Path, photos: Path, encoder: CountingEncoder
+) -> None:
+    address, other = f"lance:{tmp_path / 'lance'}", tmp_path / "other"
+    shutil.copytree(photos, other)
+    for source in (photos, other):
+        index_folder(source, encoder, MODEL, address)
+    gallery = open_gallery(address)
+    choice = satisfying(gallery, parse_condition(f"source = '{photos}' and path = 'a.jpg'", gallery.columns))
+    with open_target(address) as target:
+        target.forget(gallery, choice.rows, Forgotten().with_all(choice.paths).record())
+    assert index_folder(photos, encoder, MODEL, address).forgotten == 1
+    assert (index_folder(other, encoder, MODEL, address).forgotten, open_gallery(address).size) == (0, gallery.size - 1)
+    assert set(named(open_gallery(address), ["a.jpg"]).paths) == {str(other)}
+
+
 def test_metadata_of_kept_pictures_change_without_encoding(tmp_path: Path) -> None:
     address = f"lance:{tmp_path / 'lance'}"
     build(address, clusters(6))
@@ -330,7 +347,7 @@ def test_a_picture_that_is_forgotten_leaves_no_bytes(tmp_path: Path) -> None:
     assert all(found_in(tmp_path, trace) for trace in traces)
     indexes = set(tmp_path.rglob("_indices/*"))
     assert indexes
-    old, forgotten = open_gallery(address), Forgotten().with_(["somebody00007.png"]).record()
+    old, forgotten = open_gallery(address), Forgotten(source="a").with_(["somebody00007.png"]).record()
     with target_of(address, in_memory=50) as target:
         info = target.forget(old, np.array([7]), forgotten)
     assert [trace for trace in traces if found_in(tmp_path, trace)] == []

@@ -103,9 +103,9 @@ class LanceGallery:
         except (UnidentifiedImageError, UserError):
             raise UserError(f"{self.address}: the thumbnail of picture {row} is damaged; {AGAIN}") from None
 
-    def metadata(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+    def metadata(self, rows: Sequence[int], columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """As in `Gallery`."""
-        found: list[dict[str, Any]] = self._take(self._known, rows).to_pylist()
+        found: list[dict[str, Any]] = self._take(list(columns or self._known), rows).to_pylist()
         return found
 
     def table(self, columns: Sequence[str], where: Condition | None = None) -> pa.Table:
