@@ -33,11 +33,14 @@ def main() -> int:
     parser.add_argument("--people", type=int, default=40, help="people who walk by (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="other people for another seed (default: %(default)s)")
     options = parser.parse_args()
-    return guarded(lambda: write_street(options.out, options.minutes, options.people, options.seed))
+    return guarded(lambda: print(write_street(options.out, options.minutes, options.people, options.seed)))
 
 
-def write_street(out: Path, minutes: float, people: int, seed: int) -> None:
+def write_street(out: Path, minutes: float, people: int, seed: int) -> str:
     """Write the video and the two tables to the folder `out`, which must be new, empty or an earlier such folder.
+
+    Returns:
+        What was written, in words.
 
     Raises:
         UserError: It holds something else, or there would be no frame or nobody.
@@ -52,7 +55,7 @@ def write_street(out: Path, minutes: float, people: int, seed: int) -> None:
         seen = write_video(folder / VIDEO, progress(film(walkers, minutes * 60, RATE), "draw", count, "frames"))
         write_table(folder / BOXES, ("frame", "x", "y", "width", "height", "person"), rows_of_boxes(seen))
         write_table(folder / PEOPLE, ("person", "height", "upper", "description"), rows_of_people(walkers, seen, seed))
-    print(f"{out / VIDEO}: {count / RATE:g} s with {people} people, who are in {out / BOXES} and {out / PEOPLE}")
+    return f"{out / VIDEO}: {count / RATE:g} s with {people} people, who are in {out / BOXES} and {out / PEOPLE}"
 
 
 def write_video(path: Path, frames: Iterable[tuple[Pixels, list[Seen]]]) -> list[list[Seen]]:
