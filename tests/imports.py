@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from components.stages import Stage
@@ -35,6 +36,7 @@ TAKEN_WHOLE = {"components/figures": "one line for all figures; drawing them aga
 PACKAGE_DATA = {"irra/backbones/__init__.py": "irra/backbones/*.json"}
 
 
+@cache
 def imported_names(path: Path) -> set[str]:
     """Return the dotted names that a file imports, also inside functions."""
     names: set[str] = set()
@@ -47,6 +49,7 @@ def imported_names(path: Path) -> set[str]:
     return names
 
 
+@cache
 def source_of(name: str) -> Path | None:
     """Return the file of a module of this project."""
     base = ROOT.joinpath(*name.split("."))
@@ -82,6 +85,7 @@ def code_of(stage: Stage) -> set[str]:
     return modules | {str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern)}
 
 
+@cache
 def project_names(path: Path) -> set[str]:
     """Return the names that a file imports from this project, and the packages whose `__init__` also runs."""
     names = {name for name in imported_names(path) if name.split(".")[0] in PACKAGES}
@@ -93,6 +97,7 @@ def is_harmless(name: str) -> bool:
     return any(name == harmless or name.startswith(f"{harmless}.") for harmless in CANNOT_CHANGE_AN_OUTPUT)
 
 
+@cache
 def is_only_a_docstring(path: Path) -> bool:
     """Whether a file, such as most `__init__.py`, holds no code."""
     statements = ast.parse(path.read_text()).body

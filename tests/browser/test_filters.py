@@ -67,6 +67,7 @@ def test_chosen_values_are_the_condition_of_the_results_and_of_the_address(page:
     expect(page.locator(".card")).to_have_count(11)
 
 
+@pytest.mark.system
 def test_ranges_parts_and_unknown_values_are_written_and_read_again(page: Page) -> None:
     page.goto(address_of())
     page.get_by_text("Filters", exact=True).click()
@@ -141,6 +142,7 @@ def test_a_track_is_one_result_with_its_frame_until_every_frame_is_asked_for(pag
     expect(cards).to_have_count(1)
 
 
+@pytest.mark.system
 def test_on_a_phone_all_of_it_fits_and_stands_out_in_both_colour_schemes(page: Page) -> None:
     page.set_viewport_size({"width": 360, "height": 640})
     search = {"where": f"note != '{'long' * 60}' and \"{MARKUP}\" is not null", "every_frame": "true"}
