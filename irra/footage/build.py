@@ -86,7 +86,8 @@ def index_footage(
         cutting: Which people are taken, and how they are cut out.
         metadata: What is known of people, by the path of their picture, or else of their file; by default, people that
             are kept keep theirs.
-        replace: Discard an existing index of another model or source, or of pictures.
+        replace: Discard an existing index of another model or source, or of pictures; or metadata of people who must be
+            read again.
         dtype: Type of the stored embeddings.
         batch_size: People encoded at once.
         save_seconds: Time between two savings.

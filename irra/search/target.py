@@ -80,9 +80,10 @@ class Target(Protocol):
         """
 
     def writer(self, making: Making, columns: pa.Schema) -> AbstractContextManager[Writer]:
-        """A writer whose work takes the place of the previous at its end, or not at all if it fails.
+        """A writer, at whose end the index holds what it has kept and added, and nothing else of the source.
 
-        What was forgotten stays so.
+        If it fails, an index folder stays as it was; a LanceDB gallery may hold some of what was added, and the next
+        writer need not add that again. What was forgotten stays so.
         """
 
     def forget(self, gallery: Gallery, rows: Rows, forgotten: dict[str, Any]) -> Info:

@@ -72,6 +72,12 @@ def test_a_condition_chooses_pictures(index: Path) -> None:
     assert answer("forget", "--where", "camera = 1", "--index", index)["forgotten"] == 0
 
 
+def test_several_conditions_hold_together(index: Path) -> None:
+    conditions = ("--where", "camera = 4 or camera = 1", "--where", "track is not null")
+    assert answer("forget", *conditions, "--index", index, "--yes")["forgotten"] == 1
+    assert paths(index) == NAMES[1:]
+
+
 def test_to_forget_again_is_no_mistake(index: Path) -> None:
     answer("forget", "a.mp4", "--index", index, "--yes")
     assert answer("forget", "a.mp4", "--index", index)["forgotten"] == 0

@@ -112,6 +112,10 @@ def test_videos_that_are_none_are_skipped_or_else_a_mistake(model: Path, tmp_pat
         (("--video", "boxes", "--boxes", "boxes"), "boxes: not a video that can be read"),
         (("--video", "boxes", "--boxes", "boxes", "--every", "0s"), "--every: '0s' is neither"),
         (("--video", "boxes", "--boxes", "boxes", "--start", "noon"), "--start: 'noon' is no time such as"),
+        (
+            ("--video", "boxes", "--boxes", "boxes", "--start", "2026-11-27T18:00Z"),
+            "18:00Z' has an offset; give the time",
+        ),
     ],
 )
 def test_mistakes_are_said_before_a_model_is_loaded(
@@ -124,9 +128,12 @@ def test_mistakes_are_said_before_a_model_is_loaded(
     assert message in mistake("index", *options, "--out", "index", "--model", NOWHERE)
 
 
-def test_an_index_may_not_lie_among_the_frames(frames: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["", "lance:"])
+def test_an_index_may_not_lie_among_the_frames(frames: Path, tmp_path: Path, kind: str) -> None:
     boxes = write(tmp_path / "boxes.txt", mot_lines([1]))
-    said = mistake("index", "--frames", frames, "--boxes", boxes, "--out", frames / "index", "--model", NOWHERE)
+    said = mistake(
+        "index", "--frames", frames, "--boxes", boxes, "--out", f"{kind}{frames / 'index'}", "--model", NOWHERE
+    )
     assert f"--frames {frames} overlap" in said
 
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 from PIL import Image
 
 from irra.checkpoint import model_fingerprint, save_model, save_weights
+from irra.footage.people import PERSON_SCHEMA
 from irra.footage.plan import Reading
 from irra.model import IRRA
 from irra.search.encoder import Encoder
@@ -20,24 +21,8 @@ from tests.conftest import IMAGE_SIZE
 FRAMES = 4
 BEGIN = datetime(2026, 11, 27, 18, 0)
 PLACES = ["gate 'A'", MARKUP, None]
-SCHEMA = pa.schema(
-    {
-        "file": pa.string(),
-        "frame": pa.int64(),
-        "seconds": pa.float64(),
-        "time": pa.timestamp("us"),
-        "x": pa.int32(),
-        "y": pa.int32(),
-        "width": pa.int32(),
-        "height": pa.int32(),
-        "confidence": pa.float32(),
-        "track": pa.string(),
-        "camera": pa.int64(),
-        "select": pa.string(),
-        MARKUP: pa.string(),
-        "note": pa.string(),
-    }
-)
+OWN = {"camera": pa.int64(), "select": pa.string(), MARKUP: pa.string(), "note": pa.string()}
+SCHEMA = pa.schema([*PERSON_SCHEMA, *pa.schema(OWN)])
 
 
 def sightings_engine(folder: Path, model: IRRA) -> SearchEngine:
